@@ -1,0 +1,77 @@
+"""Every habit of Headwater's developers is a session; `python3 noxfile.py -l` lists them."""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    import bootstrap
+
+    bootstrap.main()
+
+import sys
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).resolve().parent
+PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+DEFAULT_PYTHON = (3, 12)  # python_version's default in copier.yml
+
+nox.needs_version = ">=2025.5.1"
+nox.options.sessions = ["lint", "test"]
+nox.options.default_venv_backend = "uv"
+
+
+@nox.session
+def test(session: nox.Session) -> None:
+    """Run the tests; arguments go to pytest, e.g. -m 'not end_to_end' for the quick ones."""
+    install(session, "test")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and types; `-- --fix` mends what can be mended."""
+    install(session, "lint", "test")
+    fix = "--fix" in session.posargs
+    session.run("ruff", "check", *(["--fix"] if fix else []), ".")
+    session.run("ruff", "format", *([] if fix else ["--check"]), ".")
+    session.run("mypy")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Make a repo and run its pipeline to the end; `-- FOLDER` says where (default: demo/co2-pipelines)."""
+    session.install("copier>=9.19")
+    folder = Path(session.posargs[0] if session.posargs else ROOT / "demo" / "co2-pipelines").absolute()
+    python_version = ".".join(map(str, min(sys.version_info[:2], DEFAULT_PYTHON)))
+    if (folder / ".copier-answers.yml").exists():
+        session.log(f"{folder} is there already: running its pipeline again")
+    else:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            session.error(f"{folder} is in use; name another folder: python3 noxfile.py -s demo -- FOLDER")
+        session.run(
+            *("copier", "copy", "--defaults", "--quiet", "--vcs-ref", "HEAD"),
+            *("--data", f"python_version={python_version}", str(ROOT), str(folder)),
+        )
+    # The repo's own commands, by the nox that runs already.
+    repo_nox = (sys.executable, "-m", "nox", "-f", str(folder / "noxfile.py"))
+    session.run(*repo_nox, "-s", "setup", "run", external=True)
+    session.log(
+        f"\n\nThe repo is {folder}; what ran is below its co2_pipelines/flows/ and tasks/. Go on with:\n\n"
+        f"    cd {folder}\n"
+        "    python3 noxfile.py -s run      # again: what is done is not done twice\n"
+        "    python3 noxfile.py -s test     # its own tests\n"
+        "    less README.md\n"
+    )
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Print the figures that speed is judged by; names of benchmarks select some."""
+    install(session, "bench")
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    """Install dependency groups of pyproject.toml into the session's environment."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, *groups))

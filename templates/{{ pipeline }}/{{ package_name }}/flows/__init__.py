@@ -1,0 +1,1 @@
+"""Metaflow flows: flows/GROUP/FOLDER/FLOW.py, each file with one flow."""

@@ -1,0 +1,37 @@
+"""What code is at work: the repo's version, and the branch and commit of its checkout."""
+
+from __future__ import annotations
+
+import subprocess
+
+import msgspec
+
+from . import paths
+
+
+class Code(msgspec.Struct, frozen=True):
+    """Version of the package, and where git knows them branch and commit."""
+
+    version: str
+    branch: str | None
+    commit: str | None
+    """Forty hexadecimal digits; `-dirty` behind them where tracked files had been edited."""
+
+
+def code() -> Code:
+    """Ask now: a long-lived process may see its checkout change."""
+    from .. import __version__
+
+    branch = _git("rev-parse", "--abbrev-ref", "HEAD")
+    commit = _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    return Code(version=__version__, branch=None if branch == "HEAD" else branch, commit=commit)
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(paths.ROOT), *arguments], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:  # no git, as in a slim image
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

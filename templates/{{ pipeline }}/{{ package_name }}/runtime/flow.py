@@ -1,0 +1,50 @@
+"""The flow's half of the seam: what a flow wears to be driven by a MetaflowTask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from metaflow import FlowMutator, FlowSpec, Parameter, user_step_decorator
+
+from .handover import hand_over
+
+Flow = TypeVar("Flow", bound=type[FlowSpec])
+
+
+def talk_to_luigi(flow: Flow) -> Flow:
+    """Class decorator that lets a flow and the MetaflowTask that runs it talk to each other.
+
+    The flow gets a boolean parameter `production`, which a MetaflowTask sets where its `flow_tag`
+    is `production`, and a property `test`, its opposite. What the flow has put in
+    `self.luigi_result` when its `end` step is done reaches Luigi as `output().result`: any JSON
+    value of at most 64 KiB. Other values make `end` fail with a TypeError or ValueError.
+
+    Raises TypeError where the flow has a `test` or `production` of its own.
+    """
+    for name in ("production", "test"):
+        if hasattr(flow, name):
+            raise TypeError(f"{flow.__name__}.{name}: talk_to_luigi adds this name; rename yours")
+    flow.test = property(lambda self: not self.production)  # type: ignore[attr-defined]
+    _TalkToLuigi()(flow)  # type: ignore[no-untyped-call]
+    return flow
+
+
+@user_step_decorator
+def _hand_over(step_name: str, flow: FlowSpec, inputs: Any) -> Iterator[None]:
+    yield
+    if hasattr(flow, "luigi_result"):
+        hand_over(flow.luigi_result)
+
+
+class _TalkToLuigi(FlowMutator):
+    def pre_mutate(self, mutable_flow: Any) -> None:
+        parameter = Parameter(
+            "production", type=bool, default=False, help="Is this run for production?"
+        )
+        mutable_flow.add_parameter("production", parameter)
+
+    def mutate(self, mutable_flow: Any) -> None:
+        for name, step in mutable_flow.steps:
+            if name == "end":
+                step.add_decorator(_hand_over)

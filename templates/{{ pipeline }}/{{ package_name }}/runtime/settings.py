@@ -1,0 +1,162 @@
+"""Typed settings, from the weakest source to the strongest.
+
+1. the defaults below;
+2. `config/base.yaml`;
+3. `config/ENV.yaml`, where ENV is the setting `env` (`dev`, unless 4 or 5 say otherwise);
+4. `.env` in the repo's root, which git ignores;
+5. environment variables: the package's name in capitals, then `__` before each level, so
+   `MY_PIPELINES__METAFLOW__PROFILE=prod` for `metaflow: {profile: prod}` of `my_pipelines`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Annotated, Any, Literal
+
+import dotenv
+import msgspec
+import yaml
+
+from . import paths
+from .errors import InvalidSettings
+
+PREFIX = f"{paths.PACKAGE.name.upper()}__"
+
+
+class MetaflowSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How Metaflow itself is set up for every flow."""
+
+    profile: str | None = None
+    """Name of a Metaflow profile (`METAFLOW_PROFILE`); None leaves Metaflow's own default."""
+
+    with_: tuple[str, ...] = msgspec.field(default=(), name="with")
+    """Decorators for every step (Metaflow's `--with`), e.g. `retry` or `batch`."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the repo can be told without editing code."""
+
+    env: str = "dev"
+    """The environment: names the second settings file, and the default of `flow_tag`."""
+
+    flow_tag: str = ""
+    """Tag of the runs and folder of their markers; `production` sets the flows' `production`.
+
+    Default: the name of the environment."""
+
+    runner: Literal["process"] = "process"
+    """What a flow runs in: a process of its own."""
+
+    timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """Seconds after which a flow is stopped; None for no limit."""
+
+    metaflow: MetaflowSettings = MetaflowSettings()
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings in force, read once for each process.
+
+    Raises InvalidSettings, naming file or variable, key, and what was expected.
+    """
+    return load(paths.ROOT, paths.CONFIG, os.environ)
+
+
+def load(root: os.PathLike[str], config: os.PathLike[str], environ: Mapping[str, str]) -> Settings:
+    """Merge the sources; `root` has `.env`, `config` the YAML files. See `settings`."""
+    variables = dotenv_variables(root) | dict(environ)
+    from_variables = _from_variables(variables)
+    env = from_variables.get("env", Settings().env)
+    merged: dict[str, Any] = {}
+    for layer in (_from_file(config, "base"), _from_file(config, env), from_variables):
+        _merge(merged, layer)
+    merged["env"] = env
+    merged["flow_tag"] = merged.get("flow_tag") or env
+    return msgspec.convert(merged, Settings, strict=False)
+
+
+def dotenv_variables(root: os.PathLike[str]) -> dict[str, str]:
+    """The variables of `.env` in the folder; none where it has no such file."""
+    values = dotenv.dotenv_values(os.path.join(root, ".env"))  # noqa: PTH118
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _from_file(config: os.PathLike[str], name: str) -> dict[str, Any]:
+    folder = paths.Path(config)
+    file = folder / f"{name}.yaml"
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or not file.is_file():
+        if name in ("base", Settings().env):
+            return {}
+        known = sorted({found.stem for found in folder.glob("*.yaml")} - {"base"} | {"dev"})
+        raise InvalidSettings(
+            f"{PREFIX}ENV is {name!r}, and there is no {file}; make it, or use one of: "
+            + ", ".join(known)
+        )
+    try:
+        layer = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidSettings(f"{file} is not YAML: {error}") from error
+    if not isinstance(layer, dict):
+        raise InvalidSettings(f"{file} must hold `key: value` pairs, not a {type(layer).__name__}")
+    if "env" in layer:
+        raise InvalidSettings(f"{file}: env cannot be set in a file it selects; use {PREFIX}ENV")
+    _check(layer, str(file), strict=True)
+    return layer
+
+
+def _from_variables(variables: Mapping[str, str]) -> dict[str, Any]:
+    layers: dict[str, Any] = {}
+    for name in sorted(variables):
+        if not name.startswith(PREFIX):
+            continue
+        layer: Any = _parse(variables[name], name)
+        for level in reversed(name[len(PREFIX) :].lower().split("__")):
+            layer = {level: layer}
+        _check(layer, name, strict=False)
+        _merge(layers, layer)
+    return layers
+
+
+def _parse(text: str, name: str) -> Any:
+    """A list or a mapping written as YAML; anything else stays text, and msgspec converts it."""
+    if not text.startswith(("[", "{")):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InvalidSettings(f"{name} is not YAML: {error}") from error
+
+
+def _check(layer: dict[str, Any], source: str, *, strict: bool) -> None:
+    """Raise InvalidSettings where a layer, taken alone, does not fit; every field has a default."""
+    try:
+        msgspec.convert(layer, Settings, strict=strict)
+    except msgspec.ValidationError as error:
+        raise InvalidSettings(f"{source}: {_explain(str(error))}") from error
+
+
+def _explain(message: str) -> str:
+    """msgspec's message with the key first, and for an unknown key those that there are."""
+    what, _, where = message.partition(" - at `$")
+    path = where.rstrip("`").lstrip(".")
+    unknown = re.search(r"unknown field `(.*)`", what)
+    if not unknown:
+        return f"{path or 'the file'}: {what}"
+    key = unknown[1]
+    section = MetaflowSettings if path == "metaflow" else Settings
+    known = [field.encode_name for field in msgspec.structs.fields(section)]
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"{f'{path}.' if path else ''}{key} is no setting; {hint}There are: {', '.join(known)}"
+
+
+def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    for key, value in layer.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, Mapping) else value

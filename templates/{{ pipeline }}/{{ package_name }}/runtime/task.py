@@ -1,0 +1,148 @@
+"""Luigi's half of the seam: the task that runs a Metaflow flow."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import luigi
+from luigi.freezing import recursively_unfreeze
+
+from . import handover, paths, process
+from .code import Code, code
+from .command import as_list, options
+from .errors import FlowFailed
+from .flow_file import flow_file, flow_name
+from .metaflow_config import datastore_root, metaflow_environment
+from .output import FlowOutput
+from .settings import settings
+from .target import FlowTarget, Marker
+
+
+class MetaflowTask(luigi.Task):
+    """A Luigi task that runs a Metaflow flow, once, in a process of its own.
+
+    `MetaflowTask("examples/co2/clean.py")` runs the flow of that file below `flows/`. A chain of
+    flows is written as Luigi means it, with subclasses that set `flow_path` and add `requires()`;
+    `parameters()` is where one flow's result becomes the next one's parameter.
+
+    Raises FlowNotFound where `flow_path` leads outside `flows/` or to no file.
+    """
+
+    flow_path: str = luigi.Parameter(description="file of the flow, below flows/")  # type: ignore[assignment]
+    flow_kwargs: Mapping[str, Any] = luigi.DictParameter(  # type: ignore[assignment]
+        default={}, description="the flow's parameters, by name, as JSON"
+    )
+    preflow_kwargs: Mapping[str, Any] = luigi.DictParameter(  # type: ignore[assignment]
+        default={}, description="Metaflow's options before `run`, e.g. with: [retry]"
+    )
+    flow_tag: str = luigi.OptionalParameter(  # type: ignore[assignment]
+        default=None, description="tag of the run; default: the environment's name"
+    )
+    force: bool = luigi.BoolParameter(  # type: ignore[assignment]
+        default=False, significant=False, description="run again what has succeeded before"
+    )
+    timeout: float | None = luigi.OptionalFloatParameter(  # type: ignore[assignment]
+        default=None, significant=False, description="seconds after which the flow is stopped"
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._created = time.time()
+        self._file = flow_file(self.flow_path)  # a wrong path is an error before anything runs
+
+    @classmethod
+    def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
+        """Luigi's, with the defaults that come from the settings."""
+        values = dict(super().get_param_values(params, args, kwargs))
+        for name in ("flow_tag", "timeout"):
+            if name in values and values[name] is None:
+                values[name] = getattr(settings(), name)
+        return list(values.items())
+
+    def parameters(self) -> Mapping[str, Any]:
+        """The flow's parameters when it starts; override it to use what `self.input()` says."""
+        return self.flow_kwargs
+
+    def output(self) -> FlowTarget:
+        """The marker: `.result` is the flow's result, `.run` the Metaflow run."""
+        folder = datastore_root() / "luigi" / self.flow_tag / self.flow_path
+        return FlowTarget(str(folder / f"{self.task_id}.json"))
+
+    def complete(self) -> bool:
+        """Has the run succeeded? With `force`, a marker from before this task does not count."""
+        marker = Path(self.output().path)
+        try:
+            return not self.force or marker.stat().st_mtime >= self._created
+        except FileNotFoundError:
+            return False
+
+    def run(self) -> None:
+        """Run the flow and write the marker.
+
+        Raises FlowNotFound where the file has no flow, InvalidParameter where a value cannot be
+        handed over, and FlowFailed, with step and traceback, where the run does not succeed.
+        """
+        flow = flow_name(self._file)
+        parameters = recursively_unfreeze(self.parameters())
+        now = code()
+        if self.force:  # should this run fail, nothing may speak for it
+            Path(self.output().path).unlink(missing_ok=True)
+        started = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="metaflowtask-") as scratch:
+            run_id_file, result_file = Path(scratch, "run-id"), Path(scratch, "result.json")
+            output = FlowOutput(self.flow_path)
+            environment = metaflow_environment() | {
+                "PYTHONUNBUFFERED": "1",
+                "METAFLOW_RUN_PRODUCTION": str(self.flow_tag == "production").lower(),
+                handover.VARIABLE: str(result_file),
+            }
+            try:
+                exit_code = process.run(
+                    self._command(parameters, now, run_id_file),
+                    cwd=paths.ROOT,
+                    env=environment,
+                    timeout=self.timeout,
+                    on_line=output.add,
+                )
+            except process.TimeLimitExceeded:
+                raise FlowFailed(output.failure(f"stopped after {self.timeout:g} seconds")) from None
+            if exit_code:
+                raise FlowFailed(output.failure(f"exit code {exit_code}"))
+            if not run_id_file.exists():
+                raise FlowFailed(output.failure("it ended well, but Metaflow ran no flow"))
+            marker = Marker(
+                flow=flow,
+                path=self.flow_path,
+                run_id=run_id_file.read_text().strip(),
+                parameters=parameters,
+                env=settings().env,
+                flow_tag=self.flow_tag,
+                version=now.version,
+                branch=now.branch,
+                commit=now.commit,
+                finished=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+                seconds=round(time.monotonic() - started, 3),
+                result=handover.taken_over(result_file),
+            )
+        self.output().write(marker)
+
+    def _command(self, parameters: Mapping[str, Any], now: Code, run_id_file: Path) -> list[str]:
+        preflow = {"no-pylint": True, **recursively_unfreeze(self.preflow_kwargs)}
+        decorators = [*as_list(preflow.pop("with", [])), *settings().metaflow.with_]
+        tags = [self.flow_tag, f"env:{settings().env}", f"version:{now.version}"]
+        tags += [f"branch:{now.branch}"] if now.branch else []
+        tags += [f"commit:{now.commit}"] if now.commit else []
+        return [
+            *(sys.executable, str(self._file)),
+            *options(preflow, "preflow_kwargs", flags=True),
+            *(f"--with={decorator}" for decorator in decorators),
+            *("run", "--run-id-file", str(run_id_file)),
+            *(f"--tag={tag}" for tag in tags),
+            *options(parameters, "flow_kwargs", flags=False),
+        ]

@@ -1,0 +1,1 @@
+"""Luigi tasks: which flows run, in what order, after what."""
