@@ -30,11 +30,17 @@ UV_NAMES = {
 
 
 def main() -> None:
-    """Replace this process by nox with the same arguments; exit with code 2 where that cannot be."""
+    """Become nox with the same arguments; exit with code 2 where that cannot be."""
     if sys.version_info < OLDEST_PYTHON:
-        refuse("Python {}.{} or newer is needed; this is {}".format(*OLDEST_PYTHON, sys.version.split()[0]))
+        refuse(
+            "Python {}.{} or newer is needed; this is {}".format(
+                *OLDEST_PYTHON, sys.version.split()[0]
+            )
+        )
     if not shutil.which("git"):
-        refuse("git is needed and is not on PATH; install it, e.g. apt install git or brew install git")
+        refuse(
+            "git is needed and is not on PATH; install it, e.g. apt install git or brew install git"
+        )
     python = environment()
     os.environ.update(uv_settings(python))
     os.environ["PATH"] = os.pathsep.join([str(python.parent), os.environ.get("PATH", os.defpath)])
@@ -53,13 +59,23 @@ def environment() -> Path:
             f"{sys.executable} comes without venv; install it, e.g. apt install python3-venv, "
             "or use another Python"
         )
-    print(f"Making {home.relative_to(ROOT)} with {' and '.join(REQUIREMENTS)}, once", file=sys.stderr)
+    print(
+        f"Making {home.relative_to(ROOT)} with {' and '.join(REQUIREMENTS)}, once", file=sys.stderr
+    )
     run(
         [sys.executable, "-m", "venv", "--clear", str(home)],
         f"no environment could be made at {home}; is the disk full, or the folder not yours?",
     )
     run(
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *REQUIREMENTS],
+        [
+            str(python),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            *REQUIREMENTS,
+        ],
         "the package index could not be used; pip reads PIP_INDEX_URL, PIP_PROXY and PIP_CERT, "
         "or pip.conf",
     )
@@ -69,7 +85,9 @@ def environment() -> Path:
 
 def uv_settings(python: Path) -> dict[str, str]:
     """pip's index, proxy and certificates as uv's variables, where uv has no setting of its own."""
-    if any(name.startswith(("UV_INDEX", "UV_DEFAULT_INDEX", "UV_CONFIG_FILE")) for name in os.environ):
+    if any(
+        name.startswith(("UV_INDEX", "UV_DEFAULT_INDEX", "UV_CONFIG_FILE")) for name in os.environ
+    ):
         return {}
     listed = subprocess.run(
         [str(python), "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
@@ -85,7 +103,9 @@ def uv_settings(python: Path) -> dict[str, str]:
 
 def run(command: list[str], refusal: str) -> None:
     """Run the command; exit with code 2, its output and the refusal where it fails."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
     if done.returncode:
         sys.stderr.write(done.stdout)
         refuse(refusal)

@@ -42,13 +42,17 @@ def lint(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """Make a repo and run its pipeline to the end; `-- FOLDER` says where (default: demo/co2-pipelines)."""
     session.install("copier>=9.19")
-    folder = Path(session.posargs[0] if session.posargs else ROOT / "demo" / "co2-pipelines").absolute()
+    folder = Path(
+        session.posargs[0] if session.posargs else ROOT / "demo" / "co2-pipelines"
+    ).absolute()
     python_version = ".".join(map(str, min(sys.version_info[:2], DEFAULT_PYTHON)))
     if (folder / ".copier-answers.yml").exists():
         session.log(f"{folder} is there already: running its pipeline again")
     else:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            session.error(f"{folder} is in use; name another folder: python3 noxfile.py -s demo -- FOLDER")
+            session.error(
+                f"{folder} is in use; name another folder: python3 noxfile.py -s demo -- FOLDER"
+            )
         session.run(
             *("copier", "copy", "--defaults", "--quiet", "--vcs-ref", "HEAD"),
             *("--data", f"python_version={python_version}", str(ROOT), str(folder)),

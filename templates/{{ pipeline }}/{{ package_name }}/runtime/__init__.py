@@ -7,34 +7,45 @@ use for Luigi there.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .errors import FlowFailed, FlowNotFound, InvalidSettings, PipelineError
+    from .errors import (
+        FlowFailedError,
+        FlowNotFoundError,
+        ParameterError,
+        PipelineError,
+        SettingsError,
+    )
     from .flow import talk_to_luigi
     from .target import FlowTarget
     from .task import MetaflowTask
 
 __all__ = [
-    "FlowFailed",
-    "FlowNotFound",
+    "FlowFailedError",
+    "FlowNotFoundError",
     "FlowTarget",
-    "InvalidSettings",
     "MetaflowTask",
+    "ParameterError",
     "PipelineError",
+    "SettingsError",
     "talk_to_luigi",
 ]
 
+_HOMES = {
+    "FlowFailedError": "errors",
+    "FlowNotFoundError": "errors",
+    "FlowTarget": "target",
+    "MetaflowTask": "task",
+    "ParameterError": "errors",
+    "PipelineError": "errors",
+    "SettingsError": "errors",
+    "talk_to_luigi": "flow",
+}
+
 
 def __getattr__(name: str) -> Any:
-    if name in ("FlowFailed", "FlowNotFound", "InvalidSettings", "PipelineError"):
-        from . import errors as module
-    elif name == "talk_to_luigi":
-        from . import flow as module
-    elif name == "FlowTarget":
-        from . import target as module
-    elif name == "MetaflowTask":
-        from . import task as module
-    else:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(module, name)
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -9,7 +9,10 @@ from pathlib import Path
 import luigi
 import yaml
 from luigi.cmdline_parser import CmdlineParser
+from luigi.parameter import ParameterException
 from luigi.retcodes import run_with_retcodes
+from luigi.task import flatten
+from luigi.task_register import TaskClassException
 
 from . import paths
 from .errors import PipelineError
@@ -33,7 +36,7 @@ class UsageError(PipelineError):
 
 
 def main(arguments: list[str]) -> int:
-    """Run what the arguments name; the exit codes are those of luigi.cfg, 2 for a user's mistake."""
+    """Run what the arguments name; exit codes are luigi.cfg's, and 2 for a user's mistake."""
     if arguments[:1] in (["--help"], ["-h"]):
         print(USAGE)
         return 0
@@ -41,7 +44,7 @@ def main(arguments: list[str]) -> int:
         luigi_arguments = to_luigi(arguments)
         with CmdlineParser.global_instance(luigi_arguments) as parser:
             task = parser.get_task_obj()
-    except (PipelineError, luigi.parameter.ParameterException) as error:
+    except (PipelineError, ParameterException, TaskClassException) as error:
         print(f"run: {error}", file=sys.stderr)
         return 2
     code = 0
@@ -56,24 +59,26 @@ def main(arguments: list[str]) -> int:
 
 def to_luigi(arguments: list[str]) -> list[str]:
     """The arguments as Luigi takes them: module, task, options."""
-    words = []
+    words: list[str] = []
     while arguments and not arguments[0].startswith("-") and len(words) < 2:
         words.append(arguments[0])
         arguments = arguments[1:]
     file = find(words[0]) if words else only_pipeline()
     if file.is_relative_to(paths.FLOWS):
         if words[1:]:
-            raise UsageError(f"{words[1]!r}: a flow's file is all that is named; then options")
-        path = file.relative_to(paths.FLOWS).as_posix()
-        return ["--module", MetaflowTask.__module__, "MetaflowTask", "--flow-path", path, *arguments]
-    module = ".".join(file.relative_to(paths.PACKAGE.parent).with_suffix("").parts)
-    return ["--module", module, *(words[1:] or ["RootTask"]), *arguments]
+            raise UsageError(f"{words[1]!r}: behind a flow's file come options only")
+        flow_path = file.relative_to(paths.FLOWS).as_posix()
+        target = [MetaflowTask.__module__, "MetaflowTask", "--flow-path", flow_path]
+    else:
+        module = ".".join(file.relative_to(paths.PACKAGE.parent).with_suffix("").parts)
+        target = [module, *(words[1:] or ["RootTask"])]
+    return ["--module", *target, *arguments]
 
 
 def find(name: str) -> Path:
     """The file that a name means: below flows/, below tasks/, or from the folder one is in."""
-    candidates = [paths.FLOWS / name, paths.TASKS / name, Path.cwd() / name]
-    for file in candidates:
+    for folder in (paths.FLOWS, paths.TASKS, Path.cwd()):
+        file = (folder / name).resolve()
         if file.is_file() and any(map(file.is_relative_to, (paths.FLOWS, paths.TASKS))):
             return file
     if name.endswith(".py"):
@@ -98,7 +103,10 @@ def listing() -> str:
     """What there is to run."""
     tasks = _relative(pipelines(), paths.TASKS)
     flows = _relative(flow_files(), paths.FLOWS)
-    return f"Modules of tasks: {', '.join(tasks) or 'none yet'}\nFlows: {', '.join(flows) or 'none yet'}"
+    return (
+        f"Modules of tasks: {', '.join(tasks) or 'none yet'}\n"
+        f"Flows: {', '.join(flows) or 'none yet'}"
+    )
 
 
 def _relative(files: Iterable[Path], folder: Path) -> list[str]:
@@ -106,21 +114,24 @@ def _relative(files: Iterable[Path], folder: Path) -> list[str]:
 
 
 def report(root: luigi.Task) -> None:
-    """Print the run and the result of every flow below the task, first things first."""
+    """Print what each task has made: a flow's run and result, another task's files."""
     for task in in_order(root, set()):
-        if isinstance(task, MetaflowTask) and task.output().exists():
+        if isinstance(task, MetaflowTask):
             marker = task.output().marker
             print(f"\n{marker.path}: {marker.pathspec}, {marker.seconds:.1f} s, {marker.finished}")
             if marker.result is not None:
                 text = yaml.safe_dump(marker.result, sort_keys=False, allow_unicode=True)
                 print("  " + text.rstrip().replace("\n", "\n  "))
+        elif not isinstance(task, luigi.WrapperTask):
+            files = [getattr(target, "path", target) for target in flatten(task.output())]
+            print(f"\n{task.task_family}:", *files)
 
 
 def in_order(task: luigi.Task, seen: set[str]) -> Iterator[luigi.Task]:
     """The task behind all that it requires, each once."""
     if task.task_id not in seen:
         seen.add(task.task_id)
-        for required in luigi.task.flatten(task.requires()):
+        for required in flatten(task.requires()):
             yield from in_order(required, seen)
         yield task
 

@@ -6,22 +6,22 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .errors import InvalidParameter
+from .errors import ParameterError
 
 
 def options(values: Mapping[str, Any], source: str, *, flags: bool) -> list[str]:
-    """Values as options of a command line, `--name=text` each, so that no text is taken for another.
+    """Values as options of a command line, `--name=text` each, so that text stays text.
 
     With `flags`, True is a bare `--name`, False is left out and a list repeats the option, as
     Metaflow's own options want it; without, booleans are `true` and `false`, and lists and
     mappings are JSON, as its parameters want it.
 
-    Raises InvalidParameter for None and for what JSON does not know.
+    Raises ParameterError for None and for what JSON does not know.
     """
     found = []
     for name, value in values.items():
         if value is None:
-            raise InvalidParameter(
+            raise ParameterError(
                 f"{source}: {name} is None, which no command line can say; leave {name} out to "
                 "have its default"
             )
@@ -35,7 +35,7 @@ def options(values: Mapping[str, Any], source: str, *, flags: bool) -> list[str]
             try:
                 found.append(f"--{name}={json.dumps(value)}")
             except TypeError as error:
-                raise InvalidParameter(f"{source}: {name}: {error}") from error
+                raise ParameterError(f"{source}: {name}: {error}") from error
     return found
 
 

@@ -25,8 +25,8 @@ def talk_to_luigi(flow: Flow) -> Flow:
     for name in ("production", "test"):
         if hasattr(flow, name):
             raise TypeError(f"{flow.__name__}.{name}: talk_to_luigi adds this name; rename yours")
-    flow.test = property(lambda self: not self.production)  # type: ignore[attr-defined]
-    _TalkToLuigi()(flow)  # type: ignore[no-untyped-call]
+    flow.test = property(lambda self: not self.production)
+    _TalkToLuigi()(flow)
     return flow
 
 

@@ -6,24 +6,24 @@ import ast
 from pathlib import Path, PurePosixPath
 
 from . import paths
-from .errors import FlowNotFound
+from .errors import FlowNotFoundError
 
 
 def flow_file(flow_path: str) -> Path:
     """The file of a flow, from its path below `flows/`.
 
-    Raises FlowNotFound where the path leads elsewhere or to no file.
+    Raises FlowNotFoundError where the path leads elsewhere or to no file.
     """
     path = PurePosixPath(flow_path)
     if path.is_absolute() or ".." in path.parts or path.as_posix() != flow_path:
-        raise FlowNotFound(
+        raise FlowNotFoundError(
             f"flow_path {flow_path!r} must be a plain path below {paths.FLOWS}, "
             "e.g. 'examples/co2/clean.py'"
         )
     file = paths.FLOWS / path
     if not file.is_file():
         known = ", ".join(file.relative_to(paths.FLOWS).as_posix() for file in flow_files())
-        raise FlowNotFound(
+        raise FlowNotFoundError(
             f"flow_path {flow_path!r}: there is no {file}; flows are: {known or 'none yet'}"
         )
     return file
@@ -38,14 +38,14 @@ def flow_name(file: Path) -> str:
     """Name of the flow in the file: the last class that it both defines and calls.
 
     The file is read, not imported: whatever it does at import is for the flow's own process.
-    Raises FlowNotFound where there is none, or the file does not parse.
+    Raises FlowNotFoundError where there is none, or the file does not parse.
     """
     try:
         flows = _flows(file)
     except SyntaxError as error:
-        raise FlowNotFound(f"{file}, line {error.lineno}: {error.msg}") from error
+        raise FlowNotFoundError(f"{file}, line {error.lineno}: {error.msg}") from error
     if not flows:
-        raise FlowNotFound(
+        raise FlowNotFoundError(
             f"{file} has no flow: a class based on FlowSpec, and at the end of the file "
             "`if __name__ == '__main__': YourFlow()`"
         )

@@ -64,8 +64,9 @@ def _configured(name: str, environment: dict[str, str]) -> str | None:
 
 
 def _user() -> str:
-    """Metaflow wants a name; in containers and services there may be neither name nor variable."""
+    """A name for Metaflow, which takes none from the system, and refuses `root`."""
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        name = "root"
+    return f"uid{os.getuid()}" if name == "root" else name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ GRACE = 5.0
 """Seconds between asking a command to stop and killing it."""
 
 
-class TimeLimitExceeded(Exception):
+class TimeLimitError(Exception):
     """The command was stopped because its time was up."""
 
 
@@ -31,7 +32,7 @@ def run(
     `timeout` seconds, and on any exception (an interrupt, an error in `on_line`), the whole session
     is stopped: a flow's steps are processes too.
 
-    Raises TimeLimitExceeded after `timeout` seconds.
+    Raises TimeLimitError after `timeout` seconds.
     """
     process = subprocess.Popen(
         command,
@@ -66,23 +67,19 @@ def run(
         if timer:
             timer.cancel()
     if expired.is_set():
-        raise TimeLimitExceeded
+        raise TimeLimitError
     return code
 
 
 def stop(process: subprocess.Popen[str]) -> None:
     """End every process of the command's session: ask first, kill what is left after GRACE."""
     _signal(process, signal.SIGTERM)
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(GRACE)
-    except subprocess.TimeoutExpired:
-        pass
     _signal(process, signal.SIGKILL)
     process.wait()
 
 
 def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)  # the session's leader gave the group its number
-    except ProcessLookupError:
-        pass

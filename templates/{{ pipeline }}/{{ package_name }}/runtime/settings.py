@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import dotenv
@@ -22,7 +23,7 @@ import msgspec
 import yaml
 
 from . import paths
-from .errors import InvalidSettings
+from .errors import SettingsError
 
 PREFIX = f"{paths.PACKAGE.name.upper()}__"
 
@@ -61,7 +62,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 def settings() -> Settings:
     """The settings in force, read once for each process.
 
-    Raises InvalidSettings, naming file or variable, key, and what was expected.
+    Raises SettingsError, naming file or variable, key, and what was expected.
     """
     return load(paths.ROOT, paths.CONFIG, os.environ)
 
@@ -81,29 +82,29 @@ def load(root: os.PathLike[str], config: os.PathLike[str], environ: Mapping[str,
 
 def dotenv_variables(root: os.PathLike[str]) -> dict[str, str]:
     """The variables of `.env` in the folder; none where it has no such file."""
-    values = dotenv.dotenv_values(os.path.join(root, ".env"))  # noqa: PTH118
+    values = dotenv.dotenv_values(Path(root, ".env"))
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _from_file(config: os.PathLike[str], name: str) -> dict[str, Any]:
-    folder = paths.Path(config)
+    folder = Path(config)
     file = folder / f"{name}.yaml"
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or not file.is_file():
         if name in ("base", Settings().env):
             return {}
         known = sorted({found.stem for found in folder.glob("*.yaml")} - {"base"} | {"dev"})
-        raise InvalidSettings(
+        raise SettingsError(
             f"{PREFIX}ENV is {name!r}, and there is no {file}; make it, or use one of: "
             + ", ".join(known)
         )
     try:
         layer = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidSettings(f"{file} is not YAML: {error}") from error
+        raise SettingsError(f"{file} is not YAML: {error}") from error
     if not isinstance(layer, dict):
-        raise InvalidSettings(f"{file} must hold `key: value` pairs, not a {type(layer).__name__}")
+        raise SettingsError(f"{file} must hold `key: value` pairs, not a {type(layer).__name__}")
     if "env" in layer:
-        raise InvalidSettings(f"{file}: env cannot be set in a file it selects; use {PREFIX}ENV")
+        raise SettingsError(f"{file}: env cannot be set in a file it selects; use {PREFIX}ENV")
     _check(layer, str(file), strict=True)
     return layer
 
@@ -128,15 +129,15 @@ def _parse(text: str, name: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InvalidSettings(f"{name} is not YAML: {error}") from error
+        raise SettingsError(f"{name} is not YAML: {error}") from error
 
 
 def _check(layer: dict[str, Any], source: str, *, strict: bool) -> None:
-    """Raise InvalidSettings where a layer, taken alone, does not fit; every field has a default."""
+    """Raise SettingsError where a layer, taken alone, does not fit; every field has a default."""
     try:
         msgspec.convert(layer, Settings, strict=strict)
     except msgspec.ValidationError as error:
-        raise InvalidSettings(f"{source}: {_explain(str(error))}") from error
+        raise SettingsError(f"{source}: {_explain(str(error))}") from error
 
 
 def _explain(message: str) -> str:

@@ -54,7 +54,7 @@ class FlowTarget(luigi.LocalTarget):
             return msgspec.json.decode(Path(self.path).read_bytes(), type=Marker)
         except msgspec.DecodeError as error:
             raise PipelineError(
-                f"{self.path} is no marker of this runtime ({error}); delete it to run the flow again"
+                f"{self.path} is no marker: {error}; delete it to run the flow again"
             ) from error
 
     @property
@@ -65,9 +65,7 @@ class FlowTarget(luigi.LocalTarget):
     @property
     def run(self) -> Run:
         """The Metaflow run, with its artifacts, cards and logs."""
-        os.environ.update(
-            {name: value for name, value in metaflow_environment().items() if name not in os.environ}
-        )
+        os.environ.update(metaflow_environment())
         import metaflow
 
         metaflow.namespace(None)  # the marker names the run: whoever made it

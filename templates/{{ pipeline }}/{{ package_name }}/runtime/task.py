@@ -16,7 +16,7 @@ from luigi.freezing import recursively_unfreeze
 from . import handover, paths, process
 from .code import Code, code
 from .command import as_list, options
-from .errors import FlowFailed
+from .errors import FlowFailedError
 from .flow_file import flow_file, flow_name
 from .metaflow_config import datastore_root, metaflow_environment
 from .output import FlowOutput
@@ -31,7 +31,7 @@ class MetaflowTask(luigi.Task):
     flows is written as Luigi means it, with subclasses that set `flow_path` and add `requires()`;
     `parameters()` is where one flow's result becomes the next one's parameter.
 
-    Raises FlowNotFound where `flow_path` leads outside `flows/` or to no file.
+    Raises FlowNotFoundError where `flow_path` leads outside `flows/` or to no file.
     """
 
     flow_path: str = luigi.Parameter(description="file of the flow, below flows/")  # type: ignore[assignment]
@@ -41,8 +41,8 @@ class MetaflowTask(luigi.Task):
     preflow_kwargs: Mapping[str, Any] = luigi.DictParameter(  # type: ignore[assignment]
         default={}, description="Metaflow's options before `run`, e.g. with: [retry]"
     )
-    flow_tag: str = luigi.OptionalParameter(  # type: ignore[assignment]
-        default=None, description="tag of the run; default: the environment's name"
+    flow_tag: str = luigi.Parameter(  # type: ignore[assignment]
+        default="", description="tag of the run; default: the environment's name"
     )
     force: bool = luigi.BoolParameter(  # type: ignore[assignment]
         default=False, significant=False, description="run again what has succeeded before"
@@ -61,8 +61,8 @@ class MetaflowTask(luigi.Task):
         """Luigi's, with the defaults that come from the settings."""
         values = dict(super().get_param_values(params, args, kwargs))
         for name in ("flow_tag", "timeout"):
-            if name in values and values[name] is None:
-                values[name] = getattr(settings(), name)
+            if name in values:
+                values[name] = values[name] or getattr(settings(), name)
         return list(values.items())
 
     def parameters(self) -> Mapping[str, Any]:
@@ -76,17 +76,17 @@ class MetaflowTask(luigi.Task):
 
     def complete(self) -> bool:
         """Has the run succeeded? With `force`, a marker from before this task does not count."""
-        marker = Path(self.output().path)
         try:
-            return not self.force or marker.stat().st_mtime >= self._created
+            written = Path(self.output().path).stat().st_mtime
         except FileNotFoundError:
             return False
+        return not self.force or written >= self._created
 
     def run(self) -> None:
         """Run the flow and write the marker.
 
-        Raises FlowNotFound where the file has no flow, InvalidParameter where a value cannot be
-        handed over, and FlowFailed, with step and traceback, where the run does not succeed.
+        Raises FlowNotFoundError where the file has no flow, ParameterError where a value cannot be
+        handed over, and FlowFailedError, with step and traceback, where the run does not succeed.
         """
         flow = flow_name(self._file)
         parameters = recursively_unfreeze(self.parameters())
@@ -110,12 +110,14 @@ class MetaflowTask(luigi.Task):
                     timeout=self.timeout,
                     on_line=output.add,
                 )
-            except process.TimeLimitExceeded:
-                raise FlowFailed(output.failure(f"stopped after {self.timeout:g} seconds")) from None
+            except process.TimeLimitError:
+                raise FlowFailedError(
+                    output.failure(f"stopped after {self.timeout:g} seconds")
+                ) from None
             if exit_code:
-                raise FlowFailed(output.failure(f"exit code {exit_code}"))
+                raise FlowFailedError(output.failure(f"exit code {exit_code}"))
             if not run_id_file.exists():
-                raise FlowFailed(output.failure("it ended well, but Metaflow ran no flow"))
+                raise FlowFailedError(output.failure("it ended well, but Metaflow ran no flow"))
             marker = Marker(
                 flow=flow,
                 path=self.flow_path,

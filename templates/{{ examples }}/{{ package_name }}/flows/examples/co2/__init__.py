@@ -1,0 +1,1 @@
+"""The CO2 record of Mauna Loa: cleaned, then reported on."""

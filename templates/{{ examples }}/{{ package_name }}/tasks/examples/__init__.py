@@ -1,0 +1,1 @@
+"""Tasks to learn from. They are the template's: copy one to change it."""
