@@ -13,12 +13,8 @@ from .settings import dotenv_variables, settings
 
 
 def metaflow_environment() -> dict[str, str]:
-    """This process's environment with `.env` and the settings' profile in it.
-
-    The local datastore is in the repo's root, whatever folder things are started from.
-    """
+    """This process's environment with `.env` and the settings' profile in it."""
     environment = dotenv_variables(paths.ROOT) | dict(os.environ)
-    environment.setdefault("METAFLOW_DATASTORE_SYSROOT_LOCAL", str(paths.ROOT))
     environment.setdefault("METAFLOW_USER", _user())
     profile = settings().metaflow.profile
     if profile:
@@ -39,7 +35,8 @@ def datastore_root() -> Path:
             "markers in a local datastore only: set METAFLOW_DEFAULT_DATASTORE=local and "
             "METAFLOW_DEFAULT_METADATA=local, e.g. in .env"
         )
-    return Path(environment["METAFLOW_DATASTORE_SYSROOT_LOCAL"]) / ".metaflow"
+    sysroot = _configured("METAFLOW_DATASTORE_SYSROOT_LOCAL", environment) or paths.ROOT
+    return Path(sysroot) / ".metaflow"
 
 
 def _configured(name: str, environment: dict[str, str]) -> str | None:

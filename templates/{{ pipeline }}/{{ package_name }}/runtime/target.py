@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import luigi
 import msgspec
 
 from .errors import PipelineError
-from .metaflow_config import metaflow_environment
+from .metaflow_config import datastore_root
 
 if TYPE_CHECKING:
     from metaflow import Run
@@ -65,10 +64,10 @@ class FlowTarget(luigi.LocalTarget):
     @property
     def run(self) -> Run:
         """The Metaflow run, with its artifacts, cards and logs."""
-        os.environ.update(metaflow_environment())
         import metaflow
 
-        metaflow.namespace(None)  # the marker names the run: whoever made it
+        metaflow.metadata(f"local@{datastore_root().parent}")
+        metaflow.namespace(None)  # the marker names the run, whoever made it
         return metaflow.Run(self.marker.pathspec)
 
     def write(self, marker: Marker) -> None:

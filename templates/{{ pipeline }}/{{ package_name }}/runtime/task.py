@@ -93,6 +93,7 @@ class MetaflowTask(luigi.Task):
         now = code()
         if self.force:  # should this run fail, nothing may speak for it
             Path(self.output().path).unlink(missing_ok=True)
+        datastore_root().mkdir(parents=True, exist_ok=True)  # or Metaflow takes one further up
         started = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="metaflowtask-") as scratch:
             run_id_file, result_file = Path(scratch, "run-id"), Path(scratch, "result.json")

@@ -1,0 +1,1 @@
+"""Tests of the runtime. They are the template's; your own go beside this folder."""
