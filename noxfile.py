@@ -40,7 +40,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Make a repo and run its pipeline to the end; `-- FOLDER` says where (default: demo/co2-pipelines)."""
+    """Make a repo and run its pipeline to the end; `-- FOLDER` says where, or demo/co2-pipelines."""
     session.install("copier>=9.19")
     folder = Path(
         session.posargs[0] if session.posargs else ROOT / "demo" / "co2-pipelines"

@@ -1,0 +1,178 @@
+"""What a generated repo holds, for every combination of answers."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import re
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from .conftest import ROOT, Generate
+from .test_questions import QUESTIONS
+
+TEMPLATES = ROOT / "templates"
+# Every combination of what switches files and lines on; the other answers take turns.
+COMBINATIONS = [
+    {
+        "python_version": python_version,
+        "ci": ci,
+        "with_examples": with_examples,
+        "license": QUESTIONS["license"]["choices"][number % 4],
+        "repo_url": ["", "https://example.org/sales"][number % 2],
+        "author_email": ["", "sales@example.org"][number // 2 % 2],
+    }
+    for number, (python_version, ci, with_examples) in enumerate(
+        itertools.product(
+            QUESTIONS["python_version"]["choices"], QUESTIONS["ci"]["choices"], [True, False]
+        )
+    )
+]
+
+EVERYWHERE = {
+    *(".copier-answers.yml", ".dockerignore", ".editorconfig", ".gitattributes", ".gitignore"),
+    *("AGENTS.md", "CHANGELOG.md", "LICENSE", "README.md", "bootstrap.py", "luigi.cfg"),
+    *("noxfile.py", "pyproject.toml", "tests/__init__.py"),
+    *(f"sales_pipelines/{name}" for name in ("__init__.py", "py.typed")),
+    *(f"sales_pipelines/config/{name}.yaml" for name in ("base", "production")),
+    *(f"sales_pipelines/{folder}/__init__.py" for folder in ("flows", "tasks", "runtime")),
+}
+
+
+def files_of(repo: Path) -> set[str]:
+    return {path.relative_to(repo).as_posix() for path in repo.rglob("*") if path.is_file()}
+
+
+def without(files: set[str], *prefixes: str) -> set[str]:
+    return {name for name in files if not name.startswith(prefixes)}
+
+
+def test_the_layout_is_that_of_the_design(generate: Generate) -> None:
+    examples = (
+        "sales_pipelines/flows/examples/",
+        "sales_pipelines/tasks/examples/",
+        "tests/examples/",
+    )
+    everything = files_of(generate())
+    assert "sales_pipelines/flows/examples/co2/clean.py" in everything
+    assert ".github/workflows/ci.yml" in everything
+    least = files_of(
+        generate("least", package_name="sales_pipelines", ci="none", with_examples=False)
+    )
+    assert least == without(everything, *examples, ".github/")
+    runtime = ("sales_pipelines/runtime/", "tests/runtime/")
+    assert without(least, *runtime) == without(EVERYWHERE, *runtime)
+
+
+@pytest.mark.parametrize(
+    "answers", COMBINATIONS, ids=lambda answers: "-".join(map(str, answers.values()))
+)
+def test_every_combination_of_answers_gives_files_that_parse(
+    generate: Generate, answers: dict[str, Any]
+) -> None:
+    repo = generate(**answers)
+    for path in repo.rglob("*"):
+        if path.suffix == ".py":
+            ast.parse(path.read_text(), str(path))
+        elif path.suffix in (".yml", ".yaml"):
+            yaml.safe_load(path.read_text())
+        if path.is_file() and path.suffix != ".csv" and path.stat().st_size:
+            text = path.read_text()
+            assert text.endswith("\n"), path
+            assert not text.endswith("\n\n"), path
+            assert "\n\n\n\n" not in text, path
+            assert not re.search(r"(?<!\$)\{\{|\{%|\{#", text), path
+    project = tomllib.loads((repo / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == f">={answers['python_version']}", "and no upper bound"
+    assert project["urls" if answers["repo_url"] else "name"]
+    assert ("email" in project["authors"][0]) is bool(answers["author_email"])
+    assert (repo / ".github" / "workflows" / "ci.yml").exists() is (answers["ci"] == "github")
+    assert any("numpy" in each for each in project["dependencies"]) is answers["with_examples"]
+
+
+def test_the_metadata_are_exactly_what_was_answered(generate: Generate) -> None:
+    description = "Ünï \"quoted\" \\ {braces} 'single' #1 <b> & \U0001f600"
+    repo = generate(
+        description=description,
+        author_name='Ann "A" O\'Neill \\ 李',
+        author_email="a@example.org",
+        repo_url="https://example.org/sales",
+    )
+    project = tomllib.loads((repo / "pyproject.toml").read_text())["project"]
+    assert project["description"] == description
+    assert project["authors"] == [{"name": 'Ann "A" O\'Neill \\ 李', "email": "a@example.org"}]
+    assert project["urls"] == {"Repository": "https://example.org/sales"}
+    assert re.fullmatch(r"20\d\d\.([1-9]|1[0-2])\.0", project["version"])
+    assert description in (repo / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("license", "spdx", "words", "lines"),
+    [
+        ("MIT", "MIT", "Permission is hereby granted, free of charge", 21),
+        ("BSD-3-Clause", "BSD-3-Clause", "Neither the name of the copyright holder", 28),
+        ("Apache-2.0", "Apache-2.0", "END OF TERMS AND CONDITIONS", 202),
+        ("Proprietary", "LicenseRef-Proprietary", "All rights reserved", 4),
+    ],
+)
+def test_the_licence_is_there_in_full(
+    generate: Generate, license: str, spdx: str, words: str, lines: int
+) -> None:
+    repo = generate(license=license, author_name="Ann")
+    text = (repo / "LICENSE").read_text()
+    assert words in text
+    assert len(text.splitlines()) == lines
+    assert "Ann" in text or license == "Apache-2.0", "Apache's names no owner"
+    project = tomllib.loads((repo / "pyproject.toml").read_text())["project"]
+    assert project["license"] == spdx
+
+
+def test_nothing_is_executable_that_was_not_and_nothing_is_a_link(generate: Generate) -> None:
+    for path in generate().rglob("*"):
+        assert not path.is_symlink()
+        if path.is_file():
+            assert not path.stat().st_mode & stat.S_IXUSR, path
+
+
+def test_files_end_in_jinja_if_and_only_if_there_is_something_to_render() -> None:
+    for path in TEMPLATES.rglob("*"):
+        if path.is_file() and "__pycache__" not in path.parts:
+            renders = bool(re.search(r"\{\{|\{%|\{#", path.read_text()))
+            assert renders is (path.suffix == ".jinja"), path
+
+
+def test_no_file_or_folder_has_a_condition_in_its_name() -> None:
+    for path in TEMPLATES.rglob("*"):
+        assert not re.search(r"\{%|\sif\s", path.name), path
+
+
+def test_each_folder_of_templates_is_switched_by_one_computed_answer() -> None:
+    configuration = yaml.safe_load((ROOT / "copier.yml").read_text())
+    for folder in filter(Path.is_dir, TEMPLATES.iterdir()):
+        name = re.fullmatch(r"\{\{ (\w+) \}\}", folder.name)
+        assert name, folder
+        assert configuration[name[1]]["when"] is False
+
+
+def test_nothing_asks_for_trust() -> None:
+    configuration = yaml.safe_load((ROOT / "copier.yml").read_text())
+    assert not {"_tasks", "_jinja_extensions", "_migrations"} & set(configuration)
+
+
+def test_actions_are_pinned_by_commit_and_nothing_is_written(generate: Generate) -> None:
+    workflow = yaml.safe_load((generate() / ".github/workflows/ci.yml").read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    for job in workflow["jobs"].values():
+        for step in job["steps"]:
+            assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", step.get("uses", "a/b@" + "0" * 40))
+            assert "${{" not in step.get("run", "")

@@ -1,0 +1,157 @@
+"""The questions: what they accept, what they refuse, and what they suggest."""
+
+from __future__ import annotations
+
+import ast
+import keyword
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .conftest import ROOT, Generate
+
+CONFIGURATION: dict[str, Any] = yaml.safe_load((ROOT / "copier.yml").read_text())
+QUESTIONS = {
+    name: question
+    for name, question in CONFIGURATION.items()
+    if not name.startswith("_") and question.get("when") is not False
+}
+
+
+def answers_of(repo: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load((repo / ".copier-answers.yml").read_text()))
+
+
+def test_the_questions_are_those_that_the_readme_of_the_house_names() -> None:
+    assert list(QUESTIONS) == [
+        *("repo_name", "package_name", "description", "author_name", "author_email"),
+        *("repo_url", "license", "python_version", "ci", "with_examples"),
+    ]
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_every_question_helps_and_has_a_default(name: str) -> None:
+    question = QUESTIONS[name]
+    assert len(question["help"]) > 20
+    assert "default" in question
+    if question["type"] == "str" and "choices" not in question:
+        assert question["placeholder"]
+        assert question["validator"]
+
+
+def test_with_defaults_alone_the_folder_names_the_repo_and_the_repo_the_package(
+    generate: Generate,
+) -> None:
+    answers = answers_of(generate("sales-pipelines"))
+    assert answers["repo_name"] == "sales-pipelines"
+    assert answers["package_name"] == "sales_pipelines"
+    assert answers["python_version"] == "3.12"
+    assert answers["with_examples"] is True
+
+
+@pytest.mark.parametrize(
+    ("folder", "repo_name", "package_name"),
+    [
+        ("My Project!", "My-Project", "my_project"),
+        ("2026-sales", "2026-sales", "sales"),
+        ("json", "json", "json_pipelines"),
+        ("test", "test", "test_pipelines"),
+        ("class", "class", "class_pipelines"),
+        ("tests", "tests", "tests_pipelines"),
+        ("---", "my-pipelines", "my_pipelines"),
+        ("42", "42", "pipelines"),
+        ("a.b_c-d", "a.b_c-d", "a_b_c_d"),
+        ("x" * 100, "x" * 64, "x" * 40),
+        ("\u6570\u636e", "my-pipelines", "my_pipelines"),
+    ],
+)
+def test_any_folder_s_name_becomes_names_that_are_accepted(
+    generate: Generate, folder: str, repo_name: str, package_name: str
+) -> None:
+    answers = answers_of(generate(folder))
+    assert (answers["repo_name"], answers["package_name"]) == (repo_name, package_name)
+
+
+REFUSED = [
+    ("repo_name", "", "must be 1 to 64 ASCII letters"),
+    ("repo_name", "-sales", "with a letter or digit at both ends"),
+    ("repo_name", "sales pipelines", "e.g. sales-pipelines"),
+    ("repo_name", "s" * 65, "must be 1 to 64"),
+    ("repo_name", "sales\n", "must be 1 to 64"),
+    ("repo_name", "Luigi", "choose another, e.g. Luigi-pipelines"),
+    ("repo_name", "python_dotenv", "every generated repo depends on"),
+    ("package_name", "", "must be 1 to 40 lowercase ASCII letters"),
+    ("package_name", "Sales", "lowercase"),
+    ("package_name", "2sales", "beginning with a letter"),
+    ("package_name", "sales-x", "e.g. sales_pipelines"),
+    ("package_name", "\u00fcn\u00efcode", "lowercase ASCII"),
+    ("package_name", "s" * 41, "1 to 40"),
+    ("package_name", "class", "class is taken"),
+    ("package_name", "json", "json is taken"),
+    ("package_name", "luigi", "luigi is taken"),
+    ("package_name", "yaml", "yaml is taken"),
+    ("package_name", "tests", "tests is taken"),
+    ("description", " ", "must not be blank"),
+    ("description", "a\nb", "one line"),
+    ("description", "x" * 201, "at most 200 letters long; this has 201"),
+    ("author_name", "", "must not be blank"),
+    ("author_name", "a\x1b[31mb", "without control characters"),
+    ("author_email", "nobody", "or an address, e.g. forecasting@example.org"),
+    ("author_email", "a b@example.org", "or an address"),
+    ("repo_url", "example.org", "must be empty or the address of a web page"),
+    ("repo_url", 'https://example.org/"x', "must be empty or the address"),
+    ("license", "GPL", "GPL"),
+    ("python_version", "3.9", "3.9"),
+    ("ci", "jenkins", "jenkins"),
+]
+
+
+@pytest.mark.parametrize(("question", "answer", "told"), REFUSED)
+def test_a_wrong_answer_is_refused_with_the_rule_and_leaves_nothing(
+    generate: Generate, tmp_path: Path, question: str, answer: str, told: str
+) -> None:
+    with pytest.raises(ValueError, match=question) as error:
+        generate("new", **{question: answer})
+    assert told in str(error.value)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("repo_name", "Sales.2026_x"),
+        ("package_name", "s"),
+        ("description", 'Ünï "quoted" \\ {braces} #1 <b> & \U0001f600'),
+        ("author_name", "O'Neill, Ann & 李"),
+        ("author_email", "first.last+tag@mail.example.org"),
+        ("repo_url", "https://example.org:8443/team/sales-pipelines"),
+    ],
+)
+def test_an_unusual_answer_is_kept_as_it_was_given(
+    generate: Generate, question: str, answer: str
+) -> None:
+    assert answers_of(generate(**{question: answer}))[question] == answer
+
+
+def test_no_package_can_shadow_python() -> None:
+    taken = (ROOT / "includes" / "module-names.txt").read_text().split()
+    public = {name for name in sys.stdlib_module_names if name[0] != "_" and name == name.lower()}
+    keywords = {word for word in keyword.kwlist if word == word.lower()}
+    assert (public | keywords) - set(taken) == set()
+
+
+def test_no_package_can_shadow_what_the_generated_code_imports(generate: Generate) -> None:
+    repo = generate()
+    taken = {*(ROOT / "includes" / "module-names.txt").read_text().split(), "sales_pipelines"}
+    imported = set()
+    for file in repo.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported.add(node.module.partition(".")[0])
+    assert imported - taken - {"__future__"} == set()
+    assert {path.name for path in repo.iterdir() if path.is_dir() and path.name[0] != "."} <= taken

@@ -1,0 +1,210 @@
+"""Ownership, under a real `copier update` from one version of the template to the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import copier
+import pytest
+
+from .conftest import FIRST, SECOND, commit, git, make_template
+
+PIPELINE = Path("templates", "{{ pipeline }}")
+PACKAGE = PIPELINE / "{{ package_name }}"
+YOURS = [
+    "CHANGELOG.md",
+    "LICENSE",
+    "luigi.cfg",
+    "sales_pipelines/config/base.yaml",
+    "sales_pipelines/config/production.yaml",
+]
+
+
+@dataclass
+class Upstream:
+    """A template of which a first version is released, and a repo made from it."""
+
+    template: Path
+    repo: Path
+
+    def release(self) -> None:
+        """Release what was changed in the template."""
+        commit(self.template, "What is new", tag=SECOND)
+
+    def edit(self, file: Path | str, old: str, new: str) -> None:
+        """Replace text in a file of the template."""
+        replace(self.template / file, old, new)
+
+    def update(self, **answers: bool) -> None:
+        """Commit what the user has done, and update the repo."""
+        commit(self.repo, "What I did")
+        copier.run_update(
+            self.repo, data=answers, defaults=True, overwrite=True, quiet=True, unsafe=False
+        )
+
+
+def replace(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text, f"{old!r} is not in {file}"
+    file.write_text(text.replace(old, new))
+
+
+@pytest.fixture
+def upstream(tmp_path: Path) -> Upstream:
+    made = Upstream(make_template(tmp_path / "template"), tmp_path / "sales-pipelines")
+    copier.run_copy(str(made.template), made.repo, defaults=True, quiet=True)
+    git(made.repo, "init", "--quiet", "--initial-branch=main")
+    (made.repo / "uv.lock").write_text("# locked\n")
+    return made
+
+
+def test_what_is_new_in_the_template_arrives(upstream: Upstream) -> None:
+    upstream.edit(PACKAGE / "runtime" / "errors.py", '"""What can go wrong', '"""All that can go wrong')
+    (upstream.template / PACKAGE / "runtime" / "new.py").write_text('"""New."""\n')
+    upstream.release()
+    upstream.update()
+    assert "All that can go wrong" in (upstream.repo / "sales_pipelines/runtime/errors.py").read_text()
+    assert (upstream.repo / "sales_pipelines/runtime/new.py").exists()
+    assert f"_commit: {SECOND}" in (upstream.repo / ".copier-answers.yml").read_text()
+
+
+def test_an_untouched_repo_updates_to_what_a_fresh_copy_gives(upstream: Upstream) -> None:
+    upstream.edit("bootstrap.py", "and hands the command line over", "and gives the command line")
+    upstream.edit(PIPELINE / "README.md.jinja", "## Settings", "## The settings")
+    upstream.edit(PIPELINE / "pyproject.toml.jinja", "line-length = 100", "line-length = 99")
+    upstream.release()
+    upstream.update()
+    fresh = upstream.repo.parent / "fresh" / upstream.repo.name
+    copier.run_copy(str(upstream.template), fresh, defaults=True, quiet=True)
+    listed = git(upstream.repo, "ls-files", "--cached", "--others", "--exclude-standard")
+    names = set(listed.splitlines()) - {"uv.lock"}
+    assert names == {
+        path.relative_to(fresh).as_posix() for path in fresh.rglob("*") if path.is_file()
+    }
+    differing = [
+        name for name in names if (upstream.repo / name).read_bytes() != (fresh / name).read_bytes()
+    ]
+    assert differing == []
+
+
+def test_an_edit_of_a_template_s_file_is_merged_with_what_is_new(upstream: Upstream) -> None:
+    theirs = upstream.repo / "sales_pipelines" / "runtime" / "process.py"
+    replace(theirs, "GRACE = 5.0", "GRACE = 30.0")
+    upstream.edit(PACKAGE / "runtime" / "process.py", '"""Runs a command', '"""Brings a command')
+    upstream.release()
+    upstream.update()
+    assert "GRACE = 30.0" in theirs.read_text()
+    assert '"""Brings a command' in theirs.read_text()
+
+
+def test_shared_files_have_both_sides(upstream: Upstream) -> None:
+    project = upstream.repo / "pyproject.toml"
+    replace(project, "dependencies = [\n", 'dependencies = [\n    "duckdb",\n')
+    replace(project, 'version = "20', 'version = "30')
+    upstream.edit(PIPELINE / "pyproject.toml.jinja", "xfail_strict = true", "xfail_strict = false")
+    upstream.release()
+    upstream.update()
+    text = project.read_text()
+    assert '    "duckdb",\n' in text
+    assert 'version = "30' in text
+    assert "xfail_strict = false" in text
+    assert "<<<<<<<" not in text
+
+
+def change_all_of_yours(upstream: Upstream) -> None:
+    """The next version has other words in every file that is the user's."""
+    for file in (
+        PIPELINE / "CHANGELOG.md",
+        Path("includes", "licenses", "MIT"),
+        PIPELINE / "luigi.cfg",
+        PACKAGE / "config" / "base.yaml.jinja",
+        PACKAGE / "config" / "production.yaml.jinja",
+    ):
+        with (upstream.template / file).open("a") as added:
+            added.write("\n# What nobody asked for\n")
+    (upstream.template / PIPELINE / "uv.lock").write_text("# the template's\n")
+    (upstream.template / PACKAGE / "config" / "staging.yaml").write_text("{}\n")
+    upstream.release()
+
+
+def test_what_is_yours_is_never_touched(upstream: Upstream) -> None:
+    change_all_of_yours(upstream)
+    kept = {name: f"# mine: {name}\n" for name in [*YOURS, "uv.lock"]}
+    for name, text in kept.items():
+        (upstream.repo / name).write_text(text)
+    upstream.update()
+    assert {name: (upstream.repo / name).read_text() for name in kept} == kept
+    assert not (upstream.repo / "sales_pipelines/config/staging.yaml").exists()
+
+
+def test_what_is_yours_is_not_brought_back(upstream: Upstream) -> None:
+    change_all_of_yours(upstream)
+    for name in YOURS:
+        (upstream.repo / name).unlink()
+    upstream.update()
+    assert [name for name in YOURS if (upstream.repo / name).exists()] == []
+
+
+def test_what_is_yours_is_not_removed_with_the_template_s(upstream: Upstream) -> None:
+    (upstream.template / PIPELINE / "luigi.cfg").unlink()
+    (upstream.template / PACKAGE / "config" / "production.yaml.jinja").unlink()
+    upstream.release()
+    upstream.update()
+    assert [name for name in YOURS if not (upstream.repo / name).exists()] == []
+
+
+def test_your_flows_tasks_and_tests_are_left_alone(upstream: Upstream) -> None:
+    mine = [
+        "sales_pipelines/flows/sales/clean/clean.py",
+        "sales_pipelines/tasks/sales_tasks.py",
+        "tests/test_sales.py",
+    ]
+    for name in mine:
+        (upstream.repo / name).parent.mkdir(parents=True, exist_ok=True)
+        (upstream.repo / name).write_text("# mine\n")
+    upstream.edit("bootstrap.py", "once", "one time")
+    upstream.release()
+    upstream.update()
+    assert [(upstream.repo / name).read_text() for name in mine] == ["# mine\n"] * 3
+
+
+def test_the_template_laid_over_a_standing_repo_keeps_what_is_yours(upstream: Upstream) -> None:
+    standing = upstream.repo.parent / "standing"
+    standing.mkdir()
+    (standing / "LICENSE").write_text("mine\n")
+    (standing / "luigi.cfg").write_text("[core]\n")
+    copier.run_copy(str(upstream.template), standing, defaults=True, quiet=True, overwrite=True)
+    assert (standing / "LICENSE").read_text() == "mine\n"
+    assert (standing / "luigi.cfg").read_text() == "[core]\n"
+    assert (standing / "CHANGELOG.md").exists()
+
+
+def test_a_piece_is_switched_off_and_on_by_an_update(upstream: Upstream) -> None:
+    upstream.edit("bootstrap.py", "once", "one time")
+    upstream.release()
+    upstream.update(with_examples=False)
+    example = upstream.repo / "sales_pipelines" / "flows" / "examples" / "co2" / "clean.py"
+    assert not example.exists()
+    assert "numpy" not in (upstream.repo / "pyproject.toml").read_text()
+    upstream.update(with_examples=True)
+    assert example.exists()
+    assert "numpy" in (upstream.repo / "pyproject.toml").read_text()
+
+
+def test_a_conflict_is_marked_and_nothing_is_lost(upstream: Upstream) -> None:
+    theirs = upstream.repo / "sales_pipelines" / "runtime" / "process.py"
+    replace(theirs, "GRACE = 5.0", "GRACE = 30.0")
+    upstream.edit(PACKAGE / "runtime" / "process.py", "GRACE = 5.0", "GRACE = 10.0")
+    upstream.release()
+    upstream.update()
+    text = theirs.read_text()
+    assert "<<<<<<<" in text
+    assert "GRACE = 30.0" in text
+    assert "GRACE = 10.0" in text
+
+
+def test_the_first_version_is_what_the_answers_record(upstream: Upstream) -> None:
+    answers = (upstream.repo / ".copier-answers.yml").read_text()
+    assert f"_commit: {FIRST}" in answers
+    assert f"_src_path: {upstream.template}" in answers
