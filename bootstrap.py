@@ -96,7 +96,7 @@ def uv_settings(python: Path) -> dict[str, str]:
     for line in listed.stdout.splitlines():  # global.index-url='https://example.org/simple'
         key, _, value = line.partition("=")
         name = UV_NAMES.get(key.rpartition(".")[2])
-        if name and name not in os.environ:
+        if name and not os.environ.get(name):
             settings[name] = str(ast.literal_eval(value))
     return settings
 

@@ -40,32 +40,35 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Make a repo and run its pipeline to the end; `-- FOLDER` says where, or demo/co2-pipelines."""
+    """Make a repo, `-- FOLDER` says where, and run its pipeline to the end."""
     session.install("copier>=9.19")
-    folder = Path(
-        session.posargs[0] if session.posargs else ROOT / "demo" / "co2-pipelines"
-    ).absolute()
-    python_version = ".".join(map(str, min(sys.version_info[:2], DEFAULT_PYTHON)))
+    named = session.posargs[0] if session.posargs else "demo/co2-pipelines"
+    folder = Path(session.invoked_from, named).absolute()
     if (folder / ".copier-answers.yml").exists():
-        session.log(f"{folder} is there already: running its pipeline again")
+        session.log(f"{folder} is there already: its pipeline is run again")
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        session.error(f"{folder} is in use; name another: python3 noxfile.py -s demo -- FOLDER")
     else:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            session.error(
-                f"{folder} is in use; name another folder: python3 noxfile.py -s demo -- FOLDER"
-            )
+        session.log(f"Making a repo in {folder}")
+        python_version = ".".join(map(str, min(sys.version_info[:2], DEFAULT_PYTHON)))
         session.run(
             *("copier", "copy", "--defaults", "--quiet", "--vcs-ref", "HEAD"),
             *("--data", f"python_version={python_version}", str(ROOT), str(folder)),
         )
-    # The repo's own commands, by the nox that runs already.
+    # The repo's own commands, by the nox that runs already; local, whatever Metaflow is set up for.
     repo_nox = (sys.executable, "-m", "nox", "-f", str(folder / "noxfile.py"))
-    session.run(*repo_nox, "-s", "setup", "run", external=True)
+    local = {"METAFLOW_DEFAULT_DATASTORE": "local", "METAFLOW_DEFAULT_METADATA": "local"}
+    session.run(*repo_nox, "-s", "setup", "run", "--", env=local, external=True)
+    reports = "\n    ".join(map(str, sorted((folder / "reports").rglob("*.html"))))
     session.log(
-        f"\n\nThe repo is {folder}; what ran is below its co2_pipelines/flows/ and tasks/. Go on with:\n\n"
+        "The pipeline has run; its results are printed above.\n\n"
+        f"The report, for a browser:\n    {reports}\n"
+        f"The repo:\n    {folder}\n"
+        "Go on there with:\n"
         f"    cd {folder}\n"
         "    python3 noxfile.py -s run      # again: what is done is not done twice\n"
         "    python3 noxfile.py -s test     # its own tests\n"
-        "    less README.md\n"
+        "    less README.md                 # what is where, and whose file is which\n"
     )
 
 

@@ -10,15 +10,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import copier
 import pytest
 import yaml
+from jinja2 import UndefinedError
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-from .conftest import ROOT, Generate
+from .conftest import ROOT, Generate, copy_working_tree
 from .test_questions import QUESTIONS
 
 TEMPLATES = ROOT / "templates"
@@ -176,3 +178,12 @@ def test_actions_are_pinned_by_commit_and_nothing_is_written(generate: Generate)
         for step in job["steps"]:
             assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", step.get("uses", "a/b@" + "0" * 40))
             assert "${{" not in step.get("run", "")
+
+
+def test_a_variable_that_nobody_defines_fails_the_copy(tmp_path: Path) -> None:
+    broken = copy_working_tree(tmp_path / "broken")
+    with (broken / "templates" / "{{ pipeline }}" / "README.md.jinja").open("a") as readme:
+        readme.write("{{ nobody_defines_this }}\n")
+    with pytest.raises(UndefinedError, match="nobody_defines_this"):
+        copier.run_copy(str(broken), tmp_path / "repo", defaults=True, quiet=True)
+    assert not (tmp_path / "repo").exists()

@@ -60,11 +60,15 @@ def upstream(tmp_path: Path) -> Upstream:
 
 
 def test_what_is_new_in_the_template_arrives(upstream: Upstream) -> None:
-    upstream.edit(PACKAGE / "runtime" / "errors.py", '"""What can go wrong', '"""All that can go wrong')
+    upstream.edit(
+        PACKAGE / "runtime" / "errors.py", '"""What can go wrong', '"""All that can go wrong'
+    )
     (upstream.template / PACKAGE / "runtime" / "new.py").write_text('"""New."""\n')
     upstream.release()
     upstream.update()
-    assert "All that can go wrong" in (upstream.repo / "sales_pipelines/runtime/errors.py").read_text()
+    assert (
+        "All that can go wrong" in (upstream.repo / "sales_pipelines/runtime/errors.py").read_text()
+    )
     assert (upstream.repo / "sales_pipelines/runtime/new.py").exists()
     assert f"_commit: {SECOND}" in (upstream.repo / ".copier-answers.yml").read_text()
 

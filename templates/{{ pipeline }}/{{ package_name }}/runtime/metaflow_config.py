@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
@@ -62,8 +63,7 @@ def _configured(name: str, environment: dict[str, str]) -> str | None:
 
 def _user() -> str:
     """A name for Metaflow, which takes none from the system, and refuses `root`."""
-    try:
+    name = "root"
+    with contextlib.suppress(KeyError, OSError):  # a container's user may have no name
         name = getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        name = "root"
     return f"uid{os.getuid()}" if name == "root" else name
