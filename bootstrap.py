@@ -94,10 +94,11 @@ def uv_settings(python: Path) -> dict[str, str]:
     )
     settings = {}
     for line in listed.stdout.splitlines():  # global.index-url='https://example.org/simple'
-        key, _, value = line.partition("=")
+        key, _, quoted = line.partition("=")
         name = UV_NAMES.get(key.rpartition(".")[2])
-        if name and not os.environ.get(name):
-            settings[name] = str(ast.literal_eval(value))
+        value = ast.literal_eval(quoted) if name else None
+        if name and value and not os.environ.get(name):
+            settings[name] = str(value)
     return settings
 
 
