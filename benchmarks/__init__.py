@@ -1,0 +1,1 @@
+"""The figures that speed is judged by: `nox -s bench`."""

@@ -1,0 +1,175 @@
+"""Runs the benchmarks named, or all, and prints a line for each: figure, bound, verdict.
+
+Each figure is the median of runs that take turns with what they are compared to, so that a noisy
+machine disturbs both alike. Nothing here fails: the figures are for reading.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import copier
+
+from tests.conftest import clean_environment, commit, git, make_template
+
+ROOT = Path(__file__).resolve().parent.parent
+IN_REPO = Path(__file__).with_name("in_repo.py")
+
+
+def main(names: list[str]) -> int:
+    """Run the benchmarks of these names; exit code 2 where there is none of a name."""
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        print(f"no benchmark {', '.join(unknown)}; there are: {', '.join(BENCHMARKS)}")
+        return 2
+    for name in names or BENCHMARKS:
+        BENCHMARKS[name]()
+    return 0
+
+
+def report(what: str, figure: float, bound: float, unit: str) -> None:
+    """Print a figure beside its bound."""
+    verdict = "ok" if figure <= bound else "OVER"
+    print(f"{verdict:>4}  {what}: {figure:.3f} {unit} (at most {bound:.3f})", flush=True)
+
+
+def copying() -> None:
+    """`copier copy`, against a template of one file, and one of the same files, flat and plain."""
+    with folder() as root:
+        template = make_template(root / "template")
+        destination = root / "made" / "sales-pipelines"
+        copier.run_copy(str(template), destination, defaults=True, quiet=True)
+        files = [path for path in destination.rglob("*") if path.is_file()]
+        one, flat = root / "one", root / "flat"
+        for source, contents in ((one, files[:1]), (flat, files)):
+            source.mkdir()
+            (source / "copier.yml").write_text("name: {type: str, default: x}\n")
+            for number, path in enumerate(contents):
+                shutil.copy(path, source / f"file-{number}")
+            git(source, "init", "--quiet", "--initial-branch=main")
+            commit(source, "Files", tag="2026.11.0")
+        times: dict[Path, list[float]] = {one: [], flat: [], template: []}
+        for _ in range(9):
+            for source, taken in times.items():
+                shutil.rmtree(destination)
+                command = ("copier", "copy", "--defaults", "--quiet", str(source), str(destination))
+                taken.append(seconds(command))
+    floor, plain, ours = (statistics.median(taken) for taken in times.values())
+    each = 1000 / len(files)
+    what = f"copier copy of {len(files)} files"
+    report(f"{what}, over one file ({floor:.3f} s), a file", (ours - floor) * each, 5, "ms")
+    print(f"      the same files flat and plain, a file: {(plain - floor) * each:.3f} ms")
+    report(f"{what}, over the same files flat and plain ({plain:.3f} s)", ours / plain, 1.25, "x")
+
+
+def task() -> None:
+    """MetaflowTask, against a bare Luigi task that starts the same process."""
+    with repo() as (python, environment):
+        found = in_repo("task", python, environment)
+    report(
+        f"MetaflowTask over a bare task ({found['bare']:.3f} s)",
+        found["task"] - found["bare"],
+        0.1,
+        "s",
+    )
+
+
+def importing() -> None:
+    """Importing the runtime, against importing Luigi."""
+    with repo() as (python, environment):
+        codes = ["import luigi", "from sales_pipelines.runtime import MetaflowTask"]
+        times: list[list[float]] = [[], []]
+        for _ in range(15):
+            for code, taken in zip(codes, times, strict=True):
+                taken.append(seconds((python, "-c", code), environment))
+        nothing = statistics.median(seconds((python, "-c", ""), environment) for _ in range(15))
+    luigi, runtime = (statistics.median(taken) - nothing for taken in times)
+    report(
+        f"import of the runtime over import of luigi ({luigi:.3f} s)", runtime / luigi, 1.25, "x"
+    )
+
+
+def rechecking() -> None:
+    """A RootTask over finished tasks: how long until Luigi knows that there is nothing to do."""
+    with repo() as (python, environment):
+        found = in_repo("recheck", python, environment)
+    report("re-check of 1,000 finished tasks", found["1000"], 1.0, "s")
+    report("re-check of 2,000 over 1,000", found["2000"] / found["1000"], 2.5, "x")
+
+
+def tests() -> None:
+    """The template's own tests, whole and without those that run end to end."""
+    pytest = (sys.executable, "-m", "pytest", "--quiet")
+    report("tests, not end to end", seconds((*pytest, "-m", "not end_to_end")), 45, "s")
+    report("tests, all", seconds(pytest), 300, "s")
+
+
+BENCHMARKS: dict[str, Callable[[], None]] = {
+    "copying": copying,
+    "task": task,
+    "importing": importing,
+    "rechecking": rechecking,
+    "tests": tests,
+}
+
+
+def seconds(command: tuple[str, ...], environment: dict[str, str] | None = None) -> float:
+    """Run the command, which must succeed, and return how long it took."""
+    started = time.perf_counter()
+    subprocess.run(command, env=environment, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def in_repo(name: str, python: str, environment: dict[str, str]) -> dict[str, Any]:
+    """Run a part of in_repo.py with a generated repo's Python, and return what it found."""
+    command = [python, str(IN_REPO), name]
+    done = subprocess.run(
+        command, env=environment, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """A folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="headwater-bench-") as name:
+        yield Path(name)
+
+
+@contextmanager
+def repo() -> Iterator[tuple[str, dict[str, str]]]:
+    """The Python of a generated repo that is set up, and the environment to run it in."""
+    with folder() as root:
+        template = make_template(root / "template")
+        made, home = root / "sales-pipelines", root / "home"
+        home.mkdir()
+        here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+        copier.run_copy(
+            str(template), made, data={"python_version": here}, defaults=True, quiet=True
+        )
+        environment = clean_environment(home)
+        subprocess.run(
+            [sys.executable, "noxfile.py", "-s", "setup"],
+            cwd=made,
+            env=environment,
+            check=True,
+            capture_output=True,
+        )
+        python = str(made / ".venv" / "bin" / "python")
+        subprocess.run([python, "-m", "compileall", "-q", made / ".venv"], check=False)
+        yield python, environment
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,120 @@
+"""What is measured inside a generated repo, with its Python; prints its figures as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import luigi
+from sales_pipelines.runtime import MetaflowTask, paths
+from sales_pipelines.runtime.metaflow_config import metaflow_environment
+from sales_pipelines.runtime.target import Marker
+
+FLOW = """
+from metaflow import FlowSpec, step
+
+
+class SmallFlow(FlowSpec):
+    @step
+    def start(self):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+if __name__ == "__main__":
+    SmallFlow()
+"""
+
+
+class BareTask(luigi.Task):
+    """Starts the same process, and does nothing else."""
+
+    number = luigi.IntParameter()
+
+    def output(self) -> luigi.LocalTarget:
+        return luigi.LocalTarget(str(paths.ROOT / "bare" / str(self.number)))
+
+    def run(self) -> None:
+        command = [sys.executable, str(paths.FLOWS / "small.py"), "--no-pylint", "run"]
+        environment = {**metaflow_environment(), "PYTHONUNBUFFERED": "1"}
+        subprocess.run(command, cwd=paths.ROOT, env=environment, check=True, capture_output=True)
+        with self.output().open("w") as marker:
+            marker.write("done")
+
+
+class Finished(luigi.WrapperTask):
+    """Requires so many tasks that have succeeded."""
+
+    count = luigi.IntParameter()
+
+    def requires(self) -> list[MetaflowTask]:
+        return [MetaflowTask("small.py", flow_kwargs={"n": n}) for n in range(self.count)]
+
+
+def build(task: luigi.Task) -> float:
+    """How long Luigi takes for the task."""
+    started = time.perf_counter()
+    assert luigi.build([task], local_scheduler=True, log_level="WARNING")
+    return time.perf_counter() - started
+
+
+def task() -> dict[str, float]:
+    """Seconds of a bare task and of a MetaflowTask, taking turns."""
+    times: dict[str, list[float]] = {"bare": [], "task": []}
+    for number in range(9):
+        times["bare"].append(build(BareTask(number)))
+        times["task"].append(build(MetaflowTask("small.py", flow_kwargs={}, flow_tag=str(number))))
+    return {name: statistics.median(taken) for name, taken in times.items()}
+
+
+def recheck() -> dict[str, float]:
+    """Seconds until Luigi knows that so many tasks are done, by their number."""
+    for finished in Finished(2000).requires():
+        finished.output().makedirs()
+        finished.output().write(
+            Marker(
+                flow="SmallFlow",
+                path="small.py",
+                run_id="1",
+                parameters={},
+                env="dev",
+                flow_tag="dev",
+                version="1",
+                branch=None,
+                commit=None,
+                finished="",
+                seconds=1.0,
+            )
+        )
+    times: dict[str, list[float]] = {"1000": [], "2000": []}
+    for _ in range(5):
+        for count, taken in times.items():
+            luigi.task_register.Register.clear_instance_cache()
+            taken.append(build(Finished(int(count))))
+    return {count: statistics.median(taken) for count, taken in times.items()}
+
+
+def main(name: str) -> None:
+    """Run one part in a folder of its own."""
+    parts: dict[str, Any] = {"task": task, "recheck": recheck}
+    with tempfile.TemporaryDirectory() as root:
+        os.chdir(root)
+        paths.ROOT = Path(root)
+        paths.FLOWS = paths.ROOT / "flows"
+        paths.FLOWS.mkdir()
+        (paths.FLOWS / "small.py").write_text(FLOW)
+        print(json.dumps(parts[name]()))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
