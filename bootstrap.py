@@ -4,8 +4,6 @@ It makes a private environment below `.nox/`, puts nox and uv into it from the p
 pip is configured for, and hands the command line over to nox. Later runs find the environment made.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import importlib.util
@@ -15,8 +13,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+# First of all, and in words that an older Python understands.
+if sys.version_info < (3, 10):
+    version = ".".join(map(str, sys.version_info[:3]))
+    sys.stderr.write("noxfile.py: Python 3.10 or newer is needed; this is " + version + "\n")
+    sys.exit(2)
+
 REQUIREMENTS = ("nox>=2025.5.1", "uv>=0.9")
-OLDEST_PYTHON = (3, 10)
 ROOT = Path(__file__).resolve().parent
 
 # pip's settings that uv spells otherwise. Extra indexes are left out: pip takes the newest version
@@ -31,12 +34,6 @@ UV_NAMES = {
 
 def main() -> None:
     """Become nox with the same arguments; exit with code 2 where that cannot be."""
-    if sys.version_info < OLDEST_PYTHON:
-        refuse(
-            "Python {}.{} or newer is needed; this is {}".format(
-                *OLDEST_PYTHON, sys.version.split()[0]
-            )
-        )
     if not shutil.which("git"):
         refuse(
             "git is needed and is not on PATH; install it, e.g. apt install git or brew install git"
@@ -93,7 +90,8 @@ def uv_settings(python: Path) -> dict[str, str]:
         [str(python), "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
     )
     settings = {}
-    for line in listed.stdout.splitlines():  # global.index-url='https://example.org/simple'
+    lines = listed.stdout.splitlines()  # global.index-url='https://example.org/simple'
+    for line in sorted(lines, key=lambda line: line.startswith((":env:", "install."))):
         key, _, quoted = line.partition("=")
         name = UV_NAMES.get(key.rpartition(".")[2])
         value = ast.literal_eval(quoted) if name else None

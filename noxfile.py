@@ -1,7 +1,5 @@
 """Every habit of Headwater's developers is a session; `python3 noxfile.py -l` lists them."""
 
-from __future__ import annotations
-
 if __name__ == "__main__":
     import bootstrap
 

@@ -112,11 +112,19 @@ def test_pip_s_own_settings_say_which_index_is_asked(checkout: Path, index: Inde
     assert again.returncode == 2, "half an environment is not taken for a whole one"
 
 
-def settings_for_uv(checkout: Path, **variables: str) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def python_with_pip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python like that of the bootstrap's own environment; the tests' has no pip."""
+    folder = tmp_path_factory.mktemp("with-pip")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    return folder / "bin" / "python"
+
+
+def settings_for_uv(python: Path, checkout: Path, **variables: str) -> dict[str, str]:
     """What the bootstrap would hand to uv."""
     code = "import bootstrap, sys; print(bootstrap.uv_settings(sys.executable))"
     printed = subprocess.check_output(
-        [sys.executable, "-c", code],
+        [python, "-c", code],
         cwd=checkout,
         env=clean_environment(checkout.parent, **variables),
         text=True,
@@ -125,7 +133,8 @@ def settings_for_uv(checkout: Path, **variables: str) -> dict[str, str]:
     return found
 
 
-def test_uv_is_given_what_pip_is_configured_with(checkout: Path) -> None:
+@pytest.mark.end_to_end
+def test_uv_is_given_what_pip_is_configured_with(checkout: Path, python_with_pip: Path) -> None:
     settings = checkout.parent / "pip.conf"
     settings.write_text(
         "[global]\nindex-url = https://pip.example.org/simple\nproxy = http://proxy.example.org\n"
@@ -133,7 +142,7 @@ def test_uv_is_given_what_pip_is_configured_with(checkout: Path) -> None:
         "[install]\ntrusted-host = pip.example.org\n"
     )
     unset = {"PIP_CERT": "", "SSL_CERT_FILE": ""}
-    found = settings_for_uv(checkout, PIP_CONFIG_FILE=str(settings), **unset)
+    found = settings_for_uv(python_with_pip, checkout, PIP_CONFIG_FILE=str(settings), **unset)
     assert found == {
         "UV_DEFAULT_INDEX": "https://pip.example.org/simple",
         "ALL_PROXY": "http://proxy.example.org",
@@ -141,16 +150,17 @@ def test_uv_is_given_what_pip_is_configured_with(checkout: Path) -> None:
         "UV_INSECURE_HOST": "pip.example.org",
     }
     by_variable = {"PIP_INDEX_URL": "https://variable.example.org/simple"}
-    found = settings_for_uv(checkout, PIP_CONFIG_FILE=str(settings), **by_variable)
+    found = settings_for_uv(python_with_pip, checkout, PIP_CONFIG_FILE=str(settings), **by_variable)
     assert found["UV_DEFAULT_INDEX"] == "https://variable.example.org/simple"
 
 
-def test_uv_s_own_settings_are_left_alone(checkout: Path) -> None:
+@pytest.mark.end_to_end
+def test_uv_s_own_settings_are_left_alone(checkout: Path, python_with_pip: Path) -> None:
     variables = {
         "PIP_INDEX_URL": "https://pip.example.org/simple",
         "UV_DEFAULT_INDEX": "https://uv.example.org/simple",
     }
-    assert "UV_DEFAULT_INDEX" not in settings_for_uv(checkout, **variables)
+    assert "UV_DEFAULT_INDEX" not in settings_for_uv(python_with_pip, checkout, **variables)
 
 
 @pytest.mark.end_to_end

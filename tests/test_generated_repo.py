@@ -179,9 +179,10 @@ def test_a_repo_without_examples_passes_too_and_says_what_is_missing(set_up: Set
 
 def pythons() -> dict[str, str]:
     """The other Pythons of this machine that the template supports, by version."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
     found: dict[str, str] = {}
     for version in ("3.10", "3.11", "3.12", "3.13", "3.14"):
-        installed = sorted(Path("~/.pyenv/versions").expanduser().glob(f"{version}.*/bin/python"))
+        installed = sorted(pyenv.glob(f"{version}.*/bin/python"))
         candidates = [shutil.which(f"python{version}"), *map(str, reversed(installed))]
         for python in filter(None, candidates):
             asked = subprocess.run([python, "-c", ""], capture_output=True, check=False)
