@@ -82,21 +82,24 @@ def environment() -> Path:
 
 def uv_settings(python: Path) -> dict[str, str]:
     """pip's index, proxy and certificates as uv's variables, where uv has no setting of its own."""
-    if any(
-        name.startswith(("UV_INDEX", "UV_DEFAULT_INDEX", "UV_CONFIG_FILE")) for name in os.environ
-    ):
-        return {}
+    settings = {}
     listed = subprocess.run(
         [str(python), "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
     )
-    settings = {}
-    lines = listed.stdout.splitlines()  # global.index-url='https://example.org/simple'
-    for line in sorted(lines, key=lambda line: line.startswith((":env:", "install."))):
+    # Lines such as global.index-url='https://example.org/simple', sorted so that the strongest, a
+    # variable, comes last.
+    for line in sorted(
+        listed.stdout.splitlines(),
+        key=lambda line: (line.startswith(":env:"), line.startswith("install.")),
+    ):
         key, _, quoted = line.partition("=")
         name = UV_NAMES.get(key.rpartition(".")[2])
         value = ast.literal_eval(quoted) if name else None
         if name and value and not os.environ.get(name):
             settings[name] = str(value)
+    own = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "uv", "uv.toml")
+    if own.exists() or any(os.environ.get(f"UV_{name}") for name in ("INDEX", "INDEX_URL")):
+        settings.pop("UV_DEFAULT_INDEX", None)
     return settings
 
 

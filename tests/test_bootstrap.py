@@ -155,12 +155,21 @@ def test_uv_is_given_what_pip_is_configured_with(checkout: Path, python_with_pip
 
 
 @pytest.mark.end_to_end
-def test_uv_s_own_settings_are_left_alone(checkout: Path, python_with_pip: Path) -> None:
+@pytest.mark.parametrize("name", ["UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "uv.toml"])
+def test_uv_s_own_index_is_left_alone(checkout: Path, python_with_pip: Path, name: str) -> None:
     variables = {
         "PIP_INDEX_URL": "https://pip.example.org/simple",
-        "UV_DEFAULT_INDEX": "https://uv.example.org/simple",
+        "PIP_PROXY": "http://proxy.example.org",
+        "XDG_CONFIG_HOME": str(checkout.parent),
     }
-    assert "UV_DEFAULT_INDEX" not in settings_for_uv(python_with_pip, checkout, **variables)
+    if name == "uv.toml":
+        (checkout.parent / "uv").mkdir()
+        (checkout.parent / "uv" / "uv.toml").touch()
+    else:
+        variables[name] = "https://uv.example.org/simple"
+    found = settings_for_uv(python_with_pip, checkout, **variables)
+    assert "UV_DEFAULT_INDEX" not in found
+    assert found["ALL_PROXY"] == "http://proxy.example.org"
 
 
 @pytest.mark.end_to_end
