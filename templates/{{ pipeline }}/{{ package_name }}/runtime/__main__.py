@@ -17,6 +17,7 @@ from luigi.task_register import TaskClassException
 from . import paths
 from .errors import PipelineError
 from .flow_file import flow_files
+from .metaflow_config import datastore_root
 from .task import MetaflowTask
 
 USAGE = """\
@@ -42,8 +43,9 @@ def main(arguments: list[str]) -> int:
         return 0
     try:
         luigi_arguments = to_luigi(arguments)
+        datastore_root()  # settings that are wrong are told here, not by each task
         with CmdlineParser.global_instance(luigi_arguments) as parser:
-            task = parser.get_task_obj()
+            tasks = list(in_order(parser.get_task_obj(), set()))
     except (PipelineError, ParameterException, TaskClassException) as error:
         print(f"run: {error}", file=sys.stderr)
         return 2
@@ -53,7 +55,7 @@ def main(arguments: list[str]) -> int:
     except SystemExit as stop:
         code = int(stop.code or 0)
     if code == 0:
-        report(task)
+        report(tasks)
     return code
 
 
@@ -113,9 +115,9 @@ def _relative(files: Iterable[Path], folder: Path) -> list[str]:
     return [file.relative_to(folder).as_posix() for file in files]
 
 
-def report(root: luigi.Task) -> None:
+def report(tasks: list[luigi.Task]) -> None:
     """Print what each task has made: a flow's run and result, another task's files."""
-    for task in in_order(root, set()):
+    for task in tasks:
         if isinstance(task, MetaflowTask):
             marker = task.output().marker
             print(f"\n{marker.path}: {marker.pathspec}, {marker.seconds:.1f} s, {marker.finished}")
