@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
         return 0
     try:
         luigi_arguments = to_luigi(arguments)
-        datastore_root()  # settings that are wrong are told here, not by each task
+        datastore_root()  # what is wrong with it is told here, not by each task
         with CmdlineParser.global_instance(luigi_arguments) as parser:
             tasks = list(in_order(parser.get_task_obj(), set()))
     except (PipelineError, ParameterException, TaskClassException) as error:
