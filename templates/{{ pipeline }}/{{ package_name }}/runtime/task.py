@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import sys
 import tempfile
 import time
@@ -16,7 +17,7 @@ from luigi.freezing import recursively_unfreeze
 from . import handover, paths, process
 from .code import Code, code
 from .command import as_list, options
-from .errors import FlowFailedError
+from .errors import FlowFailedError, ParameterError
 from .flow_file import flow_file, flow_name
 from .metaflow_config import datastore_root, metaflow_environment
 from .output import FlowOutput
@@ -31,7 +32,8 @@ class MetaflowTask(luigi.Task):
     flows is written as Luigi means it, with subclasses that set `flow_path` and add `requires()`;
     `parameters()` is where one flow's result becomes the next one's parameter.
 
-    Raises FlowNotFoundError where `flow_path` leads outside `flows/` or to no file.
+    Raises FlowNotFoundError where `flow_path` leads outside `flows/` or to no file, and
+    ParameterError where `flow_tag` or `timeout` is nothing that they can be.
     """
 
     flow_path: str = luigi.Parameter(description="file of the flow, below flows/")  # type: ignore[assignment]
@@ -54,15 +56,23 @@ class MetaflowTask(luigi.Task):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._created = time.time()
-        self._file = flow_file(self.flow_path)  # a wrong path is an error before anything runs
+        # What is wrong is told here, before anything runs.
+        self._file = flow_file(self.flow_path)
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.flow_tag):
+            raise ParameterError(
+                f"flow_tag {self.flow_tag!r} must be letters, digits, '.', '_' or '-', beginning with "
+                "a letter or digit: it names a folder and tags the run"
+            )
+        if self.timeout is not None and self.timeout <= 0:
+            raise ParameterError(f"timeout must be more than 0 seconds, not {self.timeout:g}")
 
     @classmethod
     def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
         """Luigi's, with the defaults that come from the settings."""
         values = dict(super().get_param_values(params, args, kwargs))
         for name in ("flow_tag", "timeout"):
-            if name in values:
-                values[name] = values[name] or getattr(settings(), name)
+            if name in values and values[name] in (None, ""):
+                values[name] = getattr(settings(), name)
         return list(values.items())
 
     def parameters(self) -> Mapping[str, Any]:
