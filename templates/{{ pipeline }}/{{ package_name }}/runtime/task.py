@@ -60,8 +60,8 @@ class MetaflowTask(luigi.Task):
         self._file = flow_file(self.flow_path)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.flow_tag):
             raise ParameterError(
-                f"flow_tag {self.flow_tag!r} must be letters, digits, '.', '_' or '-', beginning with "
-                "a letter or digit: it names a folder and tags the run"
+                f"flow_tag {self.flow_tag!r} must be letters, digits, '.', '_' or '-', and begin "
+                "with a letter or digit: it names a folder and tags the run"
             )
         if self.timeout is not None and self.timeout <= 0:
             raise ParameterError(f"timeout must be more than 0 seconds, not {self.timeout:g}")
