@@ -112,7 +112,7 @@ def _from_file(config: os.PathLike[str], name: str) -> dict[str, Any]:
 def _from_variables(variables: Mapping[str, str]) -> dict[str, Any]:
     layers: dict[str, Any] = {}
     for name in sorted(variables):
-        if not name.startswith(PREFIX):
+        if not name.startswith(PREFIX) or not variables[name]:  # an empty one says nothing
             continue
         layer: Any = _parse(variables[name], name)
         for level in reversed(name[len(PREFIX) :].lower().split("__")):
