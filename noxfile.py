@@ -5,6 +5,8 @@ if __name__ == "__main__":
 
     bootstrap.main()
 
+import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -39,31 +41,41 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def demo(session: nox.Session) -> None:
     """Make a repo, `-- FOLDER` says where, and run its pipeline to the end."""
-    session.install("copier>=9.19")
     named = session.posargs[0] if session.posargs else "demo/co2-pipelines"
     folder = Path(session.invoked_from, named).absolute()
     if (folder / ".copier-answers.yml").exists():
         session.log(f"{folder} is there already: its pipeline is run again")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         session.error(f"{folder} is in use; name another: python3 noxfile.py -s demo -- FOLDER")
+    elif not os.access(next(path for path in (folder, *folder.parents) if path.exists()), os.W_OK):
+        session.error(f"{folder} cannot be written; name another: noxfile.py -s demo -- FOLDER")
     else:
+        session.install("copier>=9.19")
         session.log(f"Making a repo in {folder}")
         python_version = ".".join(map(str, min(sys.version_info[:2], DEFAULT_PYTHON)))
         session.run(
             *("copier", "copy", "--defaults", "--quiet", "--vcs-ref", "HEAD"),
             *("--data", f"python_version={python_version}", str(ROOT), str(folder)),
         )
-    # The repo's own commands, by the nox that runs already; local, whatever Metaflow is set up for.
+        session.run("git", "init", "--quiet", "--initial-branch=main", str(folder), external=True)
+    # The repo's own commands, by the nox that runs already: in the repo's own environment, not this
+    # session's, and locally, whatever Metaflow is set up for.
     repo_nox = (sys.executable, "-m", "nox", "-f", str(folder / "noxfile.py"))
-    local = {"METAFLOW_DEFAULT_DATASTORE": "local", "METAFLOW_DEFAULT_METADATA": "local"}
-    session.run(*repo_nox, "-s", "setup", "run", "--", env=local, external=True)
+    env = {
+        "UV_PROJECT_ENVIRONMENT": None,
+        "VIRTUAL_ENV": None,
+        "METAFLOW_DEFAULT_DATASTORE": "local",
+        "METAFLOW_DEFAULT_METADATA": "local",
+    }
+    session.run(*repo_nox, "-s", "setup", env=env, external=True)
+    session.run(*repo_nox, "-s", "run", "--", "examples/co2_tasks.py", env=env, external=True)
     reports = "\n    ".join(map(str, sorted((folder / "reports").rglob("*.html"))))
     session.log(
         "The pipeline has run; its results are printed above.\n\n"
         f"The report, for a browser:\n    {reports}\n"
         f"The repo:\n    {folder}\n"
         "Go on there with:\n"
-        f"    cd {folder}\n"
+        f"    cd {shlex.quote(str(folder))}\n"
         "    python3 noxfile.py -s run      # again: what is done is not done twice\n"
         "    python3 noxfile.py -s test     # its own tests\n"
         "    less README.md                 # what is where, and whose file is which\n"

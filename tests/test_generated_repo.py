@@ -150,6 +150,53 @@ def test_run_takes_the_pipeline_to_its_report(repo: Repo) -> None:
 
 
 @pytest.mark.xdist_group("repo")
+def test_a_file_is_named_from_where_one_is(repo: Repo) -> None:
+    done = subprocess.run(
+        [
+            repo.python,
+            "../../../../noxfile.py",
+            "-s",
+            "run",
+            "--",
+            "clean.py",
+            "--flow-tag",
+            "here",
+        ],
+        cwd=repo.folder / "sales_pipelines" / "flows" / "examples" / "co2",
+        env=clean_environment(repo.home),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (repo.folder / ".metaflow/luigi/here/examples/co2/clean.py").is_dir()
+
+
+@pytest.mark.xdist_group("repo")
+def test_conflict_markers_in_pyproject_are_told_as_such(repo: Repo) -> None:
+    project = repo.folder / "pyproject.toml"
+    kept = project.read_text()
+    try:
+        project.write_text(f"<<<<<<< before\n{kept}")
+        said = repo.nox("-s", "lint", exit_code=1)
+        assert "Failed to parse" in said
+        assert "Traceback" not in said
+    finally:
+        project.write_text(kept)
+
+
+def test_a_python_that_is_too_old_is_told_so(template: Path, tmp_path: Path) -> None:
+    repo = Repo(tmp_path / "repo", tmp_path / "home", sys.executable)
+    repo.home.mkdir()
+    copier.run_copy(
+        str(template), repo.folder, data={"python_version": "3.14"}, defaults=True, quiet=True
+    )
+    said = repo.nox("-s", "setup", exit_code=1)
+    assert f"The repo needs Python 3.14 or newer and this is {HERE}" in said
+    assert "UV_PYTHON=/path/to/python names one" in said
+
+
+@pytest.mark.xdist_group("repo")
 def test_a_failed_flow_is_an_exit_code_of_run(repo: Repo) -> None:
     said = repo.nox(
         *("-s", "run", "--", "examples/co2/clean.py"),

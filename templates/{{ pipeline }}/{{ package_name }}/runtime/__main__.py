@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import luigi
 import yaml
@@ -12,7 +16,7 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.parameter import ParameterException
 from luigi.retcodes import run_with_retcodes
 from luigi.task import flatten
-from luigi.task_register import TaskClassException
+from luigi.task_register import Register, TaskClassException
 
 from . import paths
 from .errors import PipelineError
@@ -23,12 +27,13 @@ from .task import MetaflowTask
 USAGE = """\
 Usage: nox -s run -- [FILE [TASK]] [LUIGI'S OPTIONS]
 
-  FILE   a flow below flows/, e.g. examples/co2/clean.py, or a module of tasks below tasks/, e.g.
-         examples/co2_tasks.py; may be left out where the repo has one module of tasks only
+  FILE   a flow below flows/, e.g. sales/clean/clean.py, or a module of tasks below tasks/, e.g.
+         sales_tasks.py; may be left out where the repo has one module of tasks only
   TASK   the task of that module; default: RootTask
 
-Luigi's options are e.g. --workers 4, --flow-tag production, --help. A flow takes its parameters as
---flow-kwargs '{"name": value}'.
+Luigi's options are e.g. --workers 4, --flow-tag production, and --force, which runs a flow again. A
+flow that is named by its file takes its parameters as --flow-kwargs '{"name": 1}'.
+
 """
 
 
@@ -37,26 +42,56 @@ class UsageError(PipelineError):
 
 
 def main(arguments: list[str]) -> int:
-    """Run what the arguments name; exit codes are luigi.cfg's, and 2 for a user's mistake."""
+    """Run what the arguments name.
+
+    Returns luigi.cfg's exit codes, 2 for a user's mistake, and 130 after an interrupt or SIGTERM.
+    """
     if arguments[:1] in (["--help"], ["-h"]):
-        print(USAGE)
+        print(USAGE + listing())
         return 0
+    configure_luigi()
+    failures: list[BaseException] = []
+    MetaflowTask.event_handler(luigi.Event.FAILURE)(lambda _, error: failures.append(error))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         luigi_arguments = to_luigi(arguments)
-        datastore_root()  # what is wrong with it is told here, not by each task
-        with CmdlineParser.global_instance(luigi_arguments) as parser:
-            tasks = list(in_order(parser.get_task_obj(), set()))
-    except (PipelineError, ParameterException, TaskClassException) as error:
+        datastore_root().mkdir(parents=True, exist_ok=True)
+        tasks = list(in_order(named_task(luigi_arguments), set()))
+        run_with_retcodes(luigi_arguments)
+    except PipelineError as error:
         print(f"run: {error}", file=sys.stderr)
         return 2
-    code = 0
-    try:
-        run_with_retcodes(luigi_arguments)
+    except KeyboardInterrupt:
+        print("run: stopped", file=sys.stderr)
+        return 130
     except SystemExit as stop:
         code = int(stop.code or 0)
     if code == 0:
         report(tasks)
+    for failure in failures:
+        lines = str(failure).splitlines() or [type(failure).__name__]
+        print("run:", ": ".join(dict.fromkeys([lines[0], lines[-1]])), file=sys.stderr)
     return code
+
+
+def configure_luigi() -> None:
+    """What Luigi needs to be told whatever folder one is in, and whoever else is on the machine."""
+    file = paths.ROOT / "luigi.cfg"
+    if "LUIGI_CONFIG_PATH" not in os.environ and file.is_file():
+        luigi.configuration.add_config_path(str(file))
+    config = luigi.configuration.get_config()
+    if not config.has_option("core", "lock_pid_dir"):  # Luigi's own is the first user's, in /tmp
+        config.set("core", "lock_pid_dir", str(paths.ROOT / ".metaflow" / "luigi-locks"))
+    logging.getLogger("luigi-interface").addFilter(without_traceback)
+
+
+def without_traceback(record: logging.LogRecord) -> bool:
+    """Log a PipelineError as its message: its traceback leads through the runtime alone."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, PipelineError):
+        record.msg, record.args = f"{record.getMessage()}\n{error}", ()
+        record.exc_info = None
+    return True
 
 
 def to_luigi(arguments: list[str]) -> list[str]:
@@ -113,6 +148,28 @@ def listing() -> str:
 
 def _relative(files: Iterable[Path], folder: Path) -> list[str]:
     return [file.relative_to(folder).as_posix() for file in files]
+
+
+def named_task(arguments: list[str]) -> luigi.Task:
+    """The task that Luigi's arguments name; a UsageError says what is wrong with them."""
+    module, name = arguments[1:3]
+    try:
+        with CmdlineParser.global_instance(arguments) as parser:
+            try:
+                luigi.interface.core()  # its options too
+                task: luigi.Task = parser.get_task_obj()
+            except (ParameterException, ValueError) as error:
+                raise UsageError(f"{name}: an option is not what it must be: {error}") from error
+    except TaskClassException as error:
+        tasks = [task.__name__ for task in _tasks_of(module)]
+        raise UsageError(f"{module} has no task {name}; it has: {', '.join(tasks)}") from error
+    return task
+
+
+def _tasks_of(module: str) -> list[Any]:
+    names = sorted(Register.task_names())
+    known = [vars(sys.modules[module]).get(name.rpartition(".")[2]) for name in names]
+    return [task for task in known if getattr(task, "__module__", None) == module]
 
 
 def report(tasks: list[luigi.Task]) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 VARIABLE = "LUIGI_RESULT_FILE"
 """Environment variable that names the file in which a MetaflowTask waits for the result."""
@@ -18,13 +17,15 @@ LARGEST = 64 * 1024
 def hand_over(result: Any) -> None:
     """Write the result where a MetaflowTask waits for it; without one, only check it.
 
-    Raises TypeError where it is no JSON value, ValueError where it is larger than LARGEST.
+    Raises TypeError where it is no JSON value, ValueError where it is larger than LARGEST. As in
+    all JSON, the keys of a dict become text, and a tuple becomes a list.
     """
     try:
-        encoded = msgspec.json.encode(result)
+        encoded = json.dumps(result, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"luigi_result must be a JSON value (dict, list, str, number, bool, None): {error}"
+            "luigi_result must be a JSON value: dict, list, str, bool, None or a finite number; "
+            f"{error}"
         ) from error
     if len(encoded) > LARGEST:
         raise ValueError(
@@ -37,4 +38,4 @@ def hand_over(result: Any) -> None:
 
 def taken_over(file: Path) -> Any:
     """The result in the file; None where no flow has left one."""
-    return msgspec.json.decode(file.read_bytes()) if file.exists() else None
+    return json.loads(file.read_bytes()) if file.exists() else None

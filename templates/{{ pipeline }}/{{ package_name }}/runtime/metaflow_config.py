@@ -17,6 +17,7 @@ def metaflow_environment() -> dict[str, str]:
     """This process's environment with `.env` and the settings' profile in it."""
     environment = dotenv_variables(paths.ROOT) | dict(os.environ)
     environment.setdefault("METAFLOW_USER", _user())
+    environment.setdefault(*client_cache())
     profile = settings().metaflow.profile
     if profile:
         environment.setdefault("METAFLOW_PROFILE", profile)
@@ -38,6 +39,11 @@ def datastore_root() -> Path:
         )
     sysroot = _configured("METAFLOW_DATASTORE_SYSROOT_LOCAL", environment) or paths.ROOT
     return Path(sysroot) / ".metaflow"
+
+
+def client_cache() -> tuple[str, str]:
+    """Variable and folder of the client's cache; Metaflow's own is one for all users, in /tmp."""
+    return "METAFLOW_CLIENT_CACHE_PATH", str(paths.ROOT / ".metaflow" / "client-cache")
 
 
 def _configured(name: str, environment: dict[str, str]) -> str | None:

@@ -9,6 +9,7 @@ from collections import deque
 _TASK_LINE = re.compile(
     r"^\S+ \S+ \[(?P<run>[^/\]]+)/(?P<step>[^/\]]+)/(?P<task>[^/\] ]+) \(pid \d+\)\] ?(?P<text>.*)"
 )
+_METAFLOW_FRAME = re.compile(r'^File ".*/metaflow/.*\.py", line \d+, in ')
 REMEMBERED = 200
 
 
@@ -43,7 +44,22 @@ class FlowOutput:
         step = self._failed.split("/")[1]
         lines = list(self._step_lines[self._failed])
         starts = [i for i, line in enumerate(lines) if line.startswith("Traceback ")]
-        lines = lines[starts[-1] :] if starts else lines
+        lines = without_metaflow(lines[starts[-1] :]) if starts else lines
         return "\n".join(
             [f"{self.label} failed in step `{step}` (task {self._failed}): {what}", *lines]
         )
+
+
+def without_metaflow(lines: list[str]) -> list[str]:
+    """A traceback, as Metaflow logs it, from the first frame that is not Metaflow's own."""
+    kept: list[str] = []
+    at = 0
+    while at < len(lines):
+        if _METAFLOW_FRAME.match(lines[at]):
+            at += 2  # the frame and its line of code
+            while at < len(lines) and lines[at] and not lines[at].strip("^~ "):
+                at += 1
+        else:
+            kept.append(lines[at])
+            at += 1
+    return [line for line in kept if line and not line.startswith("Task failed")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import luigi
 import msgspec
 
 from .errors import PipelineError
-from .metaflow_config import datastore_root
+from .metaflow_config import client_cache, datastore_root
 
 if TYPE_CHECKING:
     from metaflow import Run
@@ -48,9 +49,14 @@ class FlowTarget(luigi.LocalTarget):
 
     @property
     def marker(self) -> Marker:
-        """What the marker says; FileNotFoundError where the run has not succeeded yet."""
+        """What the marker says.
+
+        Raises PipelineError where the run has not succeeded yet, or the file is no marker.
+        """
         try:
             return msgspec.json.decode(Path(self.path).read_bytes(), type=Marker)
+        except FileNotFoundError as error:
+            raise PipelineError(f"there is no {self.path}: the flow has yet to succeed") from error
         except msgspec.DecodeError as error:
             raise PipelineError(
                 f"{self.path} is no marker: {error}; delete it to run the flow again"
@@ -64,6 +70,7 @@ class FlowTarget(luigi.LocalTarget):
     @property
     def run(self) -> Run:
         """The Metaflow run, with its artifacts, cards and logs."""
+        os.environ.setdefault(*client_cache())
         import metaflow
 
         metaflow.metadata(f"local@{datastore_root().parent}")
