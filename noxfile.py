@@ -42,7 +42,7 @@ def lint(session: nox.Session) -> None:
 def demo(session: nox.Session) -> None:
     """Make a repo, `-- FOLDER` says where, and run its pipeline to the end."""
     named = session.posargs[0] if session.posargs else "demo/co2-pipelines"
-    folder = Path(session.invoked_from, named).absolute()
+    folder = Path(session.invoked_from, named).resolve()
     if (folder / ".copier-answers.yml").exists():
         session.log(f"{folder} is there already: its pipeline is run again")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
