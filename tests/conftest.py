@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FIRST, SECOND = "2026.11.0", "2026.11.1"
+HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 Generate = Callable[..., Path]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that two workers end together."""
+    items.sort(key=lambda item: item.get_closest_marker("end_to_end") is None)
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -96,3 +104,44 @@ def clean_environment(home: Path, **more: str) -> dict[str, str]:
 def uv_cache() -> str:
     """uv's cache as it is here: what has been downloaded once serves every test."""
     return os.environ.get("UV_CACHE_DIR") or str(Path.home() / ".cache" / "uv")
+
+
+@dataclass
+class Repo:
+    """A generated repo that has been set up."""
+
+    folder: Path
+    home: Path
+    python: str
+
+    def nox(self, *arguments: str, exit_code: int = 0) -> str:
+        """Run the noxfile with the repo's Python and return what it prints."""
+        done = subprocess.run(
+            [self.python, "noxfile.py", *arguments],
+            cwd=self.folder,
+            env=clean_environment(self.home),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == exit_code, done.stdout
+        return done.stdout
+
+
+SetUp = Callable[..., Repo]
+
+
+@pytest.fixture(scope="module")
+def set_up(template: Path, tmp_path_factory: pytest.TempPathFactory) -> SetUp:
+    """A function that makes a repo and runs its `setup`."""
+
+    def set_up(name: str, python: str = sys.executable, **answers: object) -> Repo:
+        root = tmp_path_factory.mktemp("repo")
+        repo = Repo(root / name, root / "home", python)
+        repo.home.mkdir()
+        copier.run_copy(str(template), repo.folder, data=answers, defaults=True, quiet=True)
+        repo.nox("-s", "setup")
+        return repo
+
+    return set_up

@@ -40,7 +40,6 @@ def demo(checkout: Path, *arguments: str, exit_code: int = 0) -> str:
     return done.stdout
 
 
-@pytest.mark.xdist_group("demo")
 def test_the_demo_runs_a_pipeline_and_says_where_everything_is(checkout: Path) -> None:
     said = demo(checkout)
     repo = checkout / "demo" / "co2-pipelines"
@@ -56,14 +55,12 @@ def test_the_demo_runs_a_pipeline_and_says_where_everything_is(checkout: Path) -
     assert git(checkout, "status", "--porcelain") == ""
 
 
-@pytest.mark.xdist_group("demo")
 def test_the_demo_can_be_run_again(checkout: Path) -> None:
     said = demo(checkout)
     assert "is there already: its pipeline is run again" in said
     assert "1960s: 0.807" in said
 
 
-@pytest.mark.xdist_group("demo")
 def test_a_folder_of_one_s_own_may_have_any_name(checkout: Path) -> None:
     folder = checkout.parent / "my d\u00e9mo's"
     said = demo(checkout, "--", "../my d\u00e9mo's")
@@ -72,7 +69,6 @@ def test_a_folder_of_one_s_own_may_have_any_name(checkout: Path) -> None:
     assert "cd '" in said
 
 
-@pytest.mark.xdist_group("demo")
 @pytest.mark.parametrize("used", ["a folder", "a file"])
 def test_what_is_in_use_is_left_alone(checkout: Path, used: str) -> None:
     path = checkout.parent / used

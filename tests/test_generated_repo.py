@@ -3,63 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-import copier
 import pytest
 
-from .conftest import clean_environment, git
+from .conftest import HERE, Repo, SetUp, clean_environment, git
 
 pytestmark = pytest.mark.end_to_end
-HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
-
-
-@dataclass
-class Repo:
-    """A generated repo that has been set up."""
-
-    folder: Path
-    home: Path
-    python: str
-
-    def nox(self, *arguments: str, exit_code: int = 0) -> str:
-        """Run the noxfile with the repo's Python and return what it prints."""
-        done = subprocess.run(
-            [self.python, "noxfile.py", *arguments],
-            cwd=self.folder,
-            env=clean_environment(self.home),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == exit_code, done.stdout
-        return done.stdout
-
-
-SetUp = Callable[..., Repo]
-
-
-@pytest.fixture(scope="module")
-def set_up(template: Path, tmp_path_factory: pytest.TempPathFactory) -> SetUp:
-    """A function that makes a repo and runs its `setup`."""
-
-    def set_up(name: str, python: str = sys.executable, **answers: object) -> Repo:
-        root = tmp_path_factory.mktemp("repo")
-        repo = Repo(root / name, root / "home", python)
-        repo.home.mkdir()
-        copier.run_copy(str(template), repo.folder, data=answers, defaults=True, quiet=True)
-        repo.nox("-s", "setup")
-        return repo
-
-    return set_up
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +22,6 @@ def repo(set_up: SetUp) -> Repo:
     return set_up("sales-pipelines", python_version=HERE)
 
 
-@pytest.mark.xdist_group("repo")
 def test_setup_makes_environment_lock_file_and_first_commit(repo: Repo) -> None:
     assert (repo.folder / ".venv" / "bin" / "python").exists()
     assert "uv.lock" in git(repo.folder, "ls-files")
@@ -79,7 +32,6 @@ def test_setup_makes_environment_lock_file_and_first_commit(repo: Repo) -> None:
     assert git(repo.folder, "branch", "--show-current") == "main"
 
 
-@pytest.mark.xdist_group("repo")
 def test_setup_can_be_run_again(repo: Repo) -> None:
     before = git(repo.folder, "rev-parse", "HEAD")
     repo.nox("-s", "setup")
@@ -87,7 +39,6 @@ def test_setup_can_be_run_again(repo: Repo) -> None:
     assert git(repo.folder, "status", "--porcelain") == ""
 
 
-@pytest.mark.xdist_group("repo")
 def test_a_new_repo_passes_its_own_lint_types_and_tests(repo: Repo) -> None:
     said = repo.nox("-s", "lint", "test")
     assert "All checks passed!" in said
@@ -96,7 +47,6 @@ def test_a_new_repo_passes_its_own_lint_types_and_tests(repo: Repo) -> None:
     assert "skipped" not in said
 
 
-@pytest.mark.xdist_group("repo")
 def test_lint_fails_where_something_is_wrong_and_mends_what_it_can(repo: Repo) -> None:
     wrong = repo.folder / "sales_pipelines" / "wrong.py"
     wrong.write_text("import os\nx  = 1\n")
@@ -108,7 +58,6 @@ def test_lint_fails_where_something_is_wrong_and_mends_what_it_can(repo: Repo) -
         wrong.unlink()
 
 
-@pytest.mark.xdist_group("repo")
 def test_the_wheel_builds_and_imports_with_its_data(repo: Repo, tmp_path: Path) -> None:
     environment = clean_environment(repo.home, VIRTUAL_ENV="")
     uv = shutil.which("uv") or next(repo.folder.glob(".nox/bootstrap-*/bin/uv"))
@@ -132,7 +81,6 @@ def test_the_wheel_builds_and_imports_with_its_data(repo: Repo, tmp_path: Path) 
     assert said.strip() in wheel.name
 
 
-@pytest.mark.xdist_group("repo")
 def test_run_takes_the_pipeline_to_its_report(repo: Repo) -> None:
     said = repo.nox("-s", "run")
     assert "1960s: 0.807" in said
@@ -149,7 +97,6 @@ def test_run_takes_the_pipeline_to_its_report(repo: Repo) -> None:
     assert json.loads(marker.read_text())["commit"] == commit
 
 
-@pytest.mark.xdist_group("repo")
 def test_a_file_is_named_from_where_one_is(repo: Repo) -> None:
     done = subprocess.run(
         [
@@ -172,7 +119,6 @@ def test_a_file_is_named_from_where_one_is(repo: Repo) -> None:
     assert (repo.folder / ".metaflow/luigi/here/examples/co2/clean.py").is_dir()
 
 
-@pytest.mark.xdist_group("repo")
 def test_conflict_markers_in_pyproject_are_told_as_such(repo: Repo) -> None:
     project = repo.folder / "pyproject.toml"
     kept = project.read_text()
@@ -185,18 +131,6 @@ def test_conflict_markers_in_pyproject_are_told_as_such(repo: Repo) -> None:
         project.write_text(kept)
 
 
-def test_a_python_that_is_too_old_is_told_so(template: Path, tmp_path: Path) -> None:
-    repo = Repo(tmp_path / "repo", tmp_path / "home", sys.executable)
-    repo.home.mkdir()
-    copier.run_copy(
-        str(template), repo.folder, data={"python_version": "3.14"}, defaults=True, quiet=True
-    )
-    said = repo.nox("-s", "setup", exit_code=1)
-    assert f"The repo needs Python 3.14 or newer and this is {HERE}" in said
-    assert "UV_PYTHON=/path/to/python names one" in said
-
-
-@pytest.mark.xdist_group("repo")
 def test_a_failed_flow_is_an_exit_code_of_run(repo: Repo) -> None:
     said = repo.nox(
         *("-s", "run", "--", "examples/co2/clean.py"),
@@ -205,69 +139,6 @@ def test_a_failed_flow_is_an_exit_code_of_run(repo: Repo) -> None:
     )
     assert "failed with exit code 30" in said, "luigi.cfg's task_failed"
     assert "nowhere.csv" in said
-
-
-def test_a_repo_without_examples_passes_too_and_says_what_is_missing(set_up: SetUp) -> None:
-    repo = set_up(
-        "p" * 40,  # the longest name of a package
-        python_version=HERE,
-        with_examples=False,
-        ci="none",
-        license="Proprietary",
-        description="d" * 200,
-        repo_url="https://example.org/p",
-    )
-    said = repo.nox("-s", "lint", "test")
-    assert "Success: no issues found" in said
-    said = repo.nox("-s", "run", exit_code=1)
-    assert "say what to run: nox -s run -- FILE" in said
-    assert "Flows: none yet" in said
-
-
-def pythons() -> dict[str, str]:
-    """The other Pythons of this machine that the template supports, by version."""
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
-    found: dict[str, str] = {}
-    for version in ("3.10", "3.11", "3.12", "3.13", "3.14"):
-        installed = sorted(pyenv.glob(f"{version}.*/bin/python"))
-        candidates = [shutil.which(f"python{version}"), *map(str, reversed(installed))]
-        for python in filter(None, candidates):
-            asked = subprocess.run([python, "-c", ""], capture_output=True, check=False)
-            if asked.returncode == 0 and version != HERE:
-                found.setdefault(version, python)
-    return found
-
-
-@pytest.mark.parametrize("version", ["3.10", "3.13"])
-def test_the_oldest_and_the_newest_python_pass_too(set_up: SetUp, version: str) -> None:
-    if version == HERE:
-        pytest.skip(f"{version} is the Python that all the other tests use")
-    if version not in pythons():
-        pytest.skip(f"no Python {version} on this machine")
-    repo = set_up("other-python", python=pythons()[version], python_version=version)
-    said = repo.nox("-s", "lint", "test")
-    assert "Success: no issues found" in said
-    assert re.search(r"\d\d passed", said)
-
-
-@pytest.mark.parametrize("python_version", ["3.10", "3.12", "3.13", "3.14"])
-@pytest.mark.parametrize("package_name", ["p", "p" * 40])
-def test_the_linter_is_content_whatever_the_names_and_the_lowest_python(
-    template: Path, tmp_path: Path, python_version: str, package_name: str
-) -> None:
-    answers = {"python_version": python_version, "package_name": package_name}
-    repo = tmp_path / "repo"
-    copier.run_copy(str(template), repo, data=answers, defaults=True, quiet=True)
-    for command in (["check"], ["format", "--check"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "."],
-            cwd=repo,
-            env={**os.environ, "RUFF_NO_CACHE": "true"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout
 
 
 def test_a_repo_inside_another_is_not_given_a_git_of_its_own(
