@@ -97,6 +97,30 @@ def test_run_takes_the_pipeline_to_its_report(repo: Repo) -> None:
     assert json.loads(marker.read_text())["commit"] == commit
 
 
+def test_the_readme_s_example_is_a_pipeline_that_runs(repo: Repo) -> None:
+    clean, tasks = re.findall(r"```python\n(.*?)```", (repo.folder / "README.md").read_text(), re.S)
+    package = repo.folder / "sales_pipelines"
+    forecast = clean.replace("CleanFlow", "ForecastFlow").replace("year", "rows")
+    forecast = forecast.replace("self.rows = ", "self.seen = ").replace(
+        "len(self.rows)", "self.rows"
+    )
+    files = {
+        "flows/sales/clean.py": clean,
+        "flows/sales/forecast.py": forecast,
+        "tasks/sales_tasks.py": tasks,
+    }
+    try:
+        for name, text in files.items():
+            (package / name).parent.mkdir(exist_ok=True)
+            (package / name).write_text(text)
+        said = repo.nox("-s", "lint", "run", "--", "sales_tasks.py")
+    finally:
+        for name in files:
+            (package / name).unlink()
+    assert "ForecastFlow/" in said
+    assert said.count("  rows: 1\n") == 2
+
+
 def test_a_file_is_named_from_where_one_is(repo: Repo) -> None:
     done = subprocess.run(
         [
