@@ -114,12 +114,12 @@ class Repo:
     home: Path
     python: str
 
-    def nox(self, *arguments: str, exit_code: int = 0) -> str:
+    def nox(self, *arguments: str, exit_code: int = 0, **variables: str) -> str:
         """Run the noxfile with the repo's Python and return what it prints."""
         done = subprocess.run(
             [self.python, "noxfile.py", *arguments],
             cwd=self.folder,
-            env=clean_environment(self.home),
+            env=clean_environment(self.home, **variables),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -58,6 +58,6 @@ def test_a_python_that_is_too_old_is_told_so(template: Path, tmp_path: Path) -> 
     copier.run_copy(
         str(template), repo.folder, data={"python_version": "3.14"}, defaults=True, quiet=True
     )
-    said = repo.nox("-s", "setup", exit_code=1)
+    said = repo.nox("-s", "setup", exit_code=1, UV_PYTHON_DOWNLOADS="never")
     assert f"The repo needs Python 3.14 or newer and this is {HERE}" in said
     assert "UV_PYTHON=/path/to/python names one" in said
