@@ -63,19 +63,13 @@ def environment() -> Path:
         [sys.executable, "-m", "venv", "--clear", str(home)],
         f"no environment could be made at {home}; is the disk full, or the folder not yours?",
     )
+    pip = [str(python), "-m", "pip", "install", "--no-user", "--quiet", *REQUIREMENTS]
     run(
-        [
-            str(python),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            *REQUIREMENTS,
-        ],
-        "the package index could not be used; pip reads PIP_INDEX_URL, PIP_PROXY and PIP_CERT, "
-        "or pip.conf",
+        pip,
+        "nox and uv could not be installed; pip takes its index, proxy and certificates from "
+        "PIP_INDEX_URL, PIP_PROXY and PIP_CERT, or pip.conf",
     )
+    run([str(python), "-c", "import nox, uv"], f"pip put nox and uv elsewhere than in {home}")
     made.touch()
     return python
 
@@ -96,7 +90,7 @@ def uv_settings(python: Path) -> dict[str, str]:
         name = UV_NAMES.get(key.rpartition(".")[2])
         value = ast.literal_eval(quoted) if name else None
         if name and value and not os.environ.get(name):
-            settings[name] = str(value)
+            settings[name] = " ".join(str(value).split())  # pip lists hosts by lines
     own = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "uv", "uv.toml")
     if own.exists() or any(os.environ.get(f"UV_{name}") for name in ("INDEX", "INDEX_URL")):
         settings.pop("UV_DEFAULT_INDEX", None)

@@ -106,7 +106,7 @@ def test_pip_s_own_settings_say_which_index_is_asked(checkout: Path, index: Inde
     settings = checkout.parent / "pip.conf"
     settings.write_text(f"[global]\nindex-url = {index.url}\n")
     done = bare(checkout, "-l", PIP_CONFIG_FILE=str(settings), PIP_RETRIES="0")
-    assert "the package index could not be used; pip reads PIP_INDEX_URL" in refused(done)
+    assert "nox and uv could not be installed; pip takes its index" in refused(done)
     assert "/simple/nox/" in index.asked
     again = bare(checkout, "-l", PIP_CONFIG_FILE=str(settings), PIP_RETRIES="0")
     assert again.returncode == 2, "half an environment is not taken for a whole one"
@@ -139,7 +139,7 @@ def test_uv_is_given_what_pip_is_configured_with(checkout: Path, python_with_pip
     settings.write_text(
         "[global]\nindex-url = https://pip.example.org/simple\nproxy = http://proxy.example.org\n"
         "cert = /etc/ours.pem\nextra-index-url = https://extra.example.org/simple\n"
-        "[install]\ntrusted-host = pip.example.org\n"
+        "[install]\ntrusted-host =\n    pip.example.org\n    other.example.org\n"
     )
     unset = {"PIP_CERT": "", "SSL_CERT_FILE": ""}
     found = settings_for_uv(python_with_pip, checkout, PIP_CONFIG_FILE=str(settings), **unset)
@@ -147,7 +147,7 @@ def test_uv_is_given_what_pip_is_configured_with(checkout: Path, python_with_pip
         "UV_DEFAULT_INDEX": "https://pip.example.org/simple",
         "ALL_PROXY": "http://proxy.example.org",
         "SSL_CERT_FILE": "/etc/ours.pem",
-        "UV_INSECURE_HOST": "pip.example.org",
+        "UV_INSECURE_HOST": "pip.example.org other.example.org",
     }
     by_variable = {"PIP_INDEX_URL": "https://variable.example.org/simple"}
     found = settings_for_uv(python_with_pip, checkout, PIP_CONFIG_FILE=str(settings), **by_variable)

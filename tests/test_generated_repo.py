@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import HERE, Repo, SetUp, clean_environment, git
+from .conftest import HERE, ROOT, Repo, SetUp, clean_environment, git
 
 pytestmark = pytest.mark.end_to_end
 
@@ -30,6 +30,19 @@ def test_setup_makes_environment_lock_file_and_first_commit(repo: Repo) -> None:
         "The sales-pipelines team: The repo, made from its template"
     ), "git knows nobody in an empty home"
     assert git(repo.folder, "branch", "--show-current") == "main"
+
+
+def test_names_of_dependencies_are_refused_to_repos_and_packages(repo: Repo) -> None:
+    includes = ROOT / "includes"
+    locked = re.findall(r'(?m)^name = "(.+)"$', (repo.folder / "uv.lock").read_text())
+    distributions = (includes / "distributions.txt").read_text().split()
+    assert set(locked) - {*distributions, "sales-pipelines"} == set()
+    code = "import importlib.metadata as m; print(*m.packages_distributions())"
+    python = repo.folder / ".venv" / "bin" / "python"
+    installed = subprocess.check_output([python, "-c", code], text=True).split()
+    public = {name for name in installed if re.fullmatch("[a-z][a-z0-9_]*", name)}
+    taken = (includes / "module-names.txt").read_text().split()
+    assert public - {*taken, "sales_pipelines"} == set()
 
 
 def test_setup_can_be_run_again(repo: Repo) -> None:
@@ -169,7 +182,9 @@ def test_a_repo_inside_another_is_not_given_a_git_of_its_own(
     set_up: SetUp, repo: Repo, tmp_path: Path
 ) -> None:
     git(tmp_path, "init", "--quiet")
+    (tmp_path / "secret.txt").touch()
     inner = tmp_path / "inner"
     shutil.copytree(repo.folder, inner, ignore=shutil.ignore_patterns(".git", ".nox", ".venv"))
     Repo(inner, repo.home, sys.executable).nox("-s", "setup")
     assert not (inner / ".git").exists()
+    assert "No commits yet" in git(tmp_path, "status"), "nor is what is around it committed"

@@ -25,7 +25,7 @@ def answers_of(repo: Path) -> dict[str, Any]:
     return dict(yaml.safe_load((repo / ".copier-answers.yml").read_text()))
 
 
-def test_the_questions_are_those_that_the_readme_of_the_house_names() -> None:
+def test_the_questions_come_in_this_order() -> None:
     assert list(QUESTIONS) == [
         *("repo_name", "package_name", "description", "author_name", "author_email"),
         *("repo_url", "license", "python_version", "ci", "with_examples"),
@@ -63,6 +63,7 @@ def test_with_defaults_alone_the_folder_names_the_repo_and_the_repo_the_package(
         ("tests", "tests", "tests_pipelines"),
         ("---", "my-pipelines", "my_pipelines"),
         ("42", "42", "pipelines"),
+        ("luigi", "luigi-pipelines", "luigi_pipelines"),
         ("a.b_c-d", "a.b_c-d", "a_b_c_d"),
         ("x" * 100, "x" * 64, "x" * 40),
         ("\u6570\u636e", "my-pipelines", "my_pipelines"),

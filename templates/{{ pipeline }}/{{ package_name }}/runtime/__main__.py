@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from luigi.cmdline_parser import CmdlineParser
 from luigi.parameter import ParameterException
 from luigi.retcodes import run_with_retcodes
 from luigi.task import flatten
-from luigi.task_register import Register, TaskClassException
+from luigi.task_register import Register
 
 from . import paths
 from .errors import PipelineError
 from .flow_file import flow_files
 from .metaflow_config import datastore_root
+from .settings import settings
 from .task import MetaflowTask
 
 USAGE = """\
@@ -49,13 +51,14 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] in (["--help"], ["-h"]):
         print(USAGE + listing())
         return 0
-    configure_luigi()
     failures: list[BaseException] = []
     MetaflowTask.event_handler(luigi.Event.FAILURE)(lambda _, error: failures.append(error))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        luigi_arguments = to_luigi(arguments)
+        configure_luigi()
+        module, name, options = to_luigi(arguments)
         datastore_root().mkdir(parents=True, exist_ok=True)
+        luigi_arguments = ["--module", module, family(module, name), *options]
         tasks = list(in_order(named_task(luigi_arguments), set()))
         run_with_retcodes(luigi_arguments)
     except PipelineError as error:
@@ -66,6 +69,8 @@ def main(arguments: list[str]) -> int:
         return 130
     except SystemExit as stop:
         code = int(stop.code or 0)
+    if code == 0 and not tasks[-1].complete():
+        code = 1  # a luigi.cfg may make nothing of a failure; whoever waits for it does
     if code == 0:
         report(tasks)
     for failure in failures:
@@ -75,13 +80,37 @@ def main(arguments: list[str]) -> int:
 
 
 def configure_luigi() -> None:
-    """What Luigi needs to be told whatever folder one is in, and whoever else is on the machine."""
+    """Find luigi.cfg from any folder, and give what it does not say the defaults of a repo.
+
+    Luigi's own lock folder is in /tmp, and belongs to the first user of the machine.
+    """
     file = paths.ROOT / "luigi.cfg"
     if "LUIGI_CONFIG_PATH" not in os.environ and file.is_file():
         luigi.configuration.add_config_path(str(file))
+    locks = paths.ROOT / ".metaflow" / "luigi-locks" / settings().env
+    locks.mkdir(parents=True, exist_ok=True)
+    defaults = {
+        "core": {
+            "autoload_range": "false",
+            "local_scheduler": "true",
+            "lock_pid_dir": str(locks),
+            "log_level": "INFO",
+        },
+        # Luigi's own defaults are 0, whatever has failed.
+        "retcode": {
+            "already_running": "10",
+            "missing_data": "20",
+            "not_run": "25",
+            "task_failed": "30",
+            "scheduling_error": "35",
+            "unhandled_exception": "40",
+        },
+    }
     config = luigi.configuration.get_config()
-    if not config.has_option("core", "lock_pid_dir"):  # Luigi's own is the first user's, in /tmp
-        config.set("core", "lock_pid_dir", str(paths.ROOT / ".metaflow" / "luigi-locks"))
+    for section, options in defaults.items():
+        for name, value in options.items():
+            if not config.has_option(section, name):
+                config.set(section, name, value)
     logging.getLogger("luigi-interface").addFilter(without_traceback)
 
 
@@ -94,8 +123,8 @@ def without_traceback(record: logging.LogRecord) -> bool:
     return True
 
 
-def to_luigi(arguments: list[str]) -> list[str]:
-    """The arguments as Luigi takes them: module, task, options."""
+def to_luigi(arguments: list[str]) -> tuple[str, str, list[str]]:
+    """The module, the task and the options that the arguments mean."""
     words: list[str] = []
     while arguments and not arguments[0].startswith("-") and len(words) < 2:
         words.append(arguments[0])
@@ -105,11 +134,19 @@ def to_luigi(arguments: list[str]) -> list[str]:
         if words[1:]:
             raise UsageError(f"{words[1]!r}: behind a flow's file come options only")
         flow_path = file.relative_to(paths.FLOWS).as_posix()
-        target = [MetaflowTask.__module__, "MetaflowTask", "--flow-path", flow_path]
-    else:
-        module = ".".join(file.relative_to(paths.PACKAGE.parent).with_suffix("").parts)
-        target = [module, *(words[1:] or ["RootTask"])]
-    return ["--module", *target, *arguments]
+        return MetaflowTask.__module__, "MetaflowTask", ["--flow-path", flow_path, *arguments]
+    module = ".".join(file.relative_to(paths.PACKAGE.parent).with_suffix("").parts)
+    return module, words[1] if words[1:] else "RootTask", arguments
+
+
+def family(module: str, name: str) -> str:
+    """The name under which Luigi knows the module's task; a UsageError says which there are."""
+    members = vars(import_module(module)).items()
+    tasks: dict[str, Any] = {key: task for key, task in members if isinstance(task, Register)}
+    if name not in tasks:
+        own = sorted(key for key, task in tasks.items() if task.__module__ == module)
+        raise UsageError(f"{module} has no task {name}; it has: {', '.join(own) or 'none'}")
+    return str(tasks[name].get_task_family())
 
 
 def find(name: str) -> Path:
@@ -151,37 +188,26 @@ def _relative(files: Iterable[Path], folder: Path) -> list[str]:
 
 
 def named_task(arguments: list[str]) -> luigi.Task:
-    """The task that Luigi's arguments name; a UsageError says what is wrong with them."""
-    module, name = arguments[1:3]
-    try:
-        with CmdlineParser.global_instance(arguments) as parser:
-            try:
-                luigi.interface.core()  # its options too
-                task: luigi.Task = parser.get_task_obj()
-            except (ParameterException, ValueError) as error:
-                raise UsageError(f"{name}: an option is not what it must be: {error}") from error
-    except TaskClassException as error:
-        tasks = [task.__name__ for task in _tasks_of(module)]
-        raise UsageError(f"{module} has no task {name}; it has: {', '.join(tasks)}") from error
+    """The task that Luigi's arguments name; a UsageError says what is wrong with its options."""
+    with CmdlineParser.global_instance(arguments) as parser:
+        try:
+            luigi.interface.core()  # its options too
+            task: luigi.Task = parser.get_task_obj()
+        except (ParameterException, ValueError) as error:
+            raise UsageError(f"an option is not what it must be: {error}") from error
     return task
-
-
-def _tasks_of(module: str) -> list[Any]:
-    names = sorted(Register.task_names())
-    known = [vars(sys.modules[module]).get(name.rpartition(".")[2]) for name in names]
-    return [task for task in known if getattr(task, "__module__", None) == module]
 
 
 def report(tasks: list[luigi.Task]) -> None:
     """Print what each task has made: a flow's run and result, another task's files."""
     for task in tasks:
-        if isinstance(task, MetaflowTask):
+        if isinstance(task, MetaflowTask) and task.output().exists():
             marker = task.output().marker
             print(f"\n{marker.path}: {marker.pathspec}, {marker.seconds:.1f} s, {marker.finished}")
             if marker.result is not None:
                 text = yaml.safe_dump(marker.result, sort_keys=False, allow_unicode=True)
                 print("  " + text.rstrip().replace("\n", "\n  "))
-        elif not isinstance(task, luigi.WrapperTask):
+        elif not isinstance(task, (MetaflowTask, luigi.WrapperTask)):
             files = [getattr(target, "path", target) for target in flatten(task.output())]
             print(f"\n{task.task_family}:", *files)
 

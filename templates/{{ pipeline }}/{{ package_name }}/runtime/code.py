@@ -22,9 +22,10 @@ def code() -> Code:
     """Ask now: a long-lived process may see its checkout change."""
     from .. import __version__
 
-    branch = _git("rev-parse", "--abbrev-ref", "HEAD")
+    if not paths.IN_CHECKOUT:  # the folder it is used from may be any repo's
+        return Code(version=__version__, branch=None, commit=None)
     commit = _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-    return Code(version=__version__, branch=None if branch == "HEAD" else branch, commit=commit)
+    return Code(version=__version__, branch=_git("branch", "--show-current"), commit=commit)
 
 
 def _git(*arguments: str) -> str | None:

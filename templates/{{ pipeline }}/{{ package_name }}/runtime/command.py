@@ -16,7 +16,7 @@ def options(values: Mapping[str, Any], source: str, *, flags: bool) -> list[str]
     Metaflow's own options want it; without, booleans are `true` and `false`, and lists and
     mappings are JSON, as its parameters want it.
 
-    Raises ParameterError for None and for what JSON does not know.
+    Raises ParameterError for None, for text with a NUL and for what JSON does not know.
     """
     found = []
     for name, value in values.items():
@@ -29,6 +29,8 @@ def options(values: Mapping[str, Any], source: str, *, flags: bool) -> list[str]
             found += [f"--{name}"] if value else []
         elif flags:
             found += [f"--{name}={each}" for each in as_list(value)]
+        elif isinstance(value, str) and "\0" in value:
+            raise ParameterError(f"{source}: {name} has a NUL character, which no command can get")
         elif isinstance(value, str):
             found.append(f"--{name}={value}")
         else:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from metaflow import FlowMutator, FlowSpec, Parameter, user_step_decorator
+from metaflow import FlowMutator, FlowSpec, Parameter, current, user_step_decorator
 
-from .handover import hand_over
+from .handover import hand_over, is_production
 
 Flow = TypeVar("Flow", bound=type[FlowSpec])
 
@@ -34,13 +34,13 @@ def talk_to_luigi(flow: Flow) -> Flow:
 def _hand_over(step_name: str, flow: FlowSpec, inputs: Any) -> Iterator[None]:
     yield
     if hasattr(flow, "luigi_result"):
-        hand_over(flow.luigi_result)
+        hand_over(str(current.run_id), flow.luigi_result)
 
 
 class _TalkToLuigi(FlowMutator):
     def pre_mutate(self, mutable_flow: Any) -> None:
         parameter = Parameter(
-            "production", type=bool, default=False, help="Is this run for production?"
+            "production", type=bool, default=is_production, help="Is this run for production?"
         )
         mutable_flow.add_parameter("production", parameter)
 

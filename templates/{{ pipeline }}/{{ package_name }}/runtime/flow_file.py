@@ -34,22 +34,20 @@ def flow_files() -> list[Path]:
     return [file for file in sorted(paths.FLOWS.rglob("*.py")) if _may_hold_flow(file)]
 
 
-def flow_name(file: Path) -> str:
-    """Name of the flow in the file: the last class that it both defines and calls.
+def check_flow(file: Path) -> None:
+    """Raise FlowNotFoundError where the file cannot be a flow's: it does not parse or starts none.
 
     The file is read, not imported: whatever it does at import is for the flow's own process.
-    Raises FlowNotFoundError where there is none, or the file does not parse.
     """
     try:
-        flows = _flows(file)
+        starts = bool(_flows(file)) or "__main__" in file.read_text(encoding="utf-8")
     except SyntaxError as error:
         raise FlowNotFoundError(f"{file}, line {error.lineno}: {error.msg}") from error
-    if not flows:
+    if not starts:
         raise FlowNotFoundError(
             f"{file} has no flow: a class based on FlowSpec, and at the end of the file "
             "`if __name__ == '__main__': YourFlow()`"
         )
-    return flows[-1]
 
 
 def _may_hold_flow(file: Path) -> bool:
@@ -60,11 +58,8 @@ def _may_hold_flow(file: Path) -> bool:
 
 
 def _flows(file: Path) -> list[str]:
+    """The classes that the file both bases on another and calls."""
     nodes = list(ast.walk(ast.parse(file.read_bytes(), str(file))))
     classes = {node.name for node in nodes if isinstance(node, ast.ClassDef) and node.bases}
-    called = [
-        (node.lineno, node.func.id)
-        for node in nodes
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    ]
-    return [name for _, name in sorted(called) if name in classes]
+    called = [node.func for node in nodes if isinstance(node, ast.Call)]
+    return [name.id for name in called if isinstance(name, ast.Name) and name.id in classes]

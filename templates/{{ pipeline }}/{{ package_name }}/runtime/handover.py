@@ -1,4 +1,4 @@
-"""The result on its way from a flow's `end` step to the MetaflowTask that waits for it."""
+"""What a MetaflowTask and the flow that it runs tell each other, by variables and a file."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-VARIABLE = "LUIGI_RESULT_FILE"
-"""Environment variable that names the file in which a MetaflowTask waits for the result."""
+PRODUCTION = "LUIGI_PRODUCTION"
+"""Variable by which a task says what `production` is: `true` or `false`."""
+
+RESULT_FILE = "LUIGI_RESULT_FILE"
+"""Variable that names the file in which a task waits for the result."""
 
 LARGEST = 64 * 1024
 """Bytes of JSON; data belongs in artifacts, the result says what became of them."""
 
 
-def hand_over(result: Any) -> None:
-    """Write the result where a MetaflowTask waits for it; without one, only check it.
+def hand_over(run_id: str, result: Any) -> None:
+    """Write the result of a run where a task waits for it; without one, only check it.
 
     Raises TypeError where it is no JSON value, ValueError where it is larger than LARGEST. As in
     all JSON, the keys of a dict become text, and a tuple becomes a list.
@@ -32,10 +35,18 @@ def hand_over(result: Any) -> None:
             f"luigi_result is {len(encoded):,} bytes of JSON and may have {LARGEST:,}; "
             "keep data in artifacts, which `self.input().run` reads downstream"
         )
-    if VARIABLE in os.environ:
-        Path(os.environ[VARIABLE]).write_bytes(encoded)
+    if RESULT_FILE in os.environ:
+        Path(os.environ[RESULT_FILE]).write_bytes(run_id.encode() + b"\n" + encoded)
 
 
-def taken_over(file: Path) -> Any:
-    """The result in the file; None where no flow has left one."""
-    return json.loads(file.read_bytes()) if file.exists() else None
+def taken_over(run_id: str, file: Path) -> Any:
+    """The result of the run; None where it left none, as when a flow that it started left one."""
+    if not file.exists():
+        return None
+    writer, _, encoded = file.read_bytes().partition(b"\n")
+    return json.loads(encoded) if writer.decode() == run_id else None
+
+
+def is_production(context: Any = None) -> bool:
+    """Does a task say so? The default of the flow's parameter `production`."""
+    return os.environ.get(PRODUCTION) == "true"

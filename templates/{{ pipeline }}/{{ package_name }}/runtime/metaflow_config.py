@@ -38,7 +38,7 @@ def datastore_root() -> Path:
             "METAFLOW_DEFAULT_METADATA=local, e.g. in .env"
         )
     sysroot = _configured("METAFLOW_DATASTORE_SYSROOT_LOCAL", environment) or paths.ROOT
-    return Path(sysroot) / ".metaflow"
+    return paths.ROOT / sysroot / ".metaflow"
 
 
 def client_cache() -> tuple[str, str]:

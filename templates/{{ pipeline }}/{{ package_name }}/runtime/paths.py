@@ -6,5 +6,6 @@ PACKAGE = Path(__file__).resolve().parent.parent
 CONFIG = PACKAGE / "config"
 FLOWS = PACKAGE / "flows"
 TASKS = PACKAGE / "tasks"
+IN_CHECKOUT = (PACKAGE.parent / "pyproject.toml").is_file()
 # In a checkout the repo's root; where the package is installed, the folder it is used from.
-ROOT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else Path.cwd()
+ROOT = PACKAGE.parent if IN_CHECKOUT else Path.cwd()

@@ -7,11 +7,12 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 GRACE = 5.0
-"""Seconds between asking a command to stop and killing it."""
+"""Seconds between asking processes to stop and killing them."""
 
 
 class TimeLimitError(Exception):
@@ -28,9 +29,10 @@ def run(
 ) -> int:
     """Run the command in a session of its own and return its exit code.
 
-    `on_line` gets each line of its output and errors, without the line end, while it runs. After
-    `timeout` seconds, and on any exception (an interrupt, an error in `on_line`), the whole session
-    is stopped: a flow's steps are processes too.
+    `on_line` gets each line of its output and errors, without the line end, while it runs; it is
+    called from another thread. When the command has ended, after `timeout` seconds, or on any
+    exception here (an interrupt), what is left of the session is stopped: a flow's steps are
+    processes too.
 
     Raises TimeLimitError after `timeout` seconds.
     """
@@ -46,40 +48,39 @@ def run(
         errors="replace",
         start_new_session=True,
     )
-    expired = threading.Event()
-
-    def expire() -> None:
-        expired.set()
-        stop(process)
-
-    timer = threading.Timer(timeout, expire) if timeout is not None else None
+    assert process.stdout is not None
+    reader = threading.Thread(target=_read, args=(process.stdout, on_line), daemon=True)
+    reader.start()
     try:
-        if timer:
-            timer.start()
-        assert process.stdout is not None
-        for line in process.stdout:
-            on_line(line.rstrip("\r\n"))
-        code = process.wait()
-    except BaseException:
-        stop(process)
-        raise
+        return process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        raise TimeLimitError from None
     finally:
-        if timer:
-            timer.cancel()
-    if expired.is_set():
-        raise TimeLimitError
-    return code
+        stop(process)
+        reader.join(GRACE)  # what a session of its own was started by may hold the pipe for ever
+
+
+def _read(lines: Iterable[str], on_line: Callable[[str], None]) -> None:
+    for line in lines:
+        on_line(line.rstrip("\r\n"))
 
 
 def stop(process: subprocess.Popen[str]) -> None:
-    """End every process of the command's session: ask first, kill what is left after GRACE."""
-    _signal(process, signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(GRACE)
-    _signal(process, signal.SIGKILL)
+    """End every process of the command's group: ask first, kill what is left after GRACE."""
+    deadline = time.monotonic() + GRACE
+    there = _signal(process, signal.SIGTERM)
+    while there and time.monotonic() < deadline:
+        process.poll()  # or it stays there as a zombie
+        time.sleep(0.02)
+        there = _signal(process, 0)
+    if there:
+        _signal(process, signal.SIGKILL)
     process.wait()
 
 
-def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, number)  # the session's leader gave the group its number
+def _signal(process: subprocess.Popen[str], number: int) -> bool:
+    """Signal the group, whose number is its leader's; False where there is nobody left in it."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # the latter: macOS, zombies
+        os.killpg(process.pid, number)
+        return True
+    return False

@@ -69,8 +69,9 @@ def settings() -> Settings:
 
 def load(root: os.PathLike[str], config: os.PathLike[str], environ: Mapping[str, str]) -> Settings:
     """Merge the sources; `root` has `.env`, `config` the YAML files. See `settings`."""
-    variables = dotenv_variables(root) | dict(environ)
-    from_variables = _from_variables(variables)
+    from_variables: dict[str, Any] = {}
+    for variables, source in ((dotenv_variables(root), f"{Path(root, '.env')}: "), (environ, "")):
+        _merge(from_variables, _from_variables(variables, source))
     env = from_variables.get("env", Settings().env)
     merged: dict[str, Any] = {}
     for layer in (_from_file(config, "base"), _from_file(config, env), from_variables):
@@ -82,7 +83,10 @@ def load(root: os.PathLike[str], config: os.PathLike[str], environ: Mapping[str,
 
 def dotenv_variables(root: os.PathLike[str]) -> dict[str, str]:
     """The variables of `.env` in the folder; none where it has no such file."""
-    values = dotenv.dotenv_values(Path(root, ".env"))
+    try:
+        values = dotenv.dotenv_values(Path(root, ".env"))
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{Path(root, '.env')} is not UTF-8: {error}") from error
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -105,19 +109,21 @@ def _from_file(config: os.PathLike[str], name: str) -> dict[str, Any]:
         raise SettingsError(f"{file} must hold `key: value` pairs, not a {type(layer).__name__}")
     if "env" in layer:
         raise SettingsError(f"{file}: env cannot be set in a file it selects; use {PREFIX}ENV")
+    if layer.get("metaflow", ...) is None:  # the heading alone, its lines commented out
+        del layer["metaflow"]
     _check(layer, str(file), strict=True)
     return layer
 
 
-def _from_variables(variables: Mapping[str, str]) -> dict[str, Any]:
+def _from_variables(variables: Mapping[str, str], source: str) -> dict[str, Any]:
     layers: dict[str, Any] = {}
     for name in sorted(variables):
         if not name.startswith(PREFIX) or not variables[name]:  # an empty one says nothing
             continue
-        layer: Any = _parse(variables[name], name)
+        layer: Any = _parse(variables[name], source + name)
         for level in reversed(name[len(PREFIX) :].lower().split("__")):
             layer = {level: layer}
-        _check(layer, name, strict=False)
+        _check(layer, source + name, strict=False)
         _merge(layers, layer)
     return layers
 
@@ -145,6 +151,8 @@ def _explain(message: str) -> str:
     what, _, where = message.partition(" - at `$")
     path = where.rstrip("`").lstrip(".")
     unknown = re.search(r"unknown field `(.*)`", what)
+    if path == "runner":
+        what = f"{what}; there is only 'process'"
     if not unknown:
         return f"{path or 'the file'}: {what}"
     key = unknown[1]

@@ -79,5 +79,7 @@ class FlowTarget(luigi.LocalTarget):
 
     def write(self, marker: Marker) -> None:
         """Write the marker at once and whole, by a rename."""
-        with self.open("w") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(marker).decode(), indent=2) + "\n")
+        with self.temporary_path() as path:
+            Path(path).write_bytes(
+                msgspec.json.format(msgspec.json.encode(marker), indent=2) + b"\n"
+            )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import json
+import multiprocessing
+import os
 import re
 import sys
 import tempfile
@@ -18,7 +21,7 @@ from . import handover, paths, process
 from .code import Code, code
 from .command import as_list, options
 from .errors import FlowFailedError, ParameterError
-from .flow_file import flow_file, flow_name
+from .flow_file import check_flow, flow_file
 from .metaflow_config import datastore_root, metaflow_environment
 from .output import FlowOutput
 from .settings import settings
@@ -55,7 +58,7 @@ class MetaflowTask(luigi.Task):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._created = time.time()
+        self._forced_at = forced_at() if self.force else 0.0
         # What is wrong is told here, before anything runs.
         self._file = flow_file(self.flow_path)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.flow_tag):
@@ -90,7 +93,7 @@ class MetaflowTask(luigi.Task):
             written = Path(self.output().path).stat().st_mtime
         except FileNotFoundError:
             return False
-        return not self.force or written >= self._created
+        return written >= self._forced_at
 
     def run(self) -> None:
         """Run the flow and write the marker.
@@ -98,41 +101,21 @@ class MetaflowTask(luigi.Task):
         Raises FlowNotFoundError where the file has no flow, ParameterError where a value cannot be
         handed over, and FlowFailedError, with step and traceback, where the run does not succeed.
         """
-        flow = flow_name(self._file)
+        check_flow(self._file)
         parameters = recursively_unfreeze(self.parameters())
         now = code()
-        if self.force:  # should this run fail, nothing may speak for it
-            Path(self.output().path).unlink(missing_ok=True)
-        datastore_root().mkdir(parents=True, exist_ok=True)  # or Metaflow takes one further up
         started = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="metaflowtask-") as scratch:
-            run_id_file, result_file = Path(scratch, "run-id"), Path(scratch, "result.json")
-            output = FlowOutput(self.flow_path)
-            environment = metaflow_environment() | {
-                "PYTHONUNBUFFERED": "1",
-                "METAFLOW_RUN_PRODUCTION": str(self.flow_tag == "production").lower(),
-                handover.VARIABLE: str(result_file),
-            }
-            try:
-                exit_code = process.run(
-                    self._command(parameters, now, run_id_file),
-                    cwd=paths.ROOT,
-                    env=environment,
-                    timeout=self.timeout,
-                    on_line=output.add,
-                )
-            except process.TimeLimitError:
-                raise FlowFailedError(
-                    output.failure(f"stopped after {self.timeout:g} seconds")
-                ) from None
-            if exit_code:
-                raise FlowFailedError(output.failure(f"exit code {exit_code}"))
-            if not run_id_file.exists():
-                raise FlowFailedError(output.failure("it ended well, but Metaflow ran no flow"))
+        with tempfile.TemporaryDirectory(prefix="metaflowtask-") as name:
+            scratch = Path(name)
+            command = self._command(parameters, now, scratch)
+            if self.force:  # should this run fail, nothing may speak for it
+                Path(self.output().path).unlink(missing_ok=True)
+            self._run_flow(command, scratch)
+            run_id = (scratch / "run-id").read_text().strip()
             marker = Marker(
-                flow=flow,
+                flow=json.loads((scratch / "attributes").read_text())["flow_name"],
                 path=self.flow_path,
-                run_id=run_id_file.read_text().strip(),
+                run_id=run_id,
                 parameters=parameters,
                 env=settings().env,
                 flow_tag=self.flow_tag,
@@ -141,11 +124,36 @@ class MetaflowTask(luigi.Task):
                 commit=now.commit,
                 finished=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
                 seconds=round(time.monotonic() - started, 3),
-                result=handover.taken_over(result_file),
+                result=handover.taken_over(run_id, scratch / "result"),
             )
         self.output().write(marker)
 
-    def _command(self, parameters: Mapping[str, Any], now: Code, run_id_file: Path) -> list[str]:
+    def _run_flow(self, command: list[str], scratch: Path) -> None:
+        """Run the command to its end; FlowFailedError says why it did not succeed."""
+        datastore_root().mkdir(parents=True, exist_ok=True)  # or Metaflow takes one further up
+        output = FlowOutput(self.flow_path)
+        environment = metaflow_environment() | {
+            "PYTHONUNBUFFERED": "1",
+            handover.PRODUCTION: str(self.flow_tag == "production").lower(),
+            handover.RESULT_FILE: str(scratch / "result"),
+        }
+        try:
+            exit_code = process.run(
+                command,
+                cwd=paths.ROOT,
+                env=environment,
+                timeout=self.timeout,
+                on_line=output.add,
+            )
+        except process.TimeLimitError:
+            failure = output.failure(f"stopped after {self.timeout:g} seconds")
+            raise FlowFailedError(failure) from None
+        if exit_code:
+            raise FlowFailedError(output.failure(f"exit code {exit_code}"))
+        if not (scratch / "run-id").exists():
+            raise FlowFailedError(output.failure("it ended well, but Metaflow ran no flow"))
+
+    def _command(self, parameters: Mapping[str, Any], now: Code, scratch: Path) -> list[str]:
         preflow = {"no-pylint": True, **recursively_unfreeze(self.preflow_kwargs)}
         decorators = [*as_list(preflow.pop("with", [])), *settings().metaflow.with_]
         tags = [self.flow_tag, f"env:{settings().env}", f"version:{now.version}"]
@@ -155,7 +163,19 @@ class MetaflowTask(luigi.Task):
             *(sys.executable, str(self._file)),
             *options(preflow, "preflow_kwargs", flags=True),
             *(f"--with={decorator}" for decorator in decorators),
-            *("run", "--run-id-file", str(run_id_file)),
+            *("run", "--run-id-file", str(scratch / "run-id")),
+            *("--runner-attribute-file", str(scratch / "attributes")),  # has the flow's name
             *(f"--tag={tag}" for tag in tags),
             *options(parameters, "flow_kwargs", flags=False),
         ]
+
+
+def forced_at() -> float:
+    """The time, as `time.time()` has it, before which markers do not count for a forced task.
+
+    A worker process that makes its tasks anew, as on macOS, takes the time of the one it is from:
+    a task that has been run again meanwhile is not to be run once more.
+    """
+    if multiprocessing.parent_process() is None:
+        os.environ["LUIGI_FORCED_AT"] = repr(time.time())
+    return float(os.environ.get("LUIGI_FORCED_AT") or time.time())
