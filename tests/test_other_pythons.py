@@ -1,4 +1,4 @@
-"""Generated repos on the oldest and the newest Python that are tested."""
+"""Generated repos on the oldest and the newest Python of this machine."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from .conftest import HERE, SetUp
+from .conftest import HERE, Repo, SetUp
 
 pytestmark = pytest.mark.end_to_end
 
@@ -19,7 +20,7 @@ def pythons() -> dict[str, str]:
     """The other Pythons of this machine that the template supports, by version."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
     found: dict[str, str] = {}
-    for version in ("3.10", "3.11", "3.12", "3.13", "3.14"):
+    for version in ("3.10", "3.11", "3.12", "3.13"):
         installed = sorted(pyenv.glob(f"{version}.*/bin/python"))
         candidates = [shutil.which(f"python{version}"), *map(str, reversed(installed))]
         for python in filter(None, candidates):
@@ -29,13 +30,41 @@ def pythons() -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("version", ["3.10", "3.13"])
-def test_the_oldest_and_the_newest_python_pass_too(set_up: SetUp, version: str) -> None:
-    if version == HERE:
-        pytest.skip(f"{version} is the Python that all the other tests use")
-    if version not in pythons():
-        pytest.skip(f"no Python {version} on this machine")
-    repo = set_up("other-python", python=pythons()[version], python_version=version)
+def test_the_oldest_python_passes_too(set_up: SetUp) -> None:
+    if HERE == "3.10":
+        pytest.skip("3.10 is the Python that the other tests use")
+    if "3.10" not in pythons():
+        pytest.skip("no Python 3.10 on this machine")
+    passes(set_up("oldest-python", python=pythons()["3.10"], python_version="3.10"))
+
+
+def test_a_repo_without_examples_passes_on_the_newest_python_and_says_what_is_missing(
+    set_up: SetUp,
+) -> None:
+    newest = max({HERE: sys.executable, **pythons()}.items(), key=lambda item: minor(item[0]))
+    repo = set_up(
+        "p" * 40,  # the longest name of a package
+        python=newest[1],
+        python_version=newest[0],
+        with_examples=False,
+        ci="none",
+        license="Proprietary",
+        description="d" * 200,
+        repo_url="https://example.org/p",
+    )
+    passes(repo)
+    said = repo.nox("-s", "run", exit_code=1)
+    assert "say what to run: nox -s run -- FILE" in said
+    assert "Flows: none yet" in said
+
+
+def passes(repo: Repo) -> None:
+    """The repo passes its own lint, types and tests."""
     said = repo.nox("-s", "lint", "test")
     assert "Success: no issues found" in said
     assert re.search(r"\d\d passed", said)
+    assert "skipped" not in said
+
+
+def minor(version: str) -> int:
+    return int(version.partition(".")[2])

@@ -10,26 +10,9 @@ from pathlib import Path
 import copier
 import pytest
 
-from .conftest import HERE, Repo, SetUp
+from .conftest import HERE, Repo
 
 pytestmark = pytest.mark.end_to_end
-
-
-def test_a_repo_without_examples_passes_too_and_says_what_is_missing(set_up: SetUp) -> None:
-    repo = set_up(
-        "p" * 40,  # the longest name of a package
-        python_version=HERE,
-        with_examples=False,
-        ci="none",
-        license="Proprietary",
-        description="d" * 200,
-        repo_url="https://example.org/p",
-    )
-    said = repo.nox("-s", "lint", "test")
-    assert "Success: no issues found" in said
-    said = repo.nox("-s", "run", exit_code=1)
-    assert "say what to run: nox -s run -- FILE" in said
-    assert "Flows: none yet" in said
 
 
 @pytest.mark.parametrize("python_version", ["3.10", "3.12", "3.13", "3.14"])
