@@ -51,22 +51,26 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] in (["--help"], ["-h"]):
         print(USAGE + listing())
         return 0
-    failures: list[BaseException] = []
-    MetaflowTask.event_handler(luigi.Event.FAILURE)(lambda _, error: failures.append(error))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         configure_luigi()
         module, name, options = to_luigi(arguments)
-        datastore_root().mkdir(parents=True, exist_ok=True)
         luigi_arguments = ["--module", module, family(module, name), *options]
-        tasks = list(in_order(named_task(luigi_arguments), set()))
-        run_with_retcodes(luigi_arguments)
+        return run(luigi_arguments, list(in_order(named_task(luigi_arguments), set())))
     except PipelineError as error:
         print(f"run: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("run: stopped", file=sys.stderr)
         return 130
+
+
+def run(arguments: list[str], tasks: list[luigi.Task]) -> int:
+    """Let Luigi run what its arguments name, the last of the tasks, and report on them."""
+    failures: list[BaseException] = []
+    MetaflowTask.event_handler(luigi.Event.FAILURE)(lambda _, error: failures.append(error))
+    try:
+        run_with_retcodes(arguments)
     except SystemExit as stop:
         code = int(stop.code or 0)
     if code == 0 and not tasks[-1].complete():
@@ -87,7 +91,7 @@ def configure_luigi() -> None:
     file = paths.ROOT / "luigi.cfg"
     if "LUIGI_CONFIG_PATH" not in os.environ and file.is_file():
         luigi.configuration.add_config_path(str(file))
-    locks = paths.ROOT / ".metaflow" / "luigi-locks" / settings().env
+    locks = datastore_root() / "luigi-locks" / settings().env
     locks.mkdir(parents=True, exist_ok=True)
     defaults = {
         "core": {
