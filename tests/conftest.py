@@ -106,6 +106,28 @@ def uv_cache() -> str:
     return os.environ.get("UV_CACHE_DIR") or str(Path.home() / ".cache" / "uv")
 
 
+def noxfile(
+    folder: Path,
+    home: Path,
+    *arguments: str,
+    python: str = sys.executable,
+    exit_code: int = 0,
+    **variables: str,
+) -> str:
+    """Run the folder's noxfile.py, which must exit so, and return what it prints."""
+    done = subprocess.run(
+        [python, "noxfile.py", *arguments],
+        cwd=folder,
+        env=clean_environment(home, **variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == exit_code, done.stdout
+    return done.stdout
+
+
 @dataclass
 class Repo:
     """A generated repo that has been set up."""
@@ -116,17 +138,9 @@ class Repo:
 
     def nox(self, *arguments: str, exit_code: int = 0, **variables: str) -> str:
         """Run the noxfile with the repo's Python and return what it prints."""
-        done = subprocess.run(
-            [self.python, "noxfile.py", *arguments],
-            cwd=self.folder,
-            env=clean_environment(self.home, **variables),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
+        return noxfile(
+            self.folder, self.home, *arguments, python=self.python, exit_code=exit_code, **variables
         )
-        assert done.returncode == exit_code, done.stdout
-        return done.stdout
 
 
 SetUp = Callable[..., Repo]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from .conftest import clean_environment, copy_working_tree, git
+from .conftest import copy_working_tree, git, noxfile
 
 pytestmark = pytest.mark.end_to_end
 
@@ -25,19 +23,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def demo(checkout: Path, *arguments: str, exit_code: int = 0) -> str:
-    """Run the demo as on a bare machine and return what it prints."""
-    environment = clean_environment(checkout.parent / "home", METAFLOW_DEFAULT_DATASTORE="s3")
-    done = subprocess.run(
-        [sys.executable, "noxfile.py", "-s", "demo", *arguments],
-        cwd=checkout,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == exit_code, done.stdout
-    return done.stdout
+    """Run the demo, as one whose Metaflow is set up for S3, and return what it prints."""
+    home = checkout.parent / "home"
+    options = ("-s", "demo", *arguments)
+    return noxfile(checkout, home, *options, exit_code=exit_code, METAFLOW_DEFAULT_DATASTORE="s3")
 
 
 def test_the_demo_runs_a_pipeline_and_says_where_everything_is(checkout: Path) -> None:
