@@ -20,7 +20,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from .conftest import ROOT, Generate, copy_working_tree
+from .conftest import ROOT, Generate, copy_working_tree, git
 from .test_questions import QUESTIONS
 
 TEMPLATES = ROOT / "templates"
@@ -187,3 +187,44 @@ def test_a_variable_that_nobody_defines_fails_the_copy(tmp_path: Path) -> None:
     with pytest.raises(UndefinedError, match="nobody_defines_this"):
         copier.run_copy(str(broken), tmp_path / "repo", defaults=True, quiet=True)
     assert not (tmp_path / "repo").exists()
+
+
+def test_ci_uses_the_developers_commands_with_the_lock_file_as_it_is(generate: Generate) -> None:
+    (job,) = yaml.safe_load((generate() / ".github/workflows/ci.yml").read_text())["jobs"].values()
+    assert job["env"]["UV_LOCKED"] == "1"
+    assert [step["run"] for step in job["steps"] if "run" in step] == [
+        "python noxfile.py -s lint test"
+    ]
+
+
+def test_secrets_and_results_are_not_for_git_nor_for_images(generate: Generate) -> None:
+    repo = generate()
+    git(repo, "init", "--quiet")
+    for name in (".env", ".metaflow/CleanFlow/1", "reports/dev/co2.html", ".venv/bin/python"):
+        assert git(repo, "check-ignore", name) == name
+    not_in_images = (repo / ".dockerignore").read_text().split()
+    assert {".git", ".env", ".metaflow", ".venv", "reports"} <= set(not_in_images)
+
+
+def test_the_guide_for_machines_is_short_and_says_commands_and_ownership(
+    generate: Generate,
+) -> None:
+    guide = (generate() / "AGENTS.md").read_text()
+    assert len(guide.splitlines()) <= 24
+    for said in ("nox -s setup", "nox -s lint test", "nox -s run", "sales_pipelines/runtime/"):
+        assert said in guide
+
+
+@pytest.mark.parametrize("with_examples", [True, False])
+def test_what_to_do_next_is_what_there_is_to_do(
+    plain_template: Path,
+    tmp_path: Path,
+    with_examples: bool,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "a folder"
+    data = {"with_examples": with_examples}
+    copier.run_copy(str(plain_template), folder, data=data, defaults=True)
+    said = capfd.readouterr().err
+    assert f"cd '{folder}'\n  python3 noxfile.py -s setup\n" in said
+    assert ("python3 noxfile.py -s run" in said) is with_examples
