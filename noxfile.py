@@ -31,7 +31,7 @@ def test(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and types; `-- --fix` mends what can be mended."""
-    install(session, "lint", "test")
+    install(session, "lint")
     fix = "--fix" in session.posargs
     session.run("ruff", "check", *(["--fix"] if fix else []), ".")
     session.run("ruff", "format", *([] if fix else ["--check"]), ".")
@@ -50,7 +50,7 @@ def demo(session: nox.Session) -> None:
     elif not os.access(next(path for path in (folder, *folder.parents) if path.exists()), os.W_OK):
         session.error(f"{folder} cannot be written; name another: noxfile.py -s demo -- FOLDER")
     else:
-        session.install("copier>=9.19")
+        install(session, "copier")
         session.log(f"Making a repo in {folder}")
         python_version = ".".join(map(str, min(sys.version_info[:2], DEFAULT_PYTHON)))
         session.run(
@@ -85,7 +85,7 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Print the figures that speed is judged by; names of benchmarks select some."""
-    install(session, "bench")
+    install(session, "test")
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 

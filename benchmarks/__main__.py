@@ -20,7 +20,7 @@ from typing import Any
 
 import copier
 
-from tests.conftest import clean_environment, commit, git, make_template
+from tests.conftest import HERE, clean_environment, commit, git, make_template, noxfile
 
 ROOT = Path(__file__).resolve().parent.parent
 IN_REPO = Path(__file__).with_name("in_repo.py")
@@ -154,21 +154,13 @@ def repo() -> Iterator[tuple[str, dict[str, str]]]:
         template = make_template(root / "template")
         made, home = root / "sales-pipelines", root / "home"
         home.mkdir()
-        here = f"{sys.version_info[0]}.{sys.version_info[1]}"
         copier.run_copy(
-            str(template), made, data={"python_version": here}, defaults=True, quiet=True
+            str(template), made, data={"python_version": HERE}, defaults=True, quiet=True
         )
-        environment = clean_environment(home)
-        subprocess.run(
-            [sys.executable, "noxfile.py", "-s", "setup"],
-            cwd=made,
-            env=environment,
-            check=True,
-            capture_output=True,
-        )
+        noxfile(made, home, "-s", "setup")
         python = str(made / ".venv" / "bin" / "python")
         subprocess.run([python, "-m", "compileall", "-q", made / ".venv"], check=False)
-        yield python, environment
+        yield python, clean_environment(home)
 
 
 if __name__ == "__main__":

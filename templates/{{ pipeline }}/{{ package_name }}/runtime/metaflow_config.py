@@ -6,6 +6,7 @@ import contextlib
 import getpass
 import json
 import os
+from functools import lru_cache
 from pathlib import Path
 
 from . import paths
@@ -27,8 +28,15 @@ def metaflow_environment() -> dict[str, str]:
 def datastore_root() -> Path:
     """The folder of Metaflow's local datastore, by default `.metaflow` in the repo's root.
 
-    Raises PipelineError where Metaflow is set to another datastore than a local one.
+    Like the settings it is looked up once for each process: every task asks for it when Luigi asks
+    whether it is done. Raises PipelineError where Metaflow is set to another datastore than a local
+    one.
     """
+    return _datastore_root(paths.ROOT)
+
+
+@lru_cache
+def _datastore_root(root: Path) -> Path:
     environment = metaflow_environment()
     datastore = _configured("METAFLOW_DEFAULT_DATASTORE", environment) or "local"
     if datastore != "local":
@@ -37,8 +45,8 @@ def datastore_root() -> Path:
             "markers in a local datastore only: set METAFLOW_DEFAULT_DATASTORE=local and "
             "METAFLOW_DEFAULT_METADATA=local, e.g. in .env"
         )
-    sysroot = _configured("METAFLOW_DATASTORE_SYSROOT_LOCAL", environment) or paths.ROOT
-    return paths.ROOT / sysroot / ".metaflow"
+    sysroot = _configured("METAFLOW_DATASTORE_SYSROOT_LOCAL", environment) or root
+    return root / sysroot / ".metaflow"
 
 
 def client_cache() -> tuple[str, str]:
