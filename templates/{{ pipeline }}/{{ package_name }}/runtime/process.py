@@ -58,6 +58,8 @@ def run(
     finally:
         stop(process)
         reader.join(GRACE)  # what a session of its own was started by may hold the pipe for ever
+        if not reader.is_alive():
+            process.stdout.close()
 
 
 def _read(lines: Iterable[str], on_line: Callable[[str], None]) -> None:
