@@ -29,6 +29,14 @@ def test(session: nox.Session) -> None:
 
 
 @nox.session
+def nightly(session: nox.Session) -> None:
+    """Test every combination of choices to the end, and 1,000 sets of answers; takes an hour."""
+    install(session, "test")
+    # Each test's seconds are the figure for its combination.
+    session.run("pytest", "--nightly", "--dist", "load", "--durations=0", "-vv", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and types; `-- --fix` mends what can be mended."""
     install(session, "lint")
@@ -80,6 +88,13 @@ def demo(session: nox.Session) -> None:
         "    python3 noxfile.py -s test     # its own tests\n"
         "    less README.md                 # what is where, and whose file is which\n"
     )
+
+
+@nox.session
+def derive(session: nox.Session) -> None:
+    """Write cookiecutter.json anew, after a change of copier.yml's questions."""
+    install(session, "copier")
+    session.run("python", "cookiecutter_json.py")
 
 
 @nox.session

@@ -2,23 +2,55 @@
 
 from __future__ import annotations
 
+import ast
+import functools
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import copier
 import pytest
+import yaml
+from hypothesis import settings
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 FIRST, SECOND = "2026.11.0", "2026.11.1"
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 Generate = Callable[..., Path]
+
+CONFIGURATION: dict[str, Any] = yaml.safe_load((ROOT / "copier.yml").read_text())
+QUESTIONS: dict[str, dict[str, Any]] = {
+    name: question
+    for name, question in CONFIGURATION.items()
+    if not name.startswith("_") and question.get("when") is not False
+}
+
+
+# Each time the same sets; `nox -s nightly` looks further, at other sets each time.
+settings.register_profile("default", max_examples=100, derandomize=True, deadline=None)
+settings.register_profile("nightly", max_examples=1000, deadline=None, print_blob=True)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--nightly", action="store_true", help="all combinations, more sets of answers"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("nightly" if config.getoption("nightly") else "default")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -66,10 +98,39 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_template(tmp_path_factory.mktemp("template"))
 
 
+def copy(template: Path, destination: Path, **answers: Any) -> Path:
+    """Copy the template with these answers, which must be to questions that there are."""
+    unknown = set(answers) - set(QUESTIONS)
+    assert not unknown, f"Copier passes over answers to no question: {unknown}"
+    copier.run_copy(
+        str(template), destination, data=answers, defaults=True, quiet=True, overwrite=True
+    )
+    return destination
+
+
 @pytest.fixture(scope="session")
 def plain_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The template as a folder without git, from which copying is quicker."""
     return copy_working_tree(tmp_path_factory.mktemp("plain"))
+
+
+@pytest.fixture(scope="session")
+def rendered_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template without the files that no answer can change, from which copying is quicker."""
+    template = copy_working_tree(tmp_path_factory.mktemp("rendered"))
+    for path in (template / "templates").rglob("*"):
+        if path.is_file() and path.suffix != ".jinja":
+            path.unlink()
+    return template
+
+
+@pytest.fixture(scope="session")
+def questions_only(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template with no file but that of the answers: the quickest way to ask the questions."""
+    template = copy_working_tree(tmp_path_factory.mktemp("questions"))
+    for folder in filter(Path.is_dir, (template / "templates").iterdir()):
+        shutil.rmtree(folder)
+    return template
 
 
 @pytest.fixture
@@ -77,18 +138,38 @@ def generate(plain_template: Path, tmp_path: Path) -> Generate:
     """A function that copies the template with the given answers, and returns the repo's folder."""
 
     def generate(folder: str = "sales-pipelines", **answers: Any) -> Path:
-        destination = tmp_path / folder
-        copier.run_copy(
-            str(plain_template),
-            destination,
-            data=answers,
-            defaults=True,
-            quiet=True,
-            overwrite=True,
-        )
-        return destination
+        return copy(plain_template, tmp_path / folder, **answers)
 
     return generate
+
+
+def parses(repo: Path) -> None:
+    """Fail unless every Python, YAML, TOML and JSON file of the repo can be read as such."""
+    readers: dict[str, Callable[[str], object]] = {
+        ".py": ast.parse,
+        ".yml": yaml.safe_load,
+        ".yaml": yaml.safe_load,
+        ".toml": tomllib.loads,
+        ".json": json.loads,
+    }
+    for path in repo.rglob("*"):
+        if path.suffix in readers and path.is_file():
+            try:
+                readers[path.suffix](path.read_text(encoding="utf-8"))
+            except (SyntaxError, ValueError, yaml.YAMLError) as error:
+                raise AssertionError(f"{path}: {error}") from error
+
+
+def project_of(repo: Path) -> dict[str, Any]:
+    """The [project] table of the repo's pyproject.toml."""
+    text = (repo / "pyproject.toml").read_text(encoding="utf-8")
+    table: dict[str, Any] = tomllib.loads(text)["project"]
+    return table
+
+
+def answers_of(repo: Path) -> dict[str, Any]:
+    """What the repo's answers file records."""
+    return dict(yaml.safe_load((repo / ".copier-answers.yml").read_text(encoding="utf-8")))
 
 
 def clean_environment(home: Path, **more: str) -> dict[str, str]:
@@ -106,6 +187,29 @@ def uv_cache() -> str:
     return os.environ.get("UV_CACHE_DIR") or str(Path.home() / ".cache" / "uv")
 
 
+def output(
+    command: Iterable[object],
+    folder: Path,
+    home: Path,
+    exit_code: int = 0,
+    typed: str = "",
+    **variables: str,
+) -> str:
+    """Run a command in the folder, which must exit so, and return all that it prints."""
+    done = subprocess.run(
+        list(map(str, command)),
+        cwd=folder,
+        env=clean_environment(home, **variables),
+        input=typed,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == exit_code, done.stdout
+    return done.stdout
+
+
 def noxfile(
     folder: Path,
     home: Path,
@@ -115,17 +219,7 @@ def noxfile(
     **variables: str,
 ) -> str:
     """Run the folder's noxfile.py, which must exit so, and return what it prints."""
-    done = subprocess.run(
-        [python, "noxfile.py", *arguments],
-        cwd=folder,
-        env=clean_environment(home, **variables),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == exit_code, done.stdout
-    return done.stdout
+    return output([python, "noxfile.py", *arguments], folder, home, exit_code, **variables)
 
 
 @dataclass
@@ -146,6 +240,21 @@ class Repo:
 SetUp = Callable[..., Repo]
 
 
+@functools.cache
+def pythons() -> dict[str, str]:
+    """The Pythons of this machine that the template supports, by version; the one at hand too."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    found = {HERE: sys.executable}
+    for version in QUESTIONS["python_version"]["choices"]:
+        installed = sorted(pyenv.glob(f"{version}.*/bin/python"))
+        candidates = [shutil.which(f"python{version}"), *map(str, reversed(installed))]
+        for python in filter(None, candidates):
+            asked = subprocess.run([python, "-c", ""], capture_output=True, check=False)
+            if asked.returncode == 0:
+                found.setdefault(version, python)
+    return found
+
+
 @pytest.fixture(scope="module")
 def set_up(template: Path, tmp_path_factory: pytest.TempPathFactory) -> SetUp:
     """A function that makes a repo and runs its `setup`."""
@@ -154,7 +263,7 @@ def set_up(template: Path, tmp_path_factory: pytest.TempPathFactory) -> SetUp:
         root = tmp_path_factory.mktemp("repo")
         repo = Repo(root / name, root / "home", python)
         repo.home.mkdir()
-        copier.run_copy(str(template), repo.folder, data=answers, defaults=True, quiet=True)
+        copy(template, repo.folder, **answers)
         repo.nox("-s", "setup")
         return repo
 

@@ -6,23 +6,10 @@ import ast
 import keyword
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from .conftest import ROOT, Generate
-
-CONFIGURATION: dict[str, Any] = yaml.safe_load((ROOT / "copier.yml").read_text())
-QUESTIONS = {
-    name: question
-    for name, question in CONFIGURATION.items()
-    if not name.startswith("_") and question.get("when") is not False
-}
-
-
-def answers_of(repo: Path) -> dict[str, Any]:
-    return dict(yaml.safe_load((repo / ".copier-answers.yml").read_text()))
+from .conftest import QUESTIONS, ROOT, Generate, answers_of
 
 
 def test_the_questions_come_in_this_order() -> None:
@@ -52,24 +39,24 @@ def test_with_defaults_alone_the_folder_names_the_repo_and_the_repo_the_package(
     assert answers["with_examples"] is True
 
 
-@pytest.mark.parametrize(
-    ("folder", "repo_name", "package_name"),
-    [
-        ("My Project!", "My-Project", "my_project"),
-        ("2026-sales", "2026-sales", "sales"),
-        ("json", "json", "json_pipelines"),
-        ("test", "test", "test_pipelines"),
-        ("class", "class", "class_pipelines"),
-        ("tests", "tests", "tests_pipelines"),
-        ("---", "my-pipelines", "my_pipelines"),
-        ("42", "42", "pipelines"),
-        ("luigi", "luigi-pipelines", "luigi_pipelines"),
-        ("a.b_c-d", "a.b_c-d", "a_b_c_d"),
-        ("x" * 100, "x" * 64, "x" * 40),
-        ("\u6570\u636e", "my-pipelines", "my_pipelines"),
-        ("\u00fcn\u00efcode", "my-pipelines", "my_pipelines"),
-    ],
-)
+FOLDERS = [
+    ("My Project!", "My-Project", "my_project"),
+    ("2026-sales", "2026-sales", "sales"),
+    ("json", "json", "json_pipelines"),
+    ("test", "test", "test_pipelines"),
+    ("class", "class", "class_pipelines"),
+    ("tests", "tests", "tests_pipelines"),
+    ("---", "my-pipelines", "my_pipelines"),
+    ("42", "42", "pipelines"),
+    ("luigi", "luigi-pipelines", "luigi_pipelines"),
+    ("a.b_c-d", "a.b_c-d", "a_b_c_d"),
+    ("x" * 100, "x" * 64, "x" * 40),
+    ("\u6570\u636e", "my-pipelines", "my_pipelines"),
+    ("\u00fcn\u00efcode", "my-pipelines", "my_pipelines"),
+]
+
+
+@pytest.mark.parametrize(("folder", "repo_name", "package_name"), FOLDERS)
 def test_any_folder_s_name_becomes_names_that_are_accepted(
     generate: Generate, folder: str, repo_name: str, package_name: str
 ) -> None:
@@ -95,11 +82,14 @@ REFUSED = [
     ("package_name", "json", "try json_pipelines"),
     ("package_name", "luigi", "is taken by Python, a dependency"),
     ("package_name", "yaml", "is taken by"),
+    ("package_name", "test", "is taken by"),
     ("package_name", "tests", "is taken by"),
     ("description", " ", "must not be blank"),
     ("description", "a\nb", "one line"),
+    ("description", "a\udcff", "without control characters"),
     ("description", "x" * 201, "at most 200 letters long; this has 201"),
     ("author_name", "", "must not be blank"),
+    ("author_name", ".", "must have a letter in it"),
     ("author_name", "a\x1b[31mb", "without control characters"),
     ("author_email", "nobody", "must be empty or an address, e.g. forecasting@example.org"),
     ("author_email", "a b@example.org", "or an address"),
@@ -108,6 +98,7 @@ REFUSED = [
     ("license", "GPL", "GPL"),
     ("python_version", "3.9", "3.9"),
     ("ci", "jenkins", "jenkins"),
+    ("with_examples", "flase", "must be yes or no"),
 ]
 
 
@@ -128,7 +119,7 @@ def test_a_wrong_answer_is_refused_with_the_rule_and_leaves_nothing(
         ("package_name", "s"),
         ("description", 'Ünï "quoted" \\ {braces} #1 <b> & \U0001f600'),
         ("author_name", "O'Neill, Ann & 李"),
-        ("author_email", "first.last+tag@mail.example.org"),
+        ("author_email", "first.o'neill+tag@mail.example.org"),
         ("repo_url", "https://example.org:8443/team/sales-pipelines"),
     ],
 )
