@@ -7,10 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import copier
 import pytest
 
-from .conftest import HERE, Repo
+from .conftest import HERE, Repo, copy
 
 pytestmark = pytest.mark.end_to_end
 
@@ -20,9 +19,8 @@ pytestmark = pytest.mark.end_to_end
 def test_the_linter_is_content_whatever_the_names_and_the_lowest_python(
     template: Path, tmp_path: Path, python_version: str, package_name: str
 ) -> None:
-    answers = {"python_version": python_version, "package_name": package_name}
     repo = tmp_path / "repo"
-    copier.run_copy(str(template), repo, data=answers, defaults=True, quiet=True)
+    copy(template, repo, python_version=python_version, package_name=package_name)
     for command in (["check"], ["format", "--check"]):
         done = subprocess.run(
             [sys.executable, "-m", "ruff", *command, "."],
@@ -38,9 +36,7 @@ def test_the_linter_is_content_whatever_the_names_and_the_lowest_python(
 def test_a_python_that_is_too_old_is_told_so(template: Path, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "repo", tmp_path / "home", sys.executable)
     repo.home.mkdir()
-    copier.run_copy(
-        str(template), repo.folder, data={"python_version": "3.14"}, defaults=True, quiet=True
-    )
+    copy(template, repo.folder, python_version="3.14")
     said = repo.nox("-s", "setup", exit_code=1, UV_PYTHON_DOWNLOADS="never")
     assert f"The repo needs Python 3.14 or newer and this is {HERE}" in said
     assert "UV_PYTHON=/path/to/python names one" in said

@@ -8,7 +8,7 @@ from pathlib import Path
 import copier
 import pytest
 
-from .conftest import FIRST, SECOND, commit, git, make_template
+from .conftest import FIRST, SECOND, commit, copy, git, make_template
 
 PIPELINE = Path("templates", "{{ pipeline }}")
 PACKAGE = PIPELINE / "{{ package_name }}"
@@ -53,7 +53,7 @@ def replace(file: Path, old: str, new: str) -> None:
 @pytest.fixture
 def upstream(tmp_path: Path) -> Upstream:
     made = Upstream(make_template(tmp_path / "template"), tmp_path / "sales-pipelines")
-    copier.run_copy(str(made.template), made.repo, defaults=True, quiet=True)
+    copy(made.template, made.repo)
     git(made.repo, "init", "--quiet", "--initial-branch=main")
     (made.repo / "uv.lock").write_text("# locked\n")
     return made
@@ -80,7 +80,7 @@ def test_an_untouched_repo_updates_to_what_a_fresh_copy_gives(upstream: Upstream
     upstream.release()
     upstream.update()
     fresh = upstream.repo.parent / "fresh" / upstream.repo.name
-    copier.run_copy(str(upstream.template), fresh, defaults=True, quiet=True)
+    copy(upstream.template, fresh)
     listed = git(upstream.repo, "ls-files", "--cached", "--others", "--exclude-standard")
     names = set(listed.splitlines()) - {"uv.lock"}
     assert names == {
@@ -178,7 +178,7 @@ def test_the_template_laid_over_a_standing_repo_keeps_what_is_yours(upstream: Up
     standing.mkdir()
     (standing / "LICENSE").write_text("mine\n")
     (standing / "luigi.cfg").write_text("[core]\n")
-    copier.run_copy(str(upstream.template), standing, defaults=True, quiet=True, overwrite=True)
+    copy(upstream.template, standing)
     assert (standing / "LICENSE").read_text() == "mine\n"
     assert (standing / "luigi.cfg").read_text() == "[core]\n"
     assert (standing / "CHANGELOG.md").exists()

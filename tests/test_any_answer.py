@@ -1,0 +1,252 @@
+"""Whatever is typed becomes a repo that says exactly that, or is refused by question and reason."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import string
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cookiecutter.hooks import run_script_with_context
+from cookiecutter.prompt import prompt_for_config
+from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from .conftest import QUESTIONS, ROOT, answers_of, copy, parses, project_of
+
+pytestmark = pytest.mark.end_to_end
+
+# Pieces that break what is written carelessly, each in a language of its own.
+PIECES = [
+    *('"', "'", '"""', "'''", "\\", "\\n", "\\u0000", "\\x", "`", "```", "$(id)", "${HOME}", "%s"),
+    *("{{ 7*7 }}", "{{", "}}", "{% raw %}", "{% endraw %}", "{#", "#}", "{", "}", "{0}", "{{{{"),
+    *(
+        ": ",
+        "#",
+        " #",
+        "- ",
+        "? ",
+        "&a",
+        "*a",
+        "!!python/object",
+        "|",
+        ">",
+        "---",
+        "...",
+        "~",
+        "null",
+    ),
+    *("yes", "true", "1_000", "0x1F", "1e3", "2026-11-20", "[", "]", "=", "<<: *a", "@", "%", ","),
+    *("<script>", "<!--", "-->", "&amp;", "[a](b)", "![a](b)", "**a**", "__a__", "# ", "1. ", "+ "),
+    *("é", "ü", "\u4e2d\u6587", "\u05e9\u05dc\u05d5\u05dd", "\u0645\u0631\u062d\u0628\u0627"),
+    *("\u202e", "\u200b", "\ufeff", "\u00a0", "\u0301", "\ue000", "\ufffe", "\uffff"),
+    *("\U0001f600", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f3f3\ufe0f", "\U000e0001"),
+    *(
+        "\n",
+        "\r",
+        "\t",
+        "\0",
+        "\x1b[31m",
+        "\x7f",
+        "\x85",
+        "\u2028",
+        " ",
+        "  ",
+        "a",
+        "Sales",
+        "x" * 60,
+    ),
+]
+NASTY = st.one_of(
+    st.lists(st.sampled_from(PIECES), max_size=8).map("".join),
+    st.text(max_size=60),
+    st.text("ab ", min_size=290, max_size=310),
+)
+WORD = st.text(string.ascii_letters + string.digits, min_size=1, max_size=12)
+NAME = st.builds("{}{}{}".format, WORD, st.sampled_from(["", ".", "-", "_", "--", "._"]), WORD)
+HOST = st.builds("{}.example.org".format, WORD)
+
+
+def one_line(longest: int) -> st.SearchStrategy[str]:
+    """What is nasty, and yet one line of some letters."""
+    return NASTY.map(
+        lambda text: ("".join(c for c in text if not is_control(c)) or "x")[:longest].strip()
+    )
+
+
+def is_control(letter: str) -> bool:
+    return ord(letter) < 32 or 127 <= ord(letter) < 160 or letter in "\u2028\u2029"
+
+
+def mostly(usual: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """The usual, and now and then anything: each refusal hides what comes after it."""
+    return st.integers(0, 19).flatmap(lambda number: NASTY if number == 7 else usual)
+
+
+ANSWERS = st.fixed_dictionaries(
+    {
+        "repo_name": mostly(NAME),
+        "package_name": mostly(st.from_regex(r"[a-z][a-z0-9_]{0,39}", fullmatch=True)),
+        "description": mostly(one_line(200)),
+        "author_name": mostly(one_line(100)),
+        "author_email": mostly(st.just("") | st.builds("{}+{}@{}".format, WORD, WORD, HOST)),
+        "repo_url": mostly(st.just("") | st.builds("https://{}:80/~{}/%20".format, HOST, NAME)),
+        "license": st.sampled_from(["MIT", "BSD-3-Clause", "Apache-2.0", "Proprietary"]),
+        "with_examples": st.booleans(),
+    }
+)
+
+
+def is_one_line(text: str, longest: int) -> bool:
+    """What the README promises of a description or a name, said in other words."""
+    return 0 < len(text) <= longest and text == text.strip() and not any(map(is_control, text))
+
+
+def is_acceptable(question: str, answer: Any) -> bool:
+    """Whether the question takes the answer, by an oracle that shares nothing with copier.yml."""
+    taken = {
+        name: (ROOT / "includes" / f"{name}.txt").read_text().split()
+        for name in ("distributions", "module-names")
+    }
+    if question == "repo_name":
+        allowed = set(string.ascii_letters + string.digits)
+        ends = answer[:1] + answer[-1:]
+        inside = allowed | set("._-")
+        normal = re.sub("[._-]+", "-", answer).lower()
+        return (
+            0 < len(answer) <= 64
+            and set(ends) <= allowed
+            and set(answer) <= inside
+            and normal not in taken["distributions"]
+        )
+    if question == "package_name":
+        return (
+            0 < len(answer) <= 40
+            and answer.isascii()
+            and answer.isidentifier()
+            and answer == answer.lower()
+            and answer[0] != "_"
+            and answer not in taken["module-names"]
+        )
+    if question == "description":
+        return is_one_line(answer, 200)
+    if question == "author_name":
+        return is_one_line(answer, 100) and any(
+            not (c.isspace() or c in ".,:;<>\"\\'") for c in answer
+        )
+    return True  # addresses: see the examples in test_questions.py
+
+
+def refused(error: ValueError) -> tuple[str, str]:
+    """The question and the reason of a refusal."""
+    found = re.fullmatch(r"Validation error for question '(\w+)': (.{10,})", str(error))
+    assert found, error
+    return found[1], found[2]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(answers=ANSWERS)
+def test_any_set_of_answers_is_kept_to_the_letter_or_refused(
+    rendered_only: Path, answers: dict[str, Any]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        repo = Path(folder, "repo")
+        try:
+            copy(rendered_only, repo, **answers)
+        except ValueError as error:
+            question, reason = refused(error)
+            assert not repo.exists()
+            asked = list(QUESTIONS)
+            before = asked[: asked.index(question)]
+            assert all(is_acceptable(name, answers[name]) for name in before if name in answers)
+            assert not is_acceptable(question, answers[question]) or question in (
+                "author_email",
+                "repo_url",
+            ), reason
+            return
+        assert all(is_acceptable(name, answer) for name, answer in answers.items())
+        says_exactly(repo, answers)
+
+
+def says_exactly(repo: Path, answers: dict[str, Any]) -> None:
+    """Every file parses, and what was answered stands in it as it was typed."""
+    parses(repo)
+    recorded = answers_of(repo)
+    assert {name: recorded[name] for name in answers} == answers
+    project = project_of(repo)
+    assert project["name"] == answers["repo_name"]
+    assert project["description"] == answers["description"]
+    email = {"email": answers["author_email"]} if answers["author_email"] else {}
+    assert project["authors"] == [{"name": answers["author_name"], **email}]
+    assert project.get("urls", {}) == (
+        {"Repository": answers["repo_url"]} if answers["repo_url"] else {}
+    )
+    assert (repo / answers["package_name"] / "__init__.py").is_file()
+    licence = (repo / "LICENSE").read_text(encoding="utf-8")
+    assert answers["author_name"] in licence or answers["license"] == "Apache-2.0"
+    assert shown((repo / "README.md").read_text(encoding="utf-8"))[:2] == [
+        ("h1", answers["repo_name"]),
+        ("p", answers["description"]),
+    ]
+
+
+def shown(markdown: str) -> list[tuple[str, str]]:
+    """The blocks of a Markdown text, with what a reader sees of them where that is plain text."""
+    tokens = MarkdownIt("gfm-like", {"linkify": False, "html": True}).parse(markdown)
+    blocks = []
+    for opening, inside in itertools.pairwise(tokens):
+        if inside.type == "inline":
+            parts = inside.children or []
+            plain = all(part.type in ("text", "text_special", "softbreak") for part in parts)
+            blocks.append(
+                (opening.tag, "".join(part.content for part in parts) if plain else "MARKUP")
+            )
+    return blocks
+
+
+@pytest.mark.parametrize("package", ["class", "json", "luigi", "test", "\u00dcn\u00efcode"])
+def test_a_package_by_a_name_that_is_not_free_is_refused(
+    questions_only: Path, tmp_path: Path, package: str
+) -> None:
+    with pytest.raises(ValueError, match="package_name") as error:
+        copy(questions_only, tmp_path / "repo", package_name=package)
+    question, reason = refused(error.value)
+    assert question == "package_name"
+    assert f"try {package}_pipelines" in reason or "must be 1 to 40 of a-z" in reason
+    assert not (tmp_path / "repo").exists()
+
+
+@given(name=mostly(NAME) | st.sampled_from(["json", "9-lives", "x" * 64, "A--b", "42", "class"]))
+@example("a_.b")
+def test_both_doors_suggest_the_same_package(questions_only: Path, name: str) -> None:
+    assume(is_acceptable("repo_name", name))
+    context = {"cookiecutter": json.loads((ROOT / "cookiecutter.json").read_text())}
+    context["cookiecutter"]["repo_name"] = name
+    by_cookiecutter = prompt_for_config(context, no_input=True)["package_name"]
+    with tempfile.TemporaryDirectory() as folder:
+        by_copier = answers_of(copy(questions_only, Path(folder, "repo"), repo_name=name))[
+            "package_name"
+        ]
+    assert by_cookiecutter == by_copier
+    assert is_acceptable("package_name", by_copier)
+
+
+@given(answers=st.dictionaries(st.sampled_from(["description", "author_name"]), NASTY | st.text()))
+def test_any_answer_goes_through_cookiecutter_s_hook_unchanged(answers: dict[str, str]) -> None:
+    """The hook as Cookiecutter renders and runs it, in front of a stand-in that keeps the data."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        hook = (ROOT / "hooks" / "post_gen_project.py").read_text()
+        script = folder / "hook.py"
+        script.write_text(
+            hook.replace("sys.exit(main())", "Path('answers.yml').write_text(as_yaml(ANSWERS))")
+        )
+        context = {"cookiecutter": {**answers, "_template": "t"}}
+        run_script_with_context(str(script), folder, context)
+        assert yaml.safe_load((folder / "answers.yml").read_text()) == answers

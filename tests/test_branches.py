@@ -1,0 +1,133 @@
+"""Every branch of every template is taken: measured in Jinja itself, while real Copier renders."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import copier
+import pytest
+from jinja2 import Environment, nodes
+
+from .conftest import CONFIGURATION, ROOT, commit, copy, git
+from .test_combinations import COMBINATIONS
+from .test_questions import FOLDERS, REFUSED
+
+pytestmark = pytest.mark.end_to_end
+
+SEEN: set[tuple[str, str]] = set()  # a template's text, and a branch of it
+
+
+def see(template: str, branch: str, value: Any = "") -> Any:
+    """Remember that the branch was taken, and pass on the value; called by the templates."""
+    SEEN.add((template, branch))
+    return value
+
+
+def mark(source: str, tree: nodes.Template) -> set[tuple[str, str]]:
+    """Let each branch of the template call `see`, and return the branches there are."""
+    branches: set[tuple[str, str]] = set()
+
+    def call(node: nodes.Node, way: str, *value: nodes.Expr) -> nodes.Call:
+        branch = f"line {node.lineno}, branch {len(branches)}: {way}"
+        branches.add((source, branch))
+        arguments = [nodes.Const(source), nodes.Const(branch), *value]
+        return nodes.Call(nodes.ImportedName(f"{__name__}.see"), arguments, [], None, None)
+
+    ifs = list(tree.find_all(nodes.If))
+    elifs = {id(each) for branching in ifs for each in branching.elif_}
+    for branching in ifs:
+        branching.body.insert(0, nodes.ExprStmt(call(branching, "then")))
+        if id(branching) not in elifs:  # the whole has one `else`, which may be left unsaid
+            branching.else_.insert(0, nodes.ExprStmt(call(branching, "else")))
+    for loop in tree.find_all(nodes.For):
+        loop.body.insert(0, nodes.ExprStmt(call(loop, "for")))
+    for choice in tree.find_all(nodes.CondExpr):
+        choice.expr1 = call(choice, "if", choice.expr1)
+        choice.expr2 = call(choice, "else", choice.expr2 or nodes.Const(""))
+    return branches
+
+
+@pytest.fixture
+def marking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jinja, with each template it compiles marked."""
+    parse = Environment._parse
+
+    def parse_and_mark(
+        self: Environment, source: str, name: str | None, filename: str | None
+    ) -> nodes.Template:
+        tree = parse(self, source, name, filename)
+        mark(source, tree)
+        return tree
+
+    monkeypatch.setattr(Environment, "_parse", parse_and_mark)
+    SEEN.clear()
+
+
+def texts(value: Any) -> Iterator[str]:
+    """All texts in what was read from YAML."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from texts(each)
+
+
+def all_branches() -> dict[tuple[str, str], str]:
+    """The branches of all templates, and where they are."""
+    files = [*(ROOT / "templates").rglob("*.jinja"), *(ROOT / "includes").rglob("*.jinja")]
+    sources = {path.read_text(): path.name for path in files}
+    sources |= {
+        text: f"copier.yml, {name}" for name, it in CONFIGURATION.items() for text in texts(it)
+    }
+    return {
+        branch: where
+        for source, where in sources.items()
+        for branch in mark(source, Environment().parse(source))
+    }
+
+
+def test_every_branch_of_every_template_is_taken(
+    marking: None,
+    template: Path,
+    rendered_only: Path,
+    questions_only: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for number, combination in enumerate(COMBINATIONS[::7]):
+        addresses = {"repo_url": "https://example.org", "author_email": "a@example.org"}
+        more = addresses if number % 2 else {}
+        copy(rendered_only, tmp_path / "combinations" / str(number), **combination, **more)
+    for folder, _, _ in FOLDERS:
+        copy(questions_only, tmp_path / "folders" / folder)
+    for question, answer, _ in REFUSED:
+        with contextlib.suppress(ValueError):
+            copy(questions_only, tmp_path / "refused", **{question: answer})
+    monkeypatch.chdir(questions_only.parent)
+    copy(Path(questions_only.name), tmp_path / "by a relative path")
+    for with_examples in (True, False):
+        repo = tmp_path / "updated" / str(with_examples)
+        data = {"with_examples": with_examples}
+        copier.run_copy(str(template), repo, data=data, defaults=True)
+        git(repo, "init", "--quiet")
+        commit(repo, "The repo")
+        answers = repo / ".copier-answers.yml"  # as if there had been fewer questions
+        text = answers.read_text().replace("ci: github\n", "").replace("author_email: ''\n", "")
+        answers.write_text(text)
+        commit(repo, "Fewer questions")
+        other = {"with_examples": not with_examples}
+        copier.run_update(repo, data=other, defaults=True, overwrite=True)
+        text = answers.read_text()  # and as if there had been other choices
+        answers.write_text(text.replace("MIT", "GPL").replace("3.12", "3.9"))
+        copier.run_recopy(repo, defaults=True, overwrite=True)
+    branches = all_branches()
+    assert len(branches) > 50, "there is something to see"
+    missed = [
+        f"{where}: {branch}"
+        for (text, branch), where in branches.items()
+        if (text, branch) not in SEEN
+    ]
+    assert missed == []

@@ -1,0 +1,178 @@
+"""Every combination of the choices: parsed, linted, typed, tested, built as a wheel."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import (
+    HERE,
+    QUESTIONS,
+    Repo,
+    answers_of,
+    clean_environment,
+    copy,
+    parses,
+    project_of,
+    pythons,
+)
+
+pytestmark = pytest.mark.end_to_end
+
+CHOICES = {
+    name: question.get("choices", [True, False])
+    for name, question in QUESTIONS.items()
+    if "choices" in question or question["type"] == "bool"
+}
+COMBINATIONS = [
+    dict(zip(CHOICES, combination, strict=True))
+    for combination in itertools.product(*CHOICES.values())
+]
+
+
+def pairs(combination: dict[str, Any]) -> set[Any]:
+    """Every two of the answers."""
+    return set(itertools.combinations(combination.items(), 2))
+
+
+def pairwise() -> list[dict[str, Any]]:
+    """Few combinations in which every answer meets every answer to another question."""
+    missing = set().union(*map(pairs, COMBINATIONS))
+    chosen = []
+    while missing:
+        chosen.append(max(COMBINATIONS, key=lambda each: len(pairs(each) & missing)))
+        missing -= pairs(chosen[-1])
+    return chosen
+
+
+def name(combination: dict[str, Any]) -> str:
+    return "-".join(map(str, combination.values()))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """In the nightly session every combination; by day one for each Python that nothing else takes.
+
+    The Python at hand, the oldest and the newest are taken by test_generated_repo.py and
+    test_other_pythons.py, which run the repo's tests too: they need a minute.
+    """
+    if "here" not in metafunc.fixturenames and "elsewhere" not in metafunc.fixturenames:
+        return
+    by_age = sorted(pythons(), key=lambda version: int(version[2:]))
+    taken = {HERE, by_age[0], by_age[-1]}
+    by_day = {
+        each["python_version"]: each for each in pairwise() if each["python_version"] not in taken
+    }
+    nightly = metafunc.config.getoption("nightly")
+    combinations = COMBINATIONS if nightly else list(by_day.values())
+    for argument, wanted in (("here", True), ("elsewhere", False)):
+        if argument in metafunc.fixturenames:
+            those = [
+                each for each in combinations if (each["python_version"] in pythons()) is wanted
+            ]
+            metafunc.parametrize(argument, those, ids=name)
+
+
+def test_the_pairwise_set_is_small_and_has_every_pair() -> None:
+    chosen = pairwise()
+    assert set().union(*map(pairs, chosen)) == set().union(*map(pairs, COMBINATIONS))
+    assert len(chosen) <= 24, "20 is the least, for 5 Pythons and 4 licences"
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS, ids=name)
+def test_every_combination_parses_and_says_what_was_answered(
+    rendered_only: Path, tmp_path: Path, combination: dict[str, Any]
+) -> None:
+    number = COMBINATIONS.index(combination)
+    repo_url = ["", "https://example.org/sales"][number % 2]
+    author_email = ["", "sales@example.org"][number // 2 % 2]
+    more = {"repo_url": repo_url, "author_email": author_email}
+    repo = copy(rendered_only, tmp_path / "sales-pipelines", **combination, **more)
+    parses(repo)
+    answers = answers_of(repo)
+    assert {question: answers[question] for question in combination} == combination
+    project = project_of(repo)
+    assert project["requires-python"] == f">={combination['python_version']}", "no upper bound"
+    assert project["license"].removeprefix("LicenseRef-") == combination["license"]
+    assert project.get("urls", {}) == ({"Repository": repo_url} if repo_url else {})
+    assert project["authors"][0].get("email", "") == author_email
+    assert (repo / ".github" / "workflows" / "ci.yml").exists() is (combination["ci"] == "github")
+    assert any("numpy" in each for each in project["dependencies"]) is combination["with_examples"]
+    assert (repo / "tests" / "examples").exists() is combination["with_examples"]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Environments that repos of the same Python share, and one home for all."""
+    folder = tmp_path_factory.mktemp("shared")
+    (folder / "home").mkdir()
+    return folder
+
+
+def test_a_repo_passes_its_own_lint_types_and_tests_and_builds(
+    template: Path,
+    tmp_path: Path,
+    shared: Path,
+    here: dict[str, Any],
+    request: pytest.FixtureRequest,
+) -> None:
+    version = here["python_version"]
+    repo = Repo(tmp_path / "sales-pipelines", shared / "home", sys.executable)
+    copy(template, repo.folder, **here)
+    sessions = ["lint", "test"] if request.config.getoption("nightly") else ["lint"]
+    said = repo.nox(
+        *("-s", *sessions),
+        UV_PROJECT_ENVIRONMENT=str(shared / version),
+        MYPY_CACHE_DIR=str(shared / f"mypy-{version}"),
+        UV_PYTHON=pythons()[version],
+    )
+    assert "All checks passed!" in said
+    assert "Success: no issues found" in said
+    assert len(re.findall(r"\d\d passed", said)) == sessions.count("test")
+    assert "skipped" not in said
+    builds(repo.folder, shared / "home", pythons()[version])
+
+
+def test_a_repo_for_a_python_that_is_not_here_passes_ruff_and_builds(
+    template: Path, tmp_path: Path, shared: Path, elsewhere: dict[str, Any]
+) -> None:
+    repo = copy(template, tmp_path / "sales-pipelines", **elsewhere)
+    for command in (["check"], ["format", "--check"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "--no-cache", "."],
+            cwd=repo,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+    builds(repo, shared / "home", sys.executable)
+
+
+def builds(repo: Path, home: Path, python: str) -> None:
+    """The repo's wheel builds, and holds package, licence and what was answered."""
+    uv = shutil.which("uv")
+    assert uv, "nox brings uv"
+    subprocess.run(
+        [uv, "build", "--quiet", "--wheel", "--python", python, "--out-dir", repo / "dist", repo],
+        env=clean_environment(home),
+        check=True,
+    )
+    (wheel,) = (repo / "dist").glob("sales_pipelines-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+        text = archive.read(metadata).decode()
+        (licence,) = (name for name in names if name.endswith("/licenses/LICENSE"))
+        assert archive.read(licence) == (repo / "LICENSE").read_bytes()
+    assert "sales_pipelines/runtime/task.py" in names
+    answers = answers_of(repo)
+    assert f"\nRequires-Python: >={answers['python_version']}\n" in text
+    assert f"\nSummary: {answers['description']}\n" in text
