@@ -231,6 +231,17 @@ def noxfile(
     return output([python, "noxfile.py", *arguments], folder, home, exit_code, **variables)
 
 
+def unshare(*arguments: str) -> list[str]:
+    """The command that makes such a namespace; skips the test where that is not allowed."""
+    command = ["unshare", *arguments]
+    if not shutil.which("unshare"):
+        pytest.skip("no unshare on this machine, which gives a process another view of it")
+    tried = subprocess.run([*command, "true"], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"namespaces are not allowed here: {tried.stderr.strip()}")
+    return command
+
+
 @dataclass
 class Repo:
     """A generated repo that has been set up."""

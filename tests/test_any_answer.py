@@ -210,6 +210,35 @@ def shown(markdown: str) -> list[tuple[str, str]]:
     return blocks
 
 
+@pytest.mark.parametrize(
+    "description",
+    [
+        *(
+            "- a",
+            "+ a",
+            "* a",
+            "# a",
+            "> a",
+            "1. a",
+            "12) a",
+            "---",
+            "=",
+            "|a|b|",
+            "    a b",
+            "a  b",
+        ),
+        *("`a`", "*a*", "_a_", "__a__ b", "~~a~~", "[a](b)", "![a](b)", "<b>a</b>", "<!-- a"),
+        *("&amp;", "&copy", "a\\", "\\*a*", "[a]: b", "```", "<https://example.org>", "[^1]"),
+    ],
+)
+def test_the_readme_shows_markup_as_it_was_typed(
+    rendered_only: Path, tmp_path: Path, description: str
+) -> None:
+    typed = description.strip()
+    readme = copy(rendered_only, tmp_path / "repo", description=typed) / "README.md"
+    assert shown(readme.read_text())[:2] == [("h1", "repo"), ("p", typed)]
+
+
 @pytest.mark.parametrize("package", ["class", "json", "luigi", "test", "\u00dcn\u00efcode"])
 def test_a_package_by_a_name_that_is_not_free_is_refused(
     questions_only: Path, tmp_path: Path, package: str

@@ -26,6 +26,7 @@ from .conftest import (
     git,
     make_template,
     output,
+    unshare,
 )
 
 pytestmark = pytest.mark.end_to_end
@@ -83,6 +84,7 @@ def doors_to(template: Path, root: Path) -> Doors:
         for host in (
             "https://git.example.org/team/",
             "https://github.com/team/",
+            "https://gitlab.com/team/",
             "git@git.example.org:",
         )
     )
@@ -141,7 +143,9 @@ SOURCES = {
     ),
     "a URL with `git+`": ("git+https://git.example.org/team/headwater.git",) * 2,
     "an address of ssh": ("git@git.example.org:headwater.git",) * 2,
+    "a URL of GitHub": ("https://github.com/team/headwater",) * 2,
     "an abbreviation of both": ("gh:team/headwater",) * 2,
+    "another abbreviation of both": ("gl:team/headwater",) * 2,
     "an abbreviation of the user's": (
         "ours:headwater",
         "git+https://git.example.org/team/headwater",
@@ -188,6 +192,8 @@ def test_typed_answers_arrive_and_a_replay_repeats_them(doors: Doors) -> None:
     said = doors.run(*COOKIECUTTER, doors.template, typed="\n".join([*typed, ""]))
     assert "Name of the repo and of its distribution" in said
     assert "(sales_2026)" in said, "what the package would be called"
+    assert "Sales.2026 is ready" in said, "what Copier says is passed on"
+    assert "Left out" not in said
     repo = doors.folder / "Sales.2026"
     answers = answers_of(repo)
     assert answers["description"] == 'A "{{ 7 * 7 }}" \\ é'
@@ -321,6 +327,33 @@ def test_where_copier_is_no_neighbour_it_is_looked_for(
     assert tree(doors.folder / "Sales.2026") == tree(doors.copier(str(doors.template)))
 
 
+def test_where_there_is_no_git_one_sentence_says_so(doors: Doors) -> None:
+    path = path_with(doors.root / "path", "copier")
+    (doors.root / "path" / "git").unlink()
+    said = doors.run(*COOKIECUTTER, "--no-input", doors.template, PATH=path, exit_code=1)
+    assert "git is needed and is not on PATH; " in said
+    assert list(doors.folder.iterdir()) == []
+
+
+def test_a_relative_path_is_found_whatever_the_shell_says(doors: Doors) -> None:
+    relative = os.path.relpath(doors.template, doors.folder)
+    doors.run(*COOKIECUTTER, "--no-input", relative, PWD="/")
+    assert answers_of(doors.folder / "my-pipelines")["_src_path"] == str(doors.template)
+
+
+def test_a_relative_path_is_found_without_proc(doors: Doors) -> None:
+    """As on macOS, where the shell says in which folder it is."""
+    command = unshare("--map-root-user", "--mount")
+    script = 'mount -t tmpfs tmpfs /proc; exec "$@"'
+    relative = os.path.relpath(doors.template, doors.folder)
+    cookiecutter = (*COOKIECUTTER, "--no-input", relative)
+    doors.run(*command, "sh", "-c", script, "sh", *cookiecutter)
+    assert answers_of(doors.folder / "my-pipelines")["_src_path"] == str(doors.template)
+    command = [*command, "sh", "-c", script, "sh", "env", "PWD=/"]
+    said = doors.run(*command, *cookiecutter, "repo_name=other", exit_code=1)
+    assert f"{relative} cannot be found from here; give the template's whole path" in said
+
+
 def test_where_there_is_no_copier_one_sentence_says_so(doors: Doors, bare: Path) -> None:
     path = path_with(doors.root / "path")
     said = doors.run(bare / "cookiecutter", "--no-input", doors.template, PATH=path, exit_code=1)
@@ -399,6 +432,19 @@ def test_an_answer_to_a_question_that_is_not_released_is_named(own_doors: Doors)
     said = own_doors.run(*COOKIECUTTER, "--no-input", own_doors.template, "with_airflow=yes")
     assert "Left out, for the version that was taken does not ask it: with_airflow" in said
     assert answers_of(own_doors.folder / "my-pipelines")["_commit"] == FIRST
+
+
+def test_a_choice_that_is_not_released_is_refused(own_doors: Doors) -> None:
+    for name, old in (("copier.yml", "[github, none]"), ("cookiecutter.json", '"none"')):
+        file = own_doors.template / name
+        text = file.read_text()
+        assert old in text
+        new = old.replace("none]", "none, other]").replace('"none"', '"none", "other"')
+        file.write_text(text.replace(old, new))
+    commit(own_doors.template, "Another choice")
+    said = own_doors.run(*COOKIECUTTER, "--no-input", own_doors.template, "ci=other", exit_code=1)
+    assert "Invalid choice for 'ci': 'other' is not in ['github', 'none']" in said
+    assert 'copier/_main.py"' not in said, "a sentence, no traceback of Copier's"
 
 
 def test_an_interrupt_leaves_nothing(doors: Doors) -> None:

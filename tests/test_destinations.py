@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from .conftest import output
+from .conftest import output, unshare
 
 pytestmark = pytest.mark.end_to_end
 
@@ -100,14 +98,3 @@ def test_a_full_disk_is_told_and_leaves_nothing(template: Path, folder: Path, do
     assert said.splitlines()[-1] != "sales", "what was made is gone again"
     if door == "cookiecutter":
         assert 'copier/_main.py"' not in said, "a sentence, no traceback of Copier's"
-
-
-def unshare(*arguments: str) -> list[str]:
-    """The command that makes such a namespace; skips the test where that is not allowed."""
-    command = ["unshare", *arguments]
-    if not shutil.which("unshare"):
-        pytest.skip("no unshare on this machine, which makes a disk that is full")
-    tried = subprocess.run([*command, "true"], capture_output=True, text=True, check=False)
-    if tried.returncode:
-        pytest.skip(f"namespaces are not allowed here: {tried.stderr.strip()}")
-    return command

@@ -88,11 +88,19 @@ REFUSED = [
     ("description", "a\nb", "one line"),
     ("description", "a\udcff", "without control characters"),
     ("description", "x" * 201, "at most 200 letters long; this has 201"),
+    ("description", "a\x85b", "without control characters"),
+    ("description", "a\u2028b", "one line"),
     ("author_name", "", "must not be blank"),
+    ("author_name", "x" * 101, "at most 100 letters long; this has 101"),
     ("author_name", ".", "must have a letter in it"),
     ("author_name", "a\x1b[31mb", "without control characters"),
     ("author_email", "nobody", "must be empty or an address, e.g. forecasting@example.org"),
     ("author_email", "a b@example.org", "or an address"),
+    ("author_email", "a@example.org\n", "or an address"),
+    ("author_email", 'a@example"x.org', "or an address"),
+    ("author_email", f"a@{'x' * 250}.org", "or an address"),
+    ("repo_url", "https://example.org/x\n", "must be empty or a web page"),
+    ("repo_url", f"https://example.org/{'x' * 200}", "must be empty or a web page"),
     ("repo_url", "example.org", "must be empty or a web page"),
     ("repo_url", 'https://example.org/"x', "must be empty or a web page"),
     ("license", "GPL", "GPL"),
@@ -127,6 +135,13 @@ def test_an_unusual_answer_is_kept_as_it_was_given(
     generate: Generate, question: str, answer: str
 ) -> None:
     assert answers_of(generate(**{question: answer}))[question] == answer
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("yes", True), ("on", True), ("1", True), ("No", False), ("0", False)]
+)
+def test_yes_and_no_may_be_said_in_many_ways(generate: Generate, typed: str, meant: bool) -> None:
+    assert answers_of(generate(with_examples=typed))["with_examples"] is meant
 
 
 def test_no_package_can_shadow_python() -> None:
