@@ -449,8 +449,13 @@ def test_a_choice_that_is_not_released_is_refused(own_doors: Doors) -> None:
 
 def test_an_interrupt_leaves_nothing(doors: Doors) -> None:
     repo = doors.folder / "my-pipelines"
+    # As at a terminal: what a shell runs in the background is deaf to Ctrl-C, these tests perhaps.
+    hears = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv"
     running = subprocess.Popen(
-        [*COOKIECUTTER, "--no-input", str(doors.template)],
+        [
+            *(sys.executable, "-c", f"{hears}(sys.argv[1], sys.argv[1:])"),
+            *(*COOKIECUTTER, "--no-input", str(doors.template)),
+        ],
         cwd=doors.folder,
         env=clean_environment(doors.root / "home"),
         stdout=subprocess.DEVNULL,
