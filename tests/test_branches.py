@@ -44,6 +44,8 @@ def mark(source: str, tree: nodes.Template) -> set[tuple[str, str]]:
             branching.else_.insert(0, nodes.ExprStmt(call(branching, "else")))
     for loop in tree.find_all(nodes.For):
         loop.body.insert(0, nodes.ExprStmt(call(loop, "for")))
+        if loop.else_:
+            loop.else_.insert(0, nodes.ExprStmt(call(loop, "else")))
     for choice in tree.find_all(nodes.CondExpr):
         choice.expr1 = call(choice, "if", choice.expr1)
         choice.expr2 = call(choice, "else", choice.expr2 or nodes.Const(""))
@@ -77,7 +79,8 @@ def texts(value: Any) -> Iterator[str]:
 
 def all_branches() -> dict[tuple[str, str], str]:
     """The branches of all templates, and where they are."""
-    files = [*(ROOT / "templates").rglob("*.jinja"), *(ROOT / "includes").rglob("*.jinja")]
+    included = filter(Path.is_file, (ROOT / "includes").rglob("*"))
+    files = [*(ROOT / "templates").rglob("*.jinja"), *included, ROOT / "bootstrap.py"]
     sources = {path.read_text(): path.name for path in files}
     sources |= {
         text: f"copier.yml, {name}" for name, it in CONFIGURATION.items() for text in texts(it)
