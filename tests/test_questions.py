@@ -84,6 +84,8 @@ REFUSED = [
     ("package_name", "yaml", "is taken by"),
     ("package_name", "test", "is taken by"),
     ("package_name", "tests", "is taken by"),
+    ("repo_name", "tomli", "every repo depends on"),
+    ("package_name", "exceptiongroup", "is taken by"),
     ("description", " ", "must not be blank"),
     ("description", "a\nb", "one line"),
     ("description", "a\udcff", "without control characters"),
