@@ -24,17 +24,22 @@ NAME_OF_FOLDER = (
 )
 
 
+def questions_of(configuration: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What copier.yml asks: neither its settings nor what it computes."""
+    return {
+        name: question
+        for name, question in configuration.items()
+        if not name.startswith("_") and question.get("when") is not False
+    }
+
+
 def derive(copier_yml: str) -> str:
     """The text of cookiecutter.json for that of copier.yml.
 
     Raises:
         ValueError: for a question that Cookiecutter has no counterpart for.
     """
-    questions = {
-        name: question
-        for name, question in yaml.safe_load(copier_yml).items()
-        if not name.startswith("_") and question.get("when") is not False
-    }
+    questions = questions_of(yaml.safe_load(copier_yml))
     answers: dict[str, Any] = {}
     for name, question in questions.items():
         if name in ("template", "templates"):

@@ -19,6 +19,8 @@ import pytest
 import yaml
 from hypothesis import settings
 
+from cookiecutter_json import questions_of
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -31,11 +33,7 @@ HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
 Generate = Callable[..., Path]
 
 CONFIGURATION: dict[str, Any] = yaml.safe_load((ROOT / "copier.yml").read_text())
-QUESTIONS: dict[str, dict[str, Any]] = {
-    name: question
-    for name, question in CONFIGURATION.items()
-    if not name.startswith("_") and question.get("when") is not False
-}
+QUESTIONS = questions_of(CONFIGURATION)
 
 
 # Each time the same sets; `nox -s nightly` looks further, at other sets each time.
