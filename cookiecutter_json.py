@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment
+from jinja2 import Environment, TemplateError, meta
 
 ROOT = Path(__file__).resolve().parent
 FILE = ROOT / "cookiecutter.json"
@@ -48,7 +48,10 @@ def derive(copier_yml: str) -> str:
             *question
         }:
             raise ValueError(f"{name}: Cookiecutter has no question of this kind")
-        answers[name] = default(question, list(questions))
+        try:
+            answers[name] = default(question, list(questions))
+        except (TemplateError, ValueError) as error:
+            raise ValueError(f"{name}: Cookiecutter cannot ask this; {error}") from error
     prompts = {name: question["help"] for name, question in questions.items()}
     contents = {**answers, "__folder": NAME_OF_FOLDER, "__prompts__": prompts}
     return json.dumps(contents, indent=2, ensure_ascii=False) + "\n"
@@ -58,7 +61,10 @@ def default(question: dict[str, Any], names: list[str]) -> Any:
     """The default as Cookiecutter writes it; of choices it takes the first."""
     value = question["default"]
     if "choices" in question:
-        return [value, *(choice for choice in question["choices"] if choice != value)]
+        choices = question["choices"]
+        if not isinstance(choices, list) or value not in choices:
+            raise ValueError("its choices must be a list, and the default one of them")
+        return [value, *(choice for choice in choices if choice != value)]
     if not isinstance(value, str):
         return value
     return FOLDER if "_copier_conf.dst_path" in value else translate(value, names)
@@ -73,11 +79,16 @@ def translate(template: str, names: list[str]) -> str:
         else:
             translated += text
         before = text if text.strip() else before
-    return re.sub(
+    translated = re.sub(
         r"\{%-? include '(.+?)' -?%\}",
         lambda include: " ".join((ROOT / include[1]).read_text().split()),
         translated,
     )
+    jinja = Environment()
+    jinja.from_string(translated)  # which knows Copier's own filters as little as Cookiecutter does
+    if unknown := meta.find_undeclared_variables(jinja.parse(translated)) - {"cookiecutter"}:
+        raise ValueError(f"its default takes what only Copier knows: {', '.join(sorted(unknown))}")
+    return translated
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ HOSTS = {"gh": "https://github.com/", "gl": "https://gitlab.com/"}
 def main() -> int:
     """Run Copier on the folder, and return its exit code."""
     folder = Path.cwd()
-    skip = not PLACEHOLDER.read_text()  # see pre_gen_project.sh
+    skip = not PLACEHOLDER.read_text()  # see pre_gen_project.py
     PLACEHOLDER.unlink()
     is_new = not any(folder.iterdir())
     try:
@@ -65,7 +65,8 @@ def copy(folder: Path, skip: bool) -> int:
 
 def copier() -> list[str]:
     """The command that runs Copier: Cookiecutter's neighbour, the one on PATH, or by way of uvx."""
-    if importlib.util.find_spec("copier"):
+    found = importlib.util.find_spec("copier")
+    if found and found.origin:  # a folder of that name would do for a namespace
         return [sys.executable, "-m", "copier"]
     if shutil.which("copier"):
         return ["copier"]
@@ -116,13 +117,14 @@ def template() -> tuple[str, str | None]:
     if "_checkout" not in CONTEXT:
         refuse("This template needs Cookiecutter 2.4 or newer, which says what it was asked for")
     folder = template_folder()
-    if not (folder / ".git").exists():
+    if named.lower().endswith(".zip") or not (folder / ".git").exists():
         refuse(
             f"{named} came without a git history of its own, so the repo could never be updated; "
             "name the template by its git URL, or by a folder that is a clone of it"
         )
-    # What is in the file, not what the user's `url.….insteadOf` makes of it.
-    origin = git(folder, "config", "--get", "remote.origin.url")
+    # What is in the file, not what the user's `insteadOf` makes of it; a clone has one remote,
+    # whatever it is called.
+    origin = git(folder, "config", "--get-regexp", r"^remote\..*\.url$").partition(" ")[2]
     local = Path(CONTEXT["_repo_dir"]).expanduser() == Path(named).expanduser()
     if local:
         source = named if Path(named).is_absolute() else str(folder)

@@ -105,12 +105,18 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_template(tmp_path_factory.mktemp("template"))
 
 
-def copy(template: Path, destination: Path, **answers: Any) -> Path:
-    """Copy the template with these answers, which must be to questions that there are."""
+def known(answers: dict[str, Any]) -> dict[str, Any]:
+    """The answers, which must be to questions that there are: Copier passes over others."""
     unknown = set(answers) - set(QUESTIONS)
-    assert not unknown, f"Copier passes over answers to no question: {unknown}"
+    assert not unknown, f"no question: {unknown}"
+    return answers
+
+
+def copy(template: Path, destination: Path, **answers: Any) -> Path:
+    """Copy the template with these answers."""
+    data = known(answers)
     copier.run_copy(
-        str(template), destination, data=answers, defaults=True, quiet=True, overwrite=True
+        str(template), destination, data=data, defaults=True, quiet=True, overwrite=True
     )
     return destination
 
@@ -179,13 +185,15 @@ def answers_of(repo: Path) -> dict[str, Any]:
     return dict(yaml.safe_load((repo / ".copier-answers.yml").read_text(encoding="utf-8")))
 
 
+# What tells tools how to behave.
+TELLING = (
+    *("COOKIECUTTER", "GIT_", "LUIGI", "METAFLOW", "NOX", "PYTHON", "UV_", "VIRTUAL_ENV", "XDG_"),
+)
+
+
 def clean_environment(home: Path, **more: str) -> dict[str, str]:
-    """This environment without what tells Python tools how to behave, and with an empty home."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("UV_", "NOX", "VIRTUAL_ENV", "METAFLOW", "PYTHON", "LUIGI"))
-    }
+    """This environment without what tells tools how to behave, and with an empty home."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(TELLING)}
     return {**kept, "HOME": str(home), "UV_CACHE_DIR": uv_cache(), **more}
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 import string
 import tempfile
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import yaml
+from cmarkgfm import github_flavored_markdown_to_html
 from cookiecutter.hooks import run_script_with_context
 from cookiecutter.prompt import prompt_for_config
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
-from markdown_it import MarkdownIt
 
 from .conftest import QUESTIONS, ROOT, answers_of, copy, parses, project_of
 
@@ -43,6 +44,7 @@ PIECES = [
         "null",
     ),
     *("yes", "true", "1_000", "0x1F", "1e3", "2026-11-20", "[", "]", "=", "<<: *a", "@", "%", ","),
+    *("https://example.org/_a_", "://", "www.", "a_b@example.org", "_", "&"),
     *("<script>", "<!--", "-->", "&amp;", "[a](b)", "![a](b)", "**a**", "__a__", "# ", "1. ", "+ "),
     *("é", "ü", "\u4e2d\u6587", "\u05e9\u05dc\u05d5\u05dd", "\u0645\u0631\u062d\u0628\u0627"),
     *("\u202e", "\u200b", "\ufeff", "\u00a0", "\u0301", "\ue000", "\ufffe", "\uffff"),
@@ -69,7 +71,9 @@ NASTY = st.one_of(
     st.text("ab ", min_size=290, max_size=310),
 )
 WORD = st.text(string.ascii_letters + string.digits, min_size=1, max_size=12)
-NAME = st.builds("{}{}{}".format, WORD, st.sampled_from(["", ".", "-", "_", "--", "._"]), WORD)
+NAME = st.builds(
+    "{}{}{}".format, WORD, st.sampled_from(["", ".", "-", "_", "--", "._", "_._"]), WORD
+)
 HOST = st.builds("{}.example.org".format, WORD)
 
 
@@ -78,6 +82,19 @@ def one_line(longest: int) -> st.SearchStrategy[str]:
     return NASTY.map(
         lambda text: ("".join(c for c in text if not is_control(c)) or "x")[:longest].strip()
     )
+
+
+# Default_Ignorable_Code_Point in Unicode's DerivedCoreProperties.txt.
+UNSEEN = {
+    chr(point)
+    for first, last in (
+        *((0xAD, 0xAD), (0x34F, 0x34F), (0x61C, 0x61C), (0x115F, 0x1160), (0x17B4, 0x17B5)),
+        *((0x180B, 0x180F), (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F)),
+        *((0x3164, 0x3164), (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0)),
+        *((0xFFF0, 0xFFF8), (0x1BCA0, 0x1BCA3), (0x1D173, 0x1D17A), (0xE0000, 0xE0FFF)),
+    )
+    for point in range(first, last + 1)
+}
 
 
 def is_control(letter: str) -> bool:
@@ -105,7 +122,8 @@ ANSWERS = st.fixed_dictionaries(
 
 def is_one_line(text: str, longest: int) -> bool:
     """What the README promises of a description or a name, said in other words."""
-    return 0 < len(text) <= longest and text == text.strip() and not any(map(is_control, text))
+    seen = any(not letter.isspace() and letter not in UNSEEN for letter in text)
+    return seen and len(text) <= longest and text == text.strip() and not any(map(is_control, text))
 
 
 def is_acceptable(question: str, answer: Any) -> bool:
@@ -138,7 +156,7 @@ def is_acceptable(question: str, answer: Any) -> bool:
         return is_one_line(answer, 200)
     if question == "author_name":
         return is_one_line(answer, 100) and any(
-            not (c.isspace() or c in ".,:;<>\"\\'") for c in answer
+            not (c.isspace() or c in UNSEEN or c in ".,:;<>\"\\'") for c in answer
         )
     return True  # addresses: see the examples in test_questions.py
 
@@ -196,18 +214,36 @@ def says_exactly(repo: Path, answers: dict[str, Any]) -> None:
     ]
 
 
+class Reader(HTMLParser):
+    """Reads headings and paragraphs; markup shows as such, but for addresses that are links."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks: list[tuple[str, str]] = []
+        self.text = self.address = ""
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag == "a":
+            self.address = dict(attributes)["href"] or ""
+        else:
+            self.text = "" if tag in ("h1", "p") else f"{self.text}<{tag}>"
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("h1", "p"):
+            self.blocks.append((tag, self.text))
+
+    def handle_data(self, text: str) -> None:
+        leads_there = unquote(self.address.removeprefix("mailto:")) in ("", unquote(text))
+        self.text += text if leads_there else f"[{text}]({self.address})"
+        self.address = ""
+
+
 def shown(markdown: str) -> list[tuple[str, str]]:
-    """The blocks of a Markdown text, with what a reader sees of them where that is plain text."""
-    tokens = MarkdownIt("gfm-like", {"linkify": False, "html": True}).parse(markdown)
-    blocks = []
-    for opening, inside in itertools.pairwise(tokens):
-        if inside.type == "inline":
-            parts = inside.children or []
-            plain = all(part.type in ("text", "text_special", "softbreak") for part in parts)
-            blocks.append(
-                (opening.tag, "".join(part.content for part in parts) if plain else "MARKUP")
-            )
-    return blocks
+    """The headings and paragraphs of a Markdown text, as GitHub shows them."""
+    reader = Reader()
+    reader.feed(github_flavored_markdown_to_html(markdown))
+    reader.close()
+    return reader.blocks
 
 
 @pytest.mark.parametrize(
@@ -229,14 +265,30 @@ def shown(markdown: str) -> list[tuple[str, str]]:
         ),
         *("`a`", "*a*", "_a_", "__a__ b", "~~a~~", "[a](b)", "![a](b)", "<b>a</b>", "<!-- a"),
         *("&amp;", "&copy", "a\\", "\\*a*", "[a]: b", "```", "<https://example.org>", "[^1]"),
+        *("see https://example.org/a_b?c=d&e~f~*g*_.", "a_b@example.org", "*https://a.org/*b*"),
+        *("(https://example.org/_(a)_)", "https://example.org/&copy;_a_", "[a](https://b.org/_c_)"),
+        *(
+            "R&D for a_name and __init__, ~all~ of it",
+            "ftp://example.org/_a_b",
+            "\\https://a.org/_",
+            "www.example.org/~a~*b*",
+            "https://\u00fc_*",
+        ),
     ],
 )
-def test_the_readme_shows_markup_as_it_was_typed(
+def test_the_readme_shows_a_description_as_it_was_typed(
     rendered_only: Path, tmp_path: Path, description: str
 ) -> None:
     typed = description.strip()
     readme = copy(rendered_only, tmp_path / "repo", description=typed) / "README.md"
     assert shown(readme.read_text())[:2] == [("h1", "repo"), ("p", typed)]
+
+
+def test_the_readme_shows_a_repo_s_name_as_it_was_typed(
+    rendered_only: Path, tmp_path: Path
+) -> None:
+    readme = copy(rendered_only, tmp_path / "repo", repo_name="A._b_.C") / "README.md"
+    assert shown(readme.read_text())[0] == ("h1", "A._b_.C")
 
 
 @pytest.mark.parametrize("package", ["class", "json", "luigi", "test", "\u00dcn\u00efcode"])

@@ -11,7 +11,7 @@ import copier
 import pytest
 from jinja2 import Environment, nodes
 
-from .conftest import CONFIGURATION, ROOT, commit, copy, git
+from .conftest import CONFIGURATION, ROOT, commit, copy, git, known
 from .test_combinations import COMBINATIONS
 from .test_questions import FOLDERS, REFUSED
 
@@ -101,7 +101,11 @@ def test_every_branch_of_every_template_is_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for number, combination in enumerate(COMBINATIONS[::7]):
-        addresses = {"repo_url": "https://example.org", "author_email": "a@example.org"}
+        addresses = {
+            "repo_url": "https://example.org",
+            "author_email": "a@example.org",
+            "description": "See https://example.org/a_b",
+        }
         more = addresses if number % 2 else {}
         copy(rendered_only, tmp_path / "combinations" / str(number), **combination, **more)
     for folder, _, _ in FOLDERS:
@@ -113,7 +117,7 @@ def test_every_branch_of_every_template_is_taken(
     copy(Path(questions_only.name), tmp_path / "by a relative path")
     for with_examples in (True, False):
         repo = tmp_path / "updated" / str(with_examples)
-        data = {"with_examples": with_examples}
+        data = known({"with_examples": with_examples})
         copier.run_copy(str(template), repo, data=data, defaults=True)
         git(repo, "init", "--quiet")
         commit(repo, "The repo")
@@ -121,7 +125,7 @@ def test_every_branch_of_every_template_is_taken(
         text = answers.read_text().replace("ci: github\n", "").replace("author_email: ''\n", "")
         answers.write_text(text)
         commit(repo, "Fewer questions")
-        other = {"with_examples": not with_examples}
+        other = known({"with_examples": not with_examples})
         copier.run_update(repo, data=other, defaults=True, overwrite=True)
         text = answers.read_text()  # and as if there had been other choices
         answers.write_text(text.replace("MIT", "GPL").replace("3.12", "3.9"))

@@ -24,6 +24,7 @@ from .conftest import (
     clean_environment,
     commit,
     git,
+    known,
     make_template,
     output,
     unshare,
@@ -31,15 +32,17 @@ from .conftest import (
 
 pytestmark = pytest.mark.end_to_end
 
-ANSWERS = {
-    "repo_name": "Sales.2026",
-    "description": "Ünï \"quoted\" 'single' \\ {braces} #1: <b> & \U0001f600",
-    "author_name": "O'Neill, Ann & 李",
-    "license": "Apache-2.0",
-    "python_version": "3.11",
-    "ci": "none",
-    "with_examples": "no",
-}
+ANSWERS = known(
+    {
+        "repo_name": "Sales.2026",
+        "description": "Ünï \"quoted\" 'single' \\ {braces} #1: <b> & \U0001f600",
+        "author_name": "O'Neill, Ann & 李",
+        "license": "Apache-2.0",
+        "python_version": "3.11",
+        "ci": "none",
+        "with_examples": "no",
+    }
+)
 FOR_COPIER = [f"--data={name}={answer}" for name, answer in ANSWERS.items()]
 FOR_COOKIECUTTER = [f"{name}={answer}" for name, answer in ANSWERS.items()]
 COPIER = (sys.executable, "-m", "copier")
@@ -382,6 +385,33 @@ def test_a_template_without_git_is_refused(doors: Doors) -> None:
     assert f"{archive} came without a git history of its own" in said
     assert "name the template by its git URL" in said
     assert list(doors.folder.iterdir()) == []
+
+
+def test_a_zip_is_refused_though_it_holds_a_history(doors: Doors) -> None:
+    archive = shutil.make_archive(
+        str(doors.root / "headwater"), "zip", doors.template.parent, doors.template.name
+    )
+    said = doors.run(*COOKIECUTTER, "--no-input", archive, exit_code=1)
+    assert f"{archive} came without a git history of its own" in said
+    assert list(doors.folder.iterdir()) == []
+
+
+def test_a_clone_s_remote_may_have_another_name(doors: Doors) -> None:
+    with (doors.root / "home" / ".gitconfig").open("a") as config:
+        config.write("[clone]\n    defaultRemoteName = upstream\n")
+    repo = doors.cookiecutter("ours:headwater")
+    assert answers_of(repo)["_src_path"] == "git+https://git.example.org/team/headwater"
+
+
+def test_a_temporary_folder_may_hold_anything_and_run_nothing(doors: Doors, bare: Path) -> None:
+    folder = doors.root / "tmp"
+    folder.mkdir()
+    command = unshare("--map-root-user", "--mount")
+    script = 'mount -t tmpfs -o noexec tmpfs "$TMPDIR"; mkdir "$TMPDIR/copier"; exec "$@"'
+    cookiecutter = (bare / "cookiecutter", "--no-input", doors.template)
+    path = path_with(doors.root / "path", "copier")
+    doors.run(*command, "sh", "-c", script, "sh", *cookiecutter, TMPDIR=str(folder), PATH=path)
+    assert (doors.folder / "my-pipelines" / "AGENTS.md").exists()
 
 
 def test_a_folder_that_is_there_is_left_alone_overwritten_or_filled(doors: Doors) -> None:

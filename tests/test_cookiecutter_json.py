@@ -35,6 +35,14 @@ def test_it_asks_the_same_questions_in_the_same_words_with_the_same_choices() ->
         ("some: {type: str, multiselect: true, choices: [a], default: a, help: x}", "some: "),
         ("key: {type: str, secret: true, default: x, help: x}", "key: Cookiecutter has no"),
         ("last: {type: str, default: x, help: x, when: '{{ ci }}'}", "last: Cookiecutter has no"),
+        ("ci: {type: str, choices: {A: a}, default: a, help: x}", "ci: .* choices must be a list"),
+        ("ci: {type: str, choices: [a], default: '{{ a }}', help: x}", "ci: .* the default one of"),
+        ("who: {type: str, default: '{{ 1 | to_json }}', help: x}", "who: .*'to_json'"),
+        (
+            "who: {type: str, default: '{{ _folder_name }}', help: x}",
+            "who: .* Copier .*_folder_name",
+        ),
+        ("who: {type: str, default: '{{ 1', help: x}", "who: Cookiecutter cannot ask this"),
     ],
 )
 def test_a_question_without_a_counterpart_is_named(question: str, told: str) -> None:
@@ -45,7 +53,7 @@ def test_a_question_without_a_counterpart_is_named(question: str, told: str) -> 
 def test_answers_in_a_default_are_found_where_cookiecutter_has_them() -> None:
     questions = """
         repo_name: {type: str, default: x, help: x}
-        title: {type: str, default: "repo_name {{ repo_name | upper }} {{ a.repo_name }}", help: x}
+        title: {type: str, default: "repo_name {{ repo_name | upper }} {{ ''.repo_name }}", help: x}
     """
     title = json.loads(derive(questions))["title"]
-    assert title == "repo_name {{ cookiecutter.repo_name | upper }} {{ a.repo_name }}"
+    assert title == "repo_name {{ cookiecutter.repo_name | upper }} {{ ''.repo_name }}"

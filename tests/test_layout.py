@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import stat
-import sys
 from pathlib import Path
 
 import copier
@@ -12,12 +11,7 @@ import pytest
 import yaml
 from jinja2 import UndefinedError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-from .conftest import ROOT, Generate, copy_working_tree, git, parses
+from .conftest import ROOT, Generate, copy_working_tree, git, known, parses, project_of
 
 TEMPLATES = ROOT / "templates"
 EVERYWHERE = {
@@ -79,7 +73,7 @@ def test_the_metadata_are_exactly_what_was_answered(generate: Generate) -> None:
         author_email="a@example.org",
         repo_url="https://example.org/sales",
     )
-    project = tomllib.loads((repo / "pyproject.toml").read_text())["project"]
+    project = project_of(repo)
     assert project["description"] == description
     assert project["authors"] == [{"name": 'Ann "A" O\'Neill \\ 李', "email": "a@example.org"}]
     assert project["urls"] == {"Repository": "https://example.org/sales"}
@@ -103,7 +97,7 @@ def test_the_licence_is_there_in_full(
     assert words in text
     assert len(text.splitlines()) == lines
     assert "Ann" in text or license == "Apache-2.0", "Apache's names no owner"
-    project = tomllib.loads((repo / "pyproject.toml").read_text())["project"]
+    project = project_of(repo)
     assert project["license"] == spdx
 
 
@@ -191,7 +185,7 @@ def test_what_to_do_next_is_what_there_is_to_do(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     folder = tmp_path / "a folder"
-    data = {"with_examples": with_examples}
+    data = known({"with_examples": with_examples})
     copier.run_copy(str(plain_template), folder, data=data, defaults=True)
     said = capfd.readouterr().err
     assert f"cd '{folder}'\n  python3 noxfile.py -s setup\n" in said

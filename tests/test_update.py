@@ -8,7 +8,7 @@ from pathlib import Path
 import copier
 import pytest
 
-from .conftest import FIRST, SECOND, commit, copy, git, make_template
+from .conftest import FIRST, SECOND, commit, copy, git, known, make_template
 
 PIPELINE = Path("templates", "{{ pipeline }}")
 PACKAGE = PIPELINE / "{{ package_name }}"
@@ -40,7 +40,7 @@ class Upstream:
         """Commit what the user has done, and update the repo."""
         commit(self.repo, "What I did")
         copier.run_update(
-            self.repo, data=answers, defaults=True, overwrite=True, quiet=True, unsafe=False
+            self.repo, data=known(answers), defaults=True, overwrite=True, quiet=True, unsafe=False
         )
 
 
