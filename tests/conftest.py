@@ -6,6 +6,7 @@ import ast
 import functools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,8 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+collect_ignore = ["in_repo"]  # run inside a generated repo: see the fixture `seam`
 
 ROOT = Path(__file__).resolve().parent.parent
 FIRST, SECOND = "2026.11.0", "2026.11.1"
@@ -294,3 +297,20 @@ def set_up(template: Path, tmp_path_factory: pytest.TempPathFactory) -> SetUp:
         return repo
 
     return set_up
+
+
+@pytest.fixture(scope="session")
+def seam(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], None]:
+    """A function that runs a file of tests/in_repo in a repo that is set up, with its Python."""
+    root = tmp_path_factory.mktemp("seam")
+    repo = Repo(copy(template, root / "sales-pipelines"), root / "home", sys.executable)
+    repo.home.mkdir()
+    repo.nox("-s", "setup")
+    shutil.copytree(ROOT / "tests" / "in_repo", repo.folder / "tests" / "in_repo")
+
+    def seam(file: str) -> None:
+        said = repo.nox("-s", "test", "--", f"tests/in_repo/{file}")
+        assert re.search(r"\d+ passed", said)
+        assert "skipped" not in said
+
+    return seam

@@ -50,6 +50,36 @@ def check_flow(file: Path) -> None:
         )
 
 
+def flow_names(file: Path) -> list[str]:
+    """The names of the flows in the file, which must parse."""
+    return _flows(file)
+
+
+def flow_steps(file: Path) -> dict[str, str | None]:
+    """The steps in the file by name, and for each the step that its foreach splits into, or None.
+
+    Steps that a flow has from elsewhere are not among them.
+    """
+    steps: dict[str, str | None] = {}
+    for node in ast.walk(ast.parse(file.read_bytes(), str(file))):
+        if isinstance(node, ast.FunctionDef) and any(map(_is_step, node.decorator_list)):
+            calls = [call for call in ast.walk(node) if isinstance(call, ast.Call)]
+            steps[node.name] = next(filter(None, map(_split, calls)), None)
+    return steps
+
+
+def _is_step(decorator: ast.expr) -> bool:
+    return getattr(decorator, "id", getattr(decorator, "attr", None)) == "step"
+
+
+def _split(call: ast.Call) -> str | None:
+    """The step of `self.next(self.step, foreach=…)`."""
+    splits = any(keyword.arg in ("foreach", "num_parallel") for keyword in call.keywords)
+    if splits and call.args and isinstance(call.args[0], ast.Attribute):
+        return call.args[0].attr
+    return None
+
+
 def _may_hold_flow(file: Path) -> bool:
     try:
         return bool(_flows(file))

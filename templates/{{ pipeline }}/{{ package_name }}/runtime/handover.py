@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from metaflow import Run
 
 PRODUCTION = "LUIGI_PRODUCTION"
 """Variable by which a task says what `production` is: `true` or `false`."""
@@ -45,6 +48,16 @@ def taken_over(run_id: str, file: Path) -> Any:
         return None
     writer, _, encoded = file.read_bytes().partition(b"\n")
     return json.loads(encoded) if writer.decode() == run_id else None
+
+
+def left_in(run: Run) -> Any:
+    """The result of a run that has ended, from its artifacts; None where its flow does not talk.
+
+    For a run that nobody waited for, or whose `end` was not run here: it has written no file.
+    """
+    data = run.data
+    # `talk_to_luigi` adds `production`.
+    return getattr(data, "luigi_result", None) if hasattr(data, "production") else None
 
 
 def is_production(context: Any = None) -> bool:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
+import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+
+from . import supervisor
 
 GRACE = 5.0
 """Seconds between asking processes to stop and killing them."""
@@ -26,63 +28,84 @@ def run(
     env: Mapping[str, str],
     timeout: float | None,
     on_line: Callable[[str], None],
+    held: Sequence[int] = (),
 ) -> int:
     """Run the command in a session of its own and return its exit code.
 
     `on_line` gets each line of its output and errors, without the line end, while it runs; it is
-    called from another thread. When the command has ended, after `timeout` seconds, or on any
-    exception here (an interrupt), what is left of the session is stopped: a flow's steps are
-    processes too.
+    called from another thread. When the command has ended, after `timeout` seconds, on any
+    exception here (an interrupt) and when this process is killed, what is left of the command is
+    stopped: see supervisor.py. The file descriptors `held` stay open until nothing is left.
 
     Raises TimeLimitError after `timeout` seconds.
     """
-    process = subprocess.Popen(
-        command,
-        cwd=cwd,
-        env=dict(env),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,
-    )
+    lifeline, ours = os.pipe()
+    passed = [lifeline, *held]
+    # Isolated, and without site: the supervisor takes nothing from the environment.
+    python = (sys.executable, "-I", "-S", supervisor.__file__)
+    try:
+        process = subprocess.Popen(
+            [*python, ",".join(map(str, passed)), str(GRACE), *command],
+            cwd=cwd,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+            pass_fds=passed,
+        )
+    except BaseException:
+        os.close(ours)
+        raise
+    finally:
+        os.close(lifeline)
     assert process.stdout is not None
     reader = threading.Thread(target=_read, args=(process.stdout, on_line), daemon=True)
     reader.start()
+    over = threading.Event()
+    threading.Thread(target=_end_with_parent, args=(over,), daemon=True).start()
     try:
         return process.wait(timeout)
     except subprocess.TimeoutExpired:
         raise TimeLimitError from None
     finally:
-        stop(process)
-        reader.join(GRACE)  # what a session of its own was started by may hold the pipe for ever
+        os.close(ours)
+        if process.wait() < 0 and supervisor.LINUX:  # it was killed itself, with the flow running
+            supervisor.kill_session(process.pid)
+        over.set()
+        reader.join(GRACE)  # who has left the flow's group may hold the pipe for ever on macOS
         if not reader.is_alive():
             process.stdout.close()
+
+
+def said(exit_code: int) -> str:
+    """What an exit code says."""
+    number = -exit_code if exit_code < 0 else exit_code - 128
+    if number not in {*signal.Signals}:
+        return f"exit code {exit_code}"
+    name = signal.Signals(number).name
+    return f"killed by {name}" + (", for lack of memory perhaps" if name == "SIGKILL" else "")
+
+
+def _end_with_parent(over: threading.Event) -> None:
+    """End this process, where it is another's worker and that one has been killed.
+
+    Nobody would be told of what the command comes to, and `luigi` would have ended long ago.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    started_by = os.getppid()
+    while not over.wait(0.5):
+        # Either may be all that there is to see: a sentinel that other workers hold open too, or a
+        # parent that has left the starting of workers to a server.
+        if os.getppid() != started_by or not parent.is_alive():
+            os._exit(1)
 
 
 def _read(lines: Iterable[str], on_line: Callable[[str], None]) -> None:
     for line in lines:
         on_line(line.rstrip("\r\n"))
-
-
-def stop(process: subprocess.Popen[str]) -> None:
-    """End every process of the command's group: ask first, kill what is left after GRACE."""
-    deadline = time.monotonic() + GRACE
-    there = _signal(process, signal.SIGTERM)
-    while there and time.monotonic() < deadline:
-        process.poll()  # or it stays there as a zombie
-        time.sleep(0.02)
-        there = _signal(process, 0)
-    if there:
-        _signal(process, signal.SIGKILL)
-    process.wait()
-
-
-def _signal(process: subprocess.Popen[str], number: int) -> bool:
-    """Signal the group, whose number is its leader's; False where there is nobody left in it."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # the latter: macOS, zombies
-        os.killpg(process.pid, number)
-        return True
-    return False

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import luigi
 import msgspec
 
+from .attempts import Attempt
 from .errors import PipelineError
+from .files import write_whole
 from .metaflow_config import client_cache, datastore_root
 
 if TYPE_CHECKING:
@@ -24,8 +26,8 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     path: str
     """The flow's file, below `flows/`."""
     run_id: str
-    resumed: list[str] = []
-    """Ids of the failed runs whose finished steps this run took over, oldest first."""
+    resumed: list[Attempt] = []
+    """The runs that failed before, the oldest first: this one took over what they had finished."""
     parameters: dict[str, Any]
     env: str
     flow_tag: str
@@ -34,7 +36,9 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     commit: str | None
     image: str | None = None
     finished: str
-    """Date and time in UTC, as ISO 8601."""
+    """When the run was finished: date and time in UTC, as ISO 8601."""
+    written: float = 0.0
+    """When the marker was written, in seconds since 1970; later, where a finished run was taken."""
     seconds: float
     result: Any = None
 
@@ -46,6 +50,17 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
 
 class FlowTarget(luigi.LocalTarget):
     """The output of a MetaflowTask."""
+
+    def exists(self) -> bool:
+        """Is there a marker? What cannot be read as one is none."""
+        return self.read() is not None
+
+    def read(self) -> Marker | None:
+        """What the marker says; None where there is none."""
+        try:
+            return self.marker
+        except PipelineError:
+            return None
 
     @property
     def marker(self) -> Marker:
@@ -59,7 +74,7 @@ class FlowTarget(luigi.LocalTarget):
             raise PipelineError(f"there is no {self.path}: the flow has yet to succeed") from error
         except msgspec.DecodeError as error:
             raise PipelineError(
-                f"{self.path} is no marker: {error}; delete it to run the flow again"
+                f"{self.path} is no marker: {error}; the flow has to run again"
             ) from error
 
     @property
@@ -70,16 +85,42 @@ class FlowTarget(luigi.LocalTarget):
     @property
     def run(self) -> Run:
         """The Metaflow run, with its artifacts, cards and logs."""
-        os.environ.setdefault(*client_cache())
-        import metaflow
-
-        metaflow.metadata(f"local@{datastore_root().parent}")
-        metaflow.namespace(None)  # the marker names the run, whoever made it
-        return metaflow.Run(self.marker.pathspec)
+        return metaflow_run(self.marker.pathspec)
 
     def write(self, marker: Marker) -> None:
-        """Write the marker at once and whole, by a rename."""
-        with self.temporary_path() as path:
-            Path(path).write_bytes(
-                msgspec.json.format(msgspec.json.encode(marker), indent=2) + b"\n"
-            )
+        """Write the marker at once and whole.
+
+        Raises PipelineError where the folder cannot be written.
+        """
+        encoded = msgspec.json.format(msgspec.json.encode(marker), indent=2) + b"\n"
+        try:
+            write_whole(Path(self.path), encoded)
+        except OSError as error:
+            raise PipelineError(
+                f"{marker.pathspec} has succeeded, but its marker {self.path} cannot be written: "
+                f"{error.strerror}; mend that, and the same command takes the run as it is"
+            ) from error
+
+
+def metaflow_run(pathspec: str) -> Run:
+    """The run of that name, `FLOW/RUN_ID`, whoever made it.
+
+    Raises PipelineError where there is none.
+    """
+    os.environ.setdefault(*client_cache())
+    import metaflow
+
+    metaflow.metadata(f"local@{datastore_root().parent}")
+    metaflow.namespace(None)
+    try:
+        return metaflow.Run(pathspec)
+    except metaflow.exception.MetaflowException as error:
+        raise PipelineError(f"there is no run {pathspec} in {datastore_root()}: {error}") from error
+
+
+def parameters_of(run: Run) -> dict[str, Any]:
+    """The parameters that the run was started with, by name, as JSON can say them."""
+    names = [each["name"] for each in run["_parameters"].task["_graph_info"].data["parameters"]]
+    values = {name: getattr(run.data, name) for name in names}
+    told: dict[str, Any] = msgspec.to_builtins(values, enc_hook=str)
+    return told

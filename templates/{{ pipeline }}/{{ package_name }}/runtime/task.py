@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import datetime
-import json
+import logging
 import multiprocessing
 import os
 import re
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import luigi
+import msgspec
 from luigi.freezing import recursively_unfreeze
+from luigi.task import flatten
 
-from . import handover, paths, process
+from . import handover
+from .attempts import Attempt, Attempts, read_attempts, write_attempts
 from .code import Code, code
-from .command import as_list, options
-from .errors import FlowFailedError, ParameterError
-from .flow_file import check_flow, flow_file
-from .metaflow_config import datastore_root, metaflow_environment
-from .output import FlowOutput
+from .command import as_list, flags, options
+from .errors import ParameterError, PipelineError
+from .files import alone
+from .flow_file import check_flow, flow_file, flow_names
+from .flow_run import FlowRun
+from .metaflow_config import datastore_root
+from .parameters import FlowKwargs, handed_over
 from .settings import settings
-from .target import FlowTarget, Marker
+from .target import FlowTarget, Marker, metaflow_run, parameters_of
+
+logger = logging.getLogger("luigi-interface")
 
 
 class MetaflowTask(luigi.Task):
@@ -35,12 +42,16 @@ class MetaflowTask(luigi.Task):
     flows is written as Luigi means it, with subclasses that set `flow_path` and add `requires()`;
     `parameters()` is where one flow's result becomes the next one's parameter.
 
+    A run that failed or was stopped is resumed by the next one with the same parameters: the steps
+    it had finished are not run again, whatever has been edited meanwhile. `force` starts afresh.
+
     Raises FlowNotFoundError where `flow_path` leads outside `flows/` or to no file, and
-    ParameterError where `flow_tag` or `timeout` is nothing that they can be.
+    ParameterError where `flow_kwargs`, `flow_tag`, `timeout` or `from_run` is nothing that they can
+    be.
     """
 
     flow_path: str = luigi.Parameter(description="file of the flow, below flows/")  # type: ignore[assignment]
-    flow_kwargs: Mapping[str, Any] = luigi.DictParameter(  # type: ignore[assignment]
+    flow_kwargs: Mapping[str, Any] = FlowKwargs(  # type: ignore[assignment]
         default={}, description="the flow's parameters, by name, as JSON"
     )
     preflow_kwargs: Mapping[str, Any] = luigi.DictParameter(  # type: ignore[assignment]
@@ -50,7 +61,13 @@ class MetaflowTask(luigi.Task):
         default="", description="tag of the run; default: the environment's name"
     )
     force: bool = luigi.BoolParameter(  # type: ignore[assignment]
-        default=False, significant=False, description="run again what has succeeded before"
+        default=False, significant=False, description="run again, from the first step"
+    )
+    force_upstream: bool = luigi.BoolParameter(  # type: ignore[assignment]
+        default=False, significant=False, description="force this task and all that it requires"
+    )
+    from_run: str = luigi.Parameter(  # type: ignore[assignment]
+        default="", significant=False, description="take this finished run, e.g. CleanFlow/123"
     )
     timeout: float | None = luigi.OptionalFloatParameter(  # type: ignore[assignment]
         default=None, significant=False, description="seconds after which the flow is stopped"
@@ -58,7 +75,7 @@ class MetaflowTask(luigi.Task):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._forced_at = forced_at() if self.force else 0.0
+        self._forced_at = forced_at() if self.force or self.force_upstream else 0.0
         # What is wrong is told here, before anything runs.
         self._file = flow_file(self.flow_path)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.flow_tag):
@@ -68,6 +85,12 @@ class MetaflowTask(luigi.Task):
             )
         if self.timeout is not None and self.timeout <= 0:
             raise ParameterError(f"timeout must be more than 0 seconds, not {self.timeout:g}")
+        if self.from_run and not re.fullmatch(r"\w+/[\w.-]+", self.from_run):
+            raise ParameterError(
+                f"from_run {self.from_run!r} must be a flow's class and a run, e.g. CleanFlow/123"
+            )
+        if self.from_run and self._forced_at:
+            raise ParameterError("from_run takes a run that is there, and force makes a new one")
 
     @classmethod
     def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
@@ -79,7 +102,12 @@ class MetaflowTask(luigi.Task):
         return list(values.items())
 
     def parameters(self) -> Mapping[str, Any]:
-        """The flow's parameters when it starts; override it to use what `self.input()` says."""
+        """The flow's parameters when it starts; override it to use what `self.input()` says.
+
+        Text, numbers, True and False arrive as they are, lists and dicts as JSON, dates and times
+        as ISO 8601 text. None is what the flow has where it is not given the parameter; where it
+        has a default, None is refused.
+        """
         return self.flow_kwargs
 
     def output(self) -> FlowTarget:
@@ -88,86 +116,208 @@ class MetaflowTask(luigi.Task):
         return FlowTarget(str(folder / f"{self.task_id}.json"))
 
     def complete(self) -> bool:
-        """Has the run succeeded? With `force`, a marker from before this task does not count."""
-        try:
-            written = Path(self.output().path).stat().st_mtime
-        except FileNotFoundError:
+        """Has the run succeeded?
+
+        With `force` a marker from before this task does not count, with `from_run` none of another
+        run.
+        """
+        marker = self.output().read()
+        if marker is None:
             return False
-        return written >= self._forced_at
+        if self.from_run:
+            return marker.pathspec == self.from_run
+        return not self._forced_at or marker.written >= self._forced_at
+
+    def deps(self) -> list[luigi.Task]:
+        """Luigi's; with `force_upstream` they are forced as this one is."""
+        required: list[luigi.Task] = super().deps()
+        if self.force_upstream:
+            force(required, self._forced_at)
+        return required
+
+    def on_failure(self, exception: BaseException) -> str:
+        """What Luigi's page shows: a PipelineError's message, which has the flow's traceback."""
+        if isinstance(exception, PipelineError):
+            return str(exception)
+        return str(super().on_failure(exception))
 
     def run(self) -> None:
-        """Run the flow and write the marker.
+        """Run the flow, or resume the run that failed, and write the marker.
 
         Raises FlowNotFoundError where the file has no flow, ParameterError where a value cannot be
-        handed over, and FlowFailedError, with step and traceback, where the run does not succeed.
+        handed over or the flow has no such parameter, before anything runs, FlowFailedError, with
+        step and traceback, where the run does not succeed, and PipelineError where `from_run`
+        cannot be taken or a file cannot be written.
         """
         check_flow(self._file)
-        parameters = recursively_unfreeze(self.parameters())
-        now = code()
-        started = time.monotonic()
-        with tempfile.TemporaryDirectory(prefix="metaflowtask-") as name:
-            scratch = Path(name)
-            command = self._command(parameters, now, scratch)
-            if self.force:  # should this run fail, nothing may speak for it
-                Path(self.output().path).unlink(missing_ok=True)
-            self._run_flow(command, scratch)
-            run_id = (scratch / "run-id").read_text().strip()
-            marker = Marker(
-                flow=json.loads((scratch / "attributes").read_text())["flow_name"],
-                path=self.flow_path,
-                run_id=run_id,
-                parameters=parameters,
-                env=settings().env,
-                flow_tag=self.flow_tag,
-                version=now.version,
-                branch=now.branch,
-                commit=now.commit,
-                finished=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-                seconds=round(time.monotonic() - started, 3),
-                result=handover.taken_over(run_id, scratch / "result"),
-            )
-        self.output().write(marker)
-
-    def _run_flow(self, command: list[str], scratch: Path) -> None:
-        """Run the command to its end; FlowFailedError says why it did not succeed."""
-        datastore_root().mkdir(parents=True, exist_ok=True)  # or Metaflow takes one further up
-        output = FlowOutput(self.flow_path)
-        environment = metaflow_environment() | {
-            "PYTHONUNBUFFERED": "1",
-            handover.PRODUCTION: str(self.flow_tag == "production").lower(),
-            handover.RESULT_FILE: str(scratch / "result"),
-        }
+        parameters = handed_over(self.parameters(), "parameters()")
+        lock = datastore_root() / "luigi-locks" / f"{self.task_id}.lock"
         try:
-            exit_code = process.run(
-                command,
-                cwd=paths.ROOT,
-                env=environment,
-                timeout=self.timeout,
-                on_line=output.add,
-            )
-        except process.TimeLimitError:
-            failure = output.failure(f"stopped after {self.timeout:g} seconds")
-            raise FlowFailedError(failure) from None
-        if exit_code:
-            raise FlowFailedError(output.failure(f"exit code {exit_code}"))
-        if not (scratch / "run-id").exists():
-            raise FlowFailedError(output.failure("it ended well, but Metaflow ran no flow"))
+            with alone(lock, self._tell_who_is_waited_for) as descriptor:
+                if self.complete():  # another process has run it meanwhile
+                    return
+                marker = (
+                    self._take(parameters) if self.from_run else self._make(parameters, descriptor)
+                )
+                self.output().write(marker)
+                self._kept.unlink(missing_ok=True)
+        except OSError as error:
+            raise PipelineError(f"{error.filename}: {error.strerror}") from error
 
-    def _command(self, parameters: Mapping[str, Any], now: Code, scratch: Path) -> list[str]:
+    @property
+    def _kept(self) -> Path:
+        """The file that keeps the attempts until one succeeds, beside the marker."""
+        return Path(self.output().path).with_suffix(".attempts")
+
+    def _tell_who_is_waited_for(self, process_id: str) -> None:
+        logger.info("%s waits for process %s, which is running it", self.task_id, process_id)
+
+    def _take(self, parameters: Mapping[str, Any]) -> Marker:
+        """The marker of the run `from_run`, which is there already."""
+        run = metaflow_run(self.from_run)
+        flow, _, run_id = self.from_run.partition("/")
+        if flow not in flow_names(self._file):
+            raise PipelineError(f"from_run {self.from_run} is of no flow in {self.flow_path}")
+        if not run.successful:
+            raise PipelineError(f"from_run {self.from_run} has not succeeded")
+        taken = parameters_of(run)
+        other = [name for name, value in parameters.items() if taken.get(name, ...) != value]
+        if other:
+            raise PipelineError(f"from_run {self.from_run} ran with another {', '.join(other)}")
+        tags = dict(tag.split(":", 1) for tag in run.user_tags if ":" in tag)
+        return self._marker(
+            flow=flow,
+            run_id=run_id,
+            parameters=taken,
+            code=Code(tags.get("version", ""), tags.get("branch"), tags.get("commit")),
+            finished=run.finished_at.timestamp(),
+            seconds=(run.finished_at - run.created_at).total_seconds(),
+            result=handover.left_in(run),
+        )
+
+    def _make(self, parameters: dict[str, Any], held: int) -> Marker:
+        """Run the flow until it has succeeded, and return the marker of the run."""
+        if self._forced_at:  # should this run fail, nothing may speak for it
+            Path(self.output().path).unlink(missing_ok=True)
+        earlier = self._earlier_attempts(parameters)
+        origin = earlier.origin() if earlier else None
+        runs = earlier.runs if earlier and origin else []
+        now, started = code(), time.time()
+
+        def keep(flow: str, run_id: str) -> None:
+            attempt = Attempt(run_id=run_id, started=iso(started), **msgspec.structs.asdict(now))
+            attempts = Attempts(flow=flow, parameters=parameters, runs=[*runs, attempt])
+            write_attempts(self._kept, attempts)
+
+        with tempfile.TemporaryDirectory(prefix="metaflowtask-") as scratch:
+            run = FlowRun(
+                self.flow_path, Path(scratch), on_start=keep, on_progress=self._tell_progress
+            )
+            if origin:
+                logger.info("%s resumes run %s, of %s", self.task_id, origin.run_id, origin.started)
+                words = ["resume", f"--origin-run-id={origin.run_id}"]
+                given: dict[str, Any] = {}  # a resumed run has those of its origin
+            else:
+                words, given = ["run"], parameters
+            command = [*self._preflow(), *words, *run.options, *self._tags(now)]
+            run.start(
+                [*command, *options(given, "parameters()")],
+                given,
+                production=self.flow_tag == "production",
+                timeout=self.timeout,
+                held=held,
+            )
+            result = run.result()
+        finished = time.time()
+        if origin and not run.end_was_run:  # so it was another run that has handed it over
+            result = handover.left_in(metaflow_run(f"{run.flow}/{run.run_id}"))
+        return self._marker(
+            flow=run.flow,
+            run_id=run.run_id,
+            resumed=runs,
+            parameters=parameters,
+            code=now,
+            finished=finished,
+            seconds=finished - started,
+            result=result,
+        )
+
+    def _earlier_attempts(self, parameters: Mapping[str, Any]) -> Attempts | None:
+        """The attempts that this run can go on from; None where there are none."""
+        earlier = read_attempts(self._kept)
+        if earlier is None:
+            return None
+        if self._forced_at > self._kept.stat().st_mtime:
+            return None
+        if earlier.parameters != parameters:
+            logger.info("%s starts afresh, with other parameters", self.task_id)
+            return None
+        return earlier
+
+    def _marker(
+        self,
+        *,
+        code: Code,
+        finished: float,
+        seconds: float,
+        resumed: Sequence[Attempt] = (),
+        **more: Any,
+    ) -> Marker:
+        return Marker(
+            path=self.flow_path,
+            resumed=[*resumed],
+            env=settings().env,
+            flow_tag=self.flow_tag,
+            version=code.version,
+            branch=code.branch,
+            commit=code.commit,
+            finished=iso(finished),
+            written=time.time(),
+            seconds=round(seconds, 3),
+            **more,
+        )
+
+    def _tell_progress(self, status: str, percentage: int) -> None:
+        # Luigi sets both where a worker runs the task.
+        if self.set_status_message and self.set_progress_percentage:
+            self.set_status_message(status)
+            self.set_progress_percentage(percentage)
+
+    def _preflow(self) -> list[str]:
+        """The command up to Metaflow's own `run` or `resume`."""
         preflow = {"no-pylint": True, **recursively_unfreeze(self.preflow_kwargs)}
         decorators = [*as_list(preflow.pop("with", [])), *settings().metaflow.with_]
+        return [
+            *(sys.executable, str(self._file)),
+            *flags(preflow, "preflow_kwargs"),
+            *(f"--with={decorator}" for decorator in decorators),
+        ]
+
+    def _tags(self, now: Code) -> list[str]:
         tags = [self.flow_tag, f"env:{settings().env}", f"version:{now.version}"]
         tags += [f"branch:{now.branch}"] if now.branch else []
         tags += [f"commit:{now.commit}"] if now.commit else []
-        return [
-            *(sys.executable, str(self._file)),
-            *options(preflow, "preflow_kwargs", flags=True),
-            *(f"--with={decorator}" for decorator in decorators),
-            *("run", "--run-id-file", str(scratch / "run-id")),
-            *("--runner-attribute-file", str(scratch / "attributes")),  # has the flow's name
-            *(f"--tag={tag}" for tag in tags),
-            *options(parameters, "flow_kwargs", flags=False),
-        ]
+        return [f"--tag={tag}" for tag in tags]
+
+
+def iso(seconds: float) -> str:
+    """A time, in seconds since 1970, as date and time in UTC."""
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    return moment.isoformat(timespec="seconds")
+
+
+def force(tasks: Iterable[luigi.Task], at: float) -> None:
+    """Let no marker from before `at` count for these tasks, and for all that they require.
+
+    Luigi keeps one object for each task, so whoever else asks one of them is told the same. A task
+    of another kind that is done is asked for nothing it requires: delete what it has made.
+    """
+    for task in tasks:
+        if isinstance(task, MetaflowTask):
+            if task._forced_at >= at:
+                continue
+            task._forced_at = at
+        force(flatten(task.requires()), at)
 
 
 def forced_at() -> float:

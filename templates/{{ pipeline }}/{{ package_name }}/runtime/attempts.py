@@ -1,0 +1,58 @@
+"""The attempts of a task, kept until one succeeds: the next one resumes the last."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from .files import write_whole
+from .metaflow_config import datastore_root
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of the flow, and the code that it was started with."""
+
+    run_id: str
+    version: str
+    branch: str | None
+    commit: str | None
+    started: str
+    """Date and time in UTC, as ISO 8601."""
+
+
+class Attempts(msgspec.Struct, frozen=True, kw_only=True):
+    """The runs that a task has started since it last succeeded or was started afresh."""
+
+    flow: str
+    """Name of the flow's class."""
+    parameters: dict[str, Any]
+    runs: list[Attempt]
+    """The oldest first; each but the first has taken over what an earlier one had finished."""
+
+    def origin(self) -> Attempt | None:
+        """The run to resume: the last one that has all that the runs before it had finished.
+
+        A run that was stopped while it took over the tasks of another has only some of them.
+        """
+        for attempt in reversed(self.runs):
+            parameters = datastore_root() / self.flow / attempt.run_id / "_parameters"
+            is_first = attempt is self.runs[0]
+            # Metaflow writes this name when it has cloned every finished task.
+            if any(parameters.glob("*/*.DONE.lock" if is_first else "*/_resume_done")):
+                return attempt
+        return None
+
+
+def read_attempts(file: Path) -> Attempts | None:
+    """What the file tells; None where there is none, or what it holds is nothing of ours."""
+    with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
+        return msgspec.json.decode(file.read_bytes(), type=Attempts)
+    return None
+
+
+def write_attempts(file: Path, attempts: Attempts) -> None:
+    """Keep the attempts in the file."""
+    write_whole(file, msgspec.json.format(msgspec.json.encode(attempts), indent=2) + b"\n")

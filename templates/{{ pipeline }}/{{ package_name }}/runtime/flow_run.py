@@ -1,0 +1,147 @@
+"""One run of a flow in a process of its own: watched while it runs, and asked how it went."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import handover, overlay, paths, process
+from .command import check_length
+from .errors import FlowFailedError
+from .flow_file import flow_steps
+from .flow_parameters import AskedFlow
+from .metaflow_config import datastore_root, metaflow_environment
+from .output import FlowOutput
+
+WATCH = 0.05
+"""Seconds between two looks at a run that has yet to say its id."""
+
+REPORT = 1.0
+"""Seconds between two reports of how far a run is."""
+
+
+class FlowRun:
+    """A run of the flow at `flow_path`, whose files lie in the folder `scratch` until it is over.
+
+    `on_start` is called with the flow's name and the run's id as soon as the run could be resumed,
+    `on_progress` with a line and a percentage when they have changed; both from another thread.
+    """
+
+    def __init__(
+        self,
+        flow_path: str,
+        scratch: Path,
+        *,
+        on_start: Callable[[str, str], None],
+        on_progress: Callable[[str, int], None],
+    ) -> None:
+        self.flow = self.run_id = ""
+        self._label = flow_path
+        self._scratch = scratch
+        self._file = paths.FLOWS / flow_path
+        self._output = FlowOutput(flow_path, flow_steps(self._file))
+        self._attributes = scratch / "attributes"
+        self._result = scratch / "result"
+        self._on_start, self._on_progress = on_start, on_progress
+        self._reported = ("", 0, 0.0)
+
+    @property
+    def options(self) -> list[str]:
+        """The options of Metaflow's `run` and `resume` by which the run says what it is."""
+        return ["--runner-attribute-file", str(self._attributes)]
+
+    def start(
+        self,
+        command: Sequence[str],
+        parameters: Mapping[str, Any],
+        *,
+        production: bool,
+        timeout: float | None,
+        held: int,
+    ) -> None:
+        """Run the command, which hands over the parameters, to its end.
+
+        FlowFailedError says why it did not succeed, ParameterError why it did not start.
+        """
+        datastore_root().mkdir(parents=True, exist_ok=True)  # or Metaflow takes one further up
+        environment = metaflow_environment() | {
+            **overlay.variables(self._file),
+            "PYTHONUNBUFFERED": "1",
+            handover.PRODUCTION: str(production).lower(),
+            handover.RESULT_FILE: str(self._result),
+        }
+        asked = AskedFlow(self._label, command, environment, self._scratch, timeout)
+        try:
+            asked.check_none(parameters)
+            with self._watched():
+                exit_code = process.run(
+                    command,
+                    cwd=paths.ROOT,
+                    env=environment,
+                    timeout=timeout,
+                    on_line=self._output.add,
+                    held=[held],
+                )
+        except process.TimeLimitError:
+            failure = self._output.failure(f"stopped after {timeout:g} seconds")
+            raise FlowFailedError(failure) from None
+        except OSError as error:
+            check_length(command, error, self._label)
+            raise
+        if exit_code == 2 and not self.run_id:  # Metaflow's usage errors
+            asked.check_refused(parameters, self._output.refusal())
+        if exit_code:
+            raise FlowFailedError(self._output.failure(process.said(exit_code)))
+        if not self.run_id:
+            raise FlowFailedError(self._output.failure("it ended well, but Metaflow ran no flow"))
+
+    def result(self) -> Any:
+        """What the run has handed over."""
+        return handover.taken_over(self.run_id, self._result)
+
+    @property
+    def end_was_run(self) -> bool:
+        """Was the step `end` run now, or taken over from another run?"""
+        return self._output.was_run("end")
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(WATCH if not self.run_id else REPORT / 4):
+                self._look()
+                self._report()
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join(REPORT)  # a scheduler that does not answer is not waited for
+            self._look()
+
+    def _look(self) -> None:
+        """See whether the run has begun: Metaflow then writes what it is."""
+        if self.run_id:
+            return
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+            attributes = json.loads(self._attributes.read_bytes())
+            self.flow, self.run_id = attributes["flow_name"], str(attributes["run_id"])
+            self._on_start(self.flow, self.run_id)
+
+    def _report(self) -> None:
+        status, percentage, when = self._reported
+        now = time.monotonic()
+        if not self.run_id or now - when < REPORT:
+            return
+        found = self._output.status(), max(percentage, self._output.percentage())
+        if found != (status, percentage):
+            self._reported = (*found, now)
+            self._on_progress(f"{self.flow}/{self.run_id}: {found[0]}", found[1])

@@ -1,0 +1,274 @@
+"""A retry resumes the run that failed, and runs nothing twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import luigi
+import pytest
+from sales_pipelines.runtime import FlowFailedError, MetaflowTask, ParameterError, PipelineError
+
+from .conftest import Pipeline, Splitting, start
+
+ALL = ["end", "join", "start", "work0", "work1", "work2"]
+
+
+@pytest.fixture
+def splitting(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Splitting:
+    monkeypatch.chdir(pipeline.root)
+    return Splitting(pipeline)
+
+
+def fails(splitting: Splitting, **more: object) -> None:
+    with pytest.raises(FlowFailedError):
+        splitting.task(**more).run()
+
+
+def git(root: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    return subprocess.check_output(["git", "-C", str(root), *identity, *arguments], text=True)
+
+
+def test_over_a_chain_of_failures_and_edits_no_finished_step_runs_again(
+    splitting: Splitting,
+) -> None:
+    git(splitting.root, "init", "--quiet")
+    commits = []
+    for failing, ran in {
+        "fail-work1": None,
+        "fail-join": ["join", "work1"],
+        "fail-end": ["end", "join"],
+    }.items():
+        splitting.flow.write_text(splitting.flow.read_text() + f"# edited before {failing}\n")
+        git(splitting.root, "add", "flows")
+        git(splitting.root, "commit", "--quiet", "--message", failing)
+        commits.append(git(splitting.root, "rev-parse", "HEAD").strip())
+        splitting.tell(failing)
+        fails(splitting)
+        if ran:
+            assert splitting.ran() == ran
+        else:  # its neighbours may have been done, or have been stopped
+            first = set(splitting.ran())
+            assert first >= {"start", "work1"}
+            splitting.tell("fail-join")
+            splitting.ran()
+    splitting.tell()
+    task = splitting.task()
+    task.run()
+    assert splitting.ran() == ["end"]
+    marker = task.output().marker
+    assert marker.result == {"total": 5}
+    assert [attempt.commit for attempt in marker.resumed] == commits
+    assert len({*(attempt.run_id for attempt in marker.resumed), marker.run_id}) == 4
+    assert task.output().run.successful
+    assert task.complete()
+    assert not list(splitting.root.rglob("*.attempts"))
+
+
+def test_after_a_kill_of_everything_the_finished_steps_are_still_done(splitting: Splitting) -> None:
+    """As after a reboot: nobody could write anything down at the end."""
+    splitting.tell("wait-join")
+    running = start(splitting.root, "run", "split.py")
+    step = splitting.process_of("join")
+    for process in {step, *session_of(step)}:
+        os.kill(process, signal.SIGKILL)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    splitting.ran()
+    splitting.tell()
+    task = splitting.task()
+    assert not task.complete()
+    task.run()
+    assert splitting.ran() == ["end", "join"]
+    assert len(task.output().marker.resumed) == 1
+
+
+def session_of(process: int) -> list[int]:
+    """The processes of the session that the process is in."""
+    session = os.getsid(process)
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getsid(int(folder.name)) == session:
+                found.append(int(folder.name))
+        except ProcessLookupError:
+            pass
+    return found
+
+
+def test_a_run_that_succeeded_unseen_is_taken_with_its_result(splitting: Splitting) -> None:
+    """Killed after the last step, and before the marker."""
+    task = splitting.task()
+    task.run()
+    splitting.ran()
+    marker, kept = Path(task.output().path), task.output().path.replace(".json", ".attempts")
+    seen = json.loads(marker.read_text())
+    attempt = {name: seen[name] for name in ("run_id", "version", "branch", "commit")}
+    runs = [{**attempt, "started": seen["finished"]}]
+    Path(kept).write_text(json.dumps({"flow": seen["flow"], "parameters": {}, "runs": runs}))
+    marker.unlink()
+    again = splitting.task()
+    again.run()
+    assert splitting.ran() == []
+    assert again.output().result == {"total": 5}
+
+
+def test_a_run_that_was_stopped_while_it_resumed_is_not_resumed_itself(
+    splitting: Splitting,
+) -> None:
+    splitting.tell("fail-join")
+    fails(splitting)
+    (kept,) = splitting.root.rglob("*.attempts")
+    attempts = json.loads(kept.read_text())
+    first = attempts["runs"][0]
+    # Metaflow had made the run, and had taken over nothing yet.
+    half = splitting.root / ".metaflow" / "SplitFlow" / "1" / "_parameters" / "1"
+    half.mkdir(parents=True)
+    (half / "0.DONE.lock").touch()
+    attempts["runs"].append({**first, "run_id": "1"})
+    kept.write_text(json.dumps(attempts))
+    splitting.ran()
+    splitting.tell()
+    task = splitting.task()
+    task.run()
+    assert splitting.ran() == ["end", "join"]
+    assert [attempt.run_id for attempt in task.output().marker.resumed] == [first["run_id"], "1"]
+
+
+def test_runs_that_are_gone_are_not_resumed(splitting: Splitting) -> None:
+    splitting.tell("fail-join")
+    fails(splitting)
+    splitting.ran()
+    splitting.tell()
+    (splitting.root / ".metaflow" / "SplitFlow").rename(splitting.root / "elsewhere")
+    task = splitting.task()
+    task.run()
+    assert splitting.ran() == ALL
+    assert task.output().marker.resumed == []
+
+
+def test_other_parameters_start_afresh(
+    splitting: Splitting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task's parameters may come from what is upstream of it."""
+    monkeypatch.setattr(MetaflowTask, "parameters", lambda self: {"n": 2})
+    splitting.tell("fail-join")
+    fails(splitting)
+    splitting.ran()
+    splitting.tell()
+    monkeypatch.setattr(MetaflowTask, "parameters", lambda self: {"n": 1})
+    task = splitting.task()
+    task.run()
+    assert splitting.ran() == ["end", "join", "start", "work0"]
+    assert task.output().marker.parameters == {"n": 1}
+
+
+def test_force_starts_afresh_and_its_own_retry_does_not(splitting: Splitting) -> None:
+    splitting.tell("fail-join")
+    fails(splitting)
+    splitting.ran()
+    forced = splitting.task(force=True)
+    with pytest.raises(FlowFailedError):
+        forced.run()
+    assert "start" in splitting.ran()
+    splitting.tell()
+    forced.run()
+    assert splitting.ran() == ["end", "join"]
+
+
+class Upstream(MetaflowTask):
+    flow_path = "first.py"
+
+
+class Between(luigi.WrapperTask):
+    def requires(self) -> MetaflowTask:
+        return Upstream()
+
+
+class Downstream(MetaflowTask):
+    flow_path = "second.py"
+
+    def requires(self) -> luigi.Task:
+        return Between()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_force_upstream_runs_again_all_that_a_task_requires(
+    pipeline: Pipeline, workers: int
+) -> None:
+    for name in ("first.py", "second.py"):
+        pipeline.add_flow(name)
+
+    def run(**more: bool) -> list[str]:
+        luigi.task_register.Register.clear_instance_cache()
+        task = Downstream(**more)
+        assert luigi.build([task], workers=workers, local_scheduler=True, log_level="WARNING")
+        return [each.output().marker.run_id for each in (Upstream(), task)]
+
+    first = run()
+    assert run() == first
+    only_one = run(force=True)
+    assert only_one[0] == first[0]
+    assert only_one[1] != first[1]
+    both = run(force_upstream=True)
+    assert not {*both} & {*first, *only_one}
+    assert run() == both
+
+
+def test_a_finished_run_is_taken_instead_of_running(splitting: Splitting) -> None:
+    splitting.task(flow_kwargs={"n": 2}).run()
+    made = splitting.task(flow_kwargs={"n": 2}).output().marker
+    splitting.ran()
+    taking = splitting.task(from_run=made.pathspec, flow_tag="production")
+    assert not taking.complete()
+    taking.run()
+    assert splitting.ran() == []
+    marker = splitting.task(flow_tag="production").output().marker
+    assert marker.pathspec == made.pathspec
+    assert marker.result == {"total": 1}
+    assert marker.parameters == {"n": 2, "production": False}
+    assert (marker.version, marker.commit) == (made.version, made.commit)
+    assert marker.finished[:16] == made.finished[:16]
+    assert taking.complete()
+    assert splitting.task(flow_tag="production").complete()
+
+
+def test_a_run_that_is_not_the_task_s_is_refused(splitting: Splitting, pipeline: Pipeline) -> None:
+    splitting.tell("fail-join")
+    fails(splitting)
+    (kept,) = splitting.root.rglob("*.attempts")
+    failed = "SplitFlow/" + json.loads(kept.read_text())["runs"][0]["run_id"]
+    splitting.tell()
+    splitting.task(flow_kwargs={"n": 1}).run()
+    made = splitting.task(flow_kwargs={"n": 1}).output().marker.pathspec
+    pipeline.add_flow("small.py")
+    for task, told in [
+        (splitting.task(from_run="SplitFlow/1"), "there is no run SplitFlow/1"),
+        (splitting.task(from_run=failed), "has not succeeded"),
+        (splitting.task(from_run=made, flow_kwargs={"n": 2}), "ran with another n"),
+        (MetaflowTask("small.py", from_run=made), "is of no flow in small.py"),
+    ]:
+        with pytest.raises(PipelineError, match=told):
+            task.run()
+        assert not task.complete()
+    for wrong in ("SplitFlow", "123", "../x/1", "SplitFlow/1/start"):
+        with pytest.raises(ParameterError, match="must be a flow's class and a run"):
+            splitting.task(from_run=wrong)
+    with pytest.raises(ParameterError, match="force makes a new one"):
+        splitting.task(from_run=made, force=True)
+
+
+def test_two_processes_run_a_task_once(splitting: Splitting) -> None:
+    splitting.tell("wait-join")
+    both = [start(splitting.root, "run", "split.py", "--no-lock") for _ in range(2)]
+    splitting.process_of("join")
+    splitting.tell()
+    said = [each.communicate(timeout=120)[0] for each in both]
+    assert [each.returncode for each in both] == [0, 0], said
+    assert sum("waits for process" in each for each in said) == 1
+    assert splitting.ran() == ALL
+    assert not list((splitting.root / ".metaflow" / "luigi-locks").glob("*.lock"))

@@ -1,0 +1,128 @@
+"""However a task ends, nothing of its flow is left, and no marker that it did not earn."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from .conftest import Pipeline, Splitting, is_there, start, wait_until
+
+WITHIN = 10  # seconds
+
+
+@pytest.fixture
+def splitting(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Splitting:
+    monkeypatch.chdir(pipeline.root)
+    return Splitting(pipeline)
+
+
+def ancestors(process: int) -> list[int]:
+    """The parent of the process, its parent, and so on."""
+    found = []
+    while process > 1:
+        process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+        found.append(process)
+    return found
+
+
+def no_marker(splitting: Splitting) -> bool:
+    return not [*(splitting.root / ".metaflow" / "luigi").rglob("*.json")]
+
+
+COMMANDS = {
+    "run": ("run", "split.py"),
+    "run with workers": ("run", "split.py", "--workers", "4"),
+    "luigi": ("luigi", "--flow-path", "split.py", "--local-scheduler"),
+    "luigi with workers": (
+        *("luigi", "--flow-path", "split.py", "--local-scheduler"),
+        *("--workers", "4"),
+    ),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+def test_a_signal_to_the_command_leaves_nothing(
+    splitting: Splitting, command: str, number: signal.Signals
+) -> None:
+    splitting.tell("wait-work1")
+    running = start(splitting.root, *COMMANDS[command])
+    step = splitting.process_of("work1")
+    flow = [step, *ancestors(step)[:2]]  # Metaflow's own process, and the supervisor
+    running.send_signal(number)
+    wait_until(lambda: not any(map(is_there, flow)), within=WITHIN)
+    assert running.wait(WITHIN) != 0
+    assert no_marker(splitting)
+    # And what it had finished is not lost.
+    splitting.ran()
+    splitting.tell()
+    splitting.task().run()
+    assert "start" not in splitting.ran()
+
+
+def test_a_worker_that_is_killed_leaves_nothing(splitting: Splitting) -> None:
+    splitting.tell("wait-work1")
+    running = start(splitting.root, *COMMANDS["run with workers"])
+    step = splitting.process_of("work1")
+    flow_process, supervisor, worker, command = ancestors(step)[:4]
+    assert command == running.pid
+    os.kill(worker, signal.SIGKILL)
+    wait_until(lambda: not any(map(is_there, (step, flow_process, supervisor))), within=WITHIN)
+    assert running.wait(WITHIN) != 0
+    assert no_marker(splitting)
+
+
+def test_a_supervisor_that_is_killed_leaves_nothing(splitting: Splitting) -> None:
+    splitting.tell("wait-work1")
+    running = start(splitting.root, *COMMANDS["luigi"])
+    step = splitting.process_of("work1")
+    flow_process, supervisor = ancestors(step)[:2]
+    os.kill(supervisor, signal.SIGKILL)
+    wait_until(lambda: not any(map(is_there, (step, flow_process))), within=WITHIN)
+    said, _ = running.communicate(timeout=WITHIN)
+    assert "killed by SIGKILL" in said
+    assert no_marker(splitting)
+
+
+STUBBORN = """
+        import signal, subprocess, sys
+        stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1);"
+        stubborn += "import os; open('stubborn.pid', 'w').write(str(os.getpid())); time.sleep(99)"
+        subprocess.run([sys.executable, "-c", stubborn], start_new_session={elsewhere})
+"""
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_who_does_not_listen_is_killed_also_in_a_session_of_its_own(
+    pipeline: Pipeline, elsewhere: bool
+) -> None:
+    path = pipeline.add_flow(start=STUBBORN.format(elsewhere=elsewhere))
+    running = start(pipeline.root, "run", path)
+    file = pipeline.root / "stubborn.pid"
+    wait_until(lambda: file.exists() and file.read_text())
+    stubborn = int(file.read_text())
+    running.kill()
+    wait_until(lambda: not is_there(stubborn), within=WITHIN)
+
+
+def test_the_next_process_waits_until_the_flow_of_a_killed_one_is_gone(
+    splitting: Splitting,
+) -> None:
+    """The flow of the killed one takes some seconds to end, and must not meet the next."""
+    text = splitting.flow.read_text()
+    slow = "import signal; signal.signal(signal.SIGTERM, lambda *_: (time.sleep(2), os._exit(1)))"
+    splitting.flow.write_text(text.replace("def note(", f"{slow}\n\n\ndef note("))
+    splitting.tell("wait-work1")
+    running = start(splitting.root, "run", "split.py")
+    step = splitting.process_of("work1")
+    running.kill()
+    running.wait()
+    assert is_there(step)
+    splitting.ran()
+    splitting.tell()
+    splitting.task().run()
+    assert not is_there(step)
+    assert "start" not in splitting.ran()
