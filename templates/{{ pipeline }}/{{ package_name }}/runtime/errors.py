@@ -14,7 +14,11 @@ class FlowNotFoundError(PipelineError):
 
 
 class ParameterError(PipelineError):
-    """A value cannot be handed to a flow."""
+    """What a task or its flow is given has a name or a value that it cannot have."""
+
+
+class RequirementsError(PipelineError):
+    """A flow's `requirements.txt` cannot be had on top of the repo's environment."""
 
 
 class FlowFailedError(PipelineError):
