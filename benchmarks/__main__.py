@@ -130,6 +130,14 @@ def rechecking() -> None:
     report("re-check of 2,000 over 1,000", found["2000"] / found["1000"], 2.5, "x")
 
 
+def overlay() -> None:
+    """A flow's own requirements: what they cost when they are new, and each time from then on."""
+    with repo() as (python, environment):
+        found = in_repo("overlay", python, environment)
+    report("overlay of a small package, first use", found["first"], 5, "s")
+    report("overlay, later uses", found["later"], 0.03, "s")
+
+
 def tests() -> None:
     """The template's own tests, whole and without those that run end to end."""
     pytest = (sys.executable, "-m", "pytest", "--quiet")
@@ -143,6 +151,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "task": task,
     "importing": importing,
     "rechecking": rechecking,
+    "overlay": overlay,
     "tests": tests,
 }
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         FlowNotFoundError,
         ParameterError,
         PipelineError,
+        RequirementsError,
         SettingsError,
     )
     from .flow import talk_to_luigi
@@ -29,6 +30,7 @@ __all__ = [
     "MetaflowTask",
     "ParameterError",
     "PipelineError",
+    "RequirementsError",
     "SettingsError",
     "talk_to_luigi",
 ]
@@ -40,6 +42,7 @@ _HOMES = {
     "MetaflowTask": "task",
     "ParameterError": "errors",
     "PipelineError": "errors",
+    "RequirementsError": "errors",
     "SettingsError": "errors",
     "talk_to_luigi": "flow",
 }

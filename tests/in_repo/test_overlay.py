@@ -1,0 +1,302 @@
+"""A flow's own requirements: real packages, by the real uv."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from importlib.metadata import distributions, version
+from importlib.util import find_spec
+from pathlib import Path
+
+import luigi
+import pytest
+from sales_pipelines.runtime import MetaflowTask, RequirementsError, paths
+from sales_pipelines.runtime.overlay import MADE_FROM, overlay, variables
+
+from .conftest import Pipeline
+
+ELSEWHERE = """
+import sys
+from pathlib import Path
+from sales_pipelines.runtime import overlay, paths
+
+paths.ROOT = Path(sys.argv[1])
+paths.FLOWS = paths.ROOT / "flows"
+print(overlay.overlay(paths.FLOWS / "small.py"))
+"""
+
+
+def run(task: luigi.Task) -> bool:
+    return bool(luigi.build([task], local_scheduler=True, log_level="WARNING"))
+
+
+def require(pipeline: Pipeline, text: str, folder: str = "") -> Path:
+    """A flow's file that has this `requirements.txt` beside it."""
+    path = pipeline.add_flow(f"{folder}small.py")
+    pipeline.add_file(f"{folder}requirements.txt", text)
+    return pipeline.flows / path
+
+
+def overlays(pipeline: Pipeline) -> list[Path]:
+    """The overlays, and what of them is half-made."""
+    return [path for path in pipeline.root.glob(".metaflow/overlays/*") if path.is_dir()]
+
+
+def packages(folder: Path | None) -> list[str]:
+    """What is in an overlay, as it says itself."""
+    assert folder
+    found: list[str] = json.loads((folder / MADE_FROM).read_text())["packages"]
+    return found
+
+
+def use_uv(monkeypatch: pytest.MonkeyPatch, pipeline: Pipeline, then: str) -> None:
+    """Let uv do its work, and this be done behind it when it has installed."""
+    program = pipeline.root / "uv"
+    uv = os.environ.get("UV") or shutil.which("uv")
+    program.write_text(f'#!/bin/sh\n"{uv}" "$@" || exit\ncase "$*" in *--target*) {then};; esac\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("UV", str(program))
+
+
+def use_no_uv(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UV", raising=False)
+    monkeypatch.setenv("PATH", "")
+
+
+def elsewhere(pipeline: Pipeline) -> subprocess.Popen[str]:
+    """Another process that wants the overlay of small.py."""
+    command = [sys.executable, "-c", ELSEWHERE, str(pipeline.root)]
+    return subprocess.Popen(command, cwd=paths.PACKAGE.parent, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_flow_and_its_steps_see_their_packages_and_the_repo_does_not(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(str(found.metadata["Name"]) for found in distributions())
+    path = pipeline.add_flow(
+        "group/small.py",
+        start="self.seen = cowsay.__version__",
+        end="import os\nself.luigi_result = [self.seen, cowsay.__version__, "
+        "os.environ['PYTHONPATH']]",
+        talks=True,
+    )
+    file = pipeline.flows / path
+    file.write_text("import cowsay\n" + file.read_text())
+    pipeline.add_file("group/requirements.txt", "cowsay==6.0  # it speaks\n")
+    monkeypatch.setenv("PYTHONPATH", "/from/outside")
+    task = MetaflowTask(path)
+    assert run(task)
+    first, last, python_path = task.output().result
+    assert (first, last) == ("6.0", "6.0")
+    assert python_path.split(os.pathsep)[:2] == [str(overlays(pipeline)[0]), "/from/outside"]
+    assert find_spec("cowsay") is None
+    assert sorted(str(found.metadata["Name"]) for found in distributions()) == before
+    said = "group/small.py | making the environment of flows/group/requirements.txt, once"
+    assert said in capfd.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("text", [None, "", "# later: cowsay\n\n"])
+def test_a_flow_without_requirements_has_no_overlay(pipeline: Pipeline, text: str | None) -> None:
+    file = pipeline.flows / pipeline.add_flow() if text is None else require(pipeline, text)
+    assert overlay(file) is None
+    assert variables(file) == {}
+    assert overlays(pipeline) == []
+
+
+def test_what_the_repo_has_is_taken_from_there(pipeline: Pipeline) -> None:
+    folder = overlay(require(pipeline, "msgspec\nrequests[socks]==" + version("requests")))
+    assert folder
+    assert [package.partition("==")[0] for package in packages(folder)] == ["pysocks"]
+    assert not list(folder.glob("requests*"))
+    assert not list(folder.glob("msgspec*"))
+
+
+def test_a_conflict_names_requirement_and_locked_version(pipeline: Pipeline) -> None:
+    file = require(pipeline, "cowsay\nmsgspec<0.1\n", "group/")
+    with pytest.raises(RequirementsError) as error:
+        MetaflowTask("group/small.py").run()
+    first, *said, last = str(error.value).splitlines()
+    assert first == (
+        "flows/group/requirements.txt, line 2: `msgspec<0.1` conflicts with the repo's "
+        f"msgspec=={version('msgspec')}"
+    )
+    assert "you require msgspec<0.1" in " ".join(said)
+    assert last.startswith("change the requirement, or the repo's own dependency")
+    assert overlays(pipeline) == []
+    file.with_name("requirements.txt").write_text("cowsay\n")
+    assert overlay(file)
+
+
+def test_a_conflict_of_what_a_requirement_needs_is_named_too(pipeline: Pipeline) -> None:
+    locked = rf"botocore=={version('botocore')}"
+    with pytest.raises(RequirementsError, match=rf"(?s)`aiobotocore==2\.5\.0` .*'s {locked}\n"):
+        overlay(require(pipeline, "cowsay\naiobotocore==2.5.0"))
+
+
+def test_what_the_repo_works_on_comes_from_no_index(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout = pipeline.root / "checkout" / "cowsay-1.dist-info"
+    checkout.mkdir(parents=True)
+    (checkout / "direct_url.json").write_text('{"url": "", "dir_info": {"editable": true}}')
+    monkeypatch.syspath_prepend(str(checkout.parent))
+    with pytest.raises(RequirementsError, match=r"`cowsay>5` conflicts with .*cowsay==editable"):
+        overlay(require(pipeline, "cowsay>5"))
+
+
+def test_an_overlay_is_made_once(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = require(pipeline, "cowsay==6.1\n")
+    folder = overlay(file)
+    assert packages(folder) == ["cowsay==6.1"]
+    assert folder
+    os.utime(folder / MADE_FROM, (0, 0))
+    use_no_uv(monkeypatch)
+    assert overlay(file) == folder
+    assert time.time() - (folder / MADE_FROM).stat().st_mtime < 60
+
+
+def test_the_content_says_which_overlay(pipeline: Pipeline) -> None:
+    first = overlay(require(pipeline, "cowsay==6.1\n"))
+    assert overlay(require(pipeline, "# the same\ncowsay==6.1", "group/")) == first
+    second = overlay(require(pipeline, "cowsay==6.0\n"))
+    assert second != first
+    assert packages(second) == ["cowsay==6.0"]
+    assert packages(first) == ["cowsay==6.1"]
+
+
+def test_a_repo_with_other_versions_has_other_overlays(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = require(pipeline, "cowsay==6.1\n")
+    first = overlay(file)
+    (pipeline.root / "more" / "tomli_w-1.0.0.dist-info").mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(pipeline.root / "more"))
+    assert overlay(file) != first
+
+
+def test_files_that_are_included_count(pipeline: Pipeline) -> None:
+    pipeline.add_file("shared/base.txt", "-r more.txt\n--constraint limits.txt\n")
+    pipeline.add_file("shared/more.txt", "cowsay\n")
+    limits = pipeline.add_file("shared/limits.txt", "cowsay<6.1\n")
+    file = require(pipeline, "-r ../shared/base.txt\n", "group/")
+    first = overlay(file)
+    assert packages(first) == ["cowsay==6.0"]
+    pipeline.add_file(limits, "cowsay==6.1\n")
+    assert packages(overlay(file)) == ["cowsay==6.1"]
+    (pipeline.flows / limits).unlink()
+    with pytest.raises(RequirementsError, match=r"base\.txt, line 2: .* no flows/shared/limits"):
+        overlay(file)
+
+
+def test_a_folder_of_wheels_is_the_one_beside_the_file(pipeline: Pipeline) -> None:
+    for number in ("1", "2"):
+        info = f"ours-{number}.dist-info"
+        wheel = pipeline.flows / number / "wheels" / f"ours-{number}-py3-none-any.whl"
+        wheel.parent.mkdir(parents=True)
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr("ours.py", "")
+            archive.writestr(
+                f"{info}/METADATA", f"Metadata-Version: 2.1\nName: ours\nVersion: {number}\n"
+            )
+            archive.writestr(
+                f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+            )
+            archive.writestr(f"{info}/RECORD", "")
+        file = require(pipeline, "--no-index\n--find-links wheels\nours\n", f"{number}/")
+        assert packages(overlay(file)) == [f"ours=={number}"]
+
+
+def test_hashes_are_compared(pipeline: Pipeline) -> None:
+    digest = "274b1e6fc1b966d53976333eb90ac94cb07a450a700b455af9fbdf882244b30a"
+    wheel = f"cowsay==6.1 \\\n    --hash=sha256:{digest}\n"
+    assert packages(overlay(require(pipeline, wheel))) == ["cowsay==6.1"]
+    with pytest.raises(RequirementsError, match=r"(?s)line 1: `cowsay==6\.1` .*Hash mismatch"):
+        overlay(require(pipeline, wheel.replace("274b", "0000")))
+
+
+def test_two_processes_at_once_make_it_once(pipeline: Pipeline) -> None:
+    require(pipeline, "cowsay==6.1\n")
+    both = [elsewhere(pipeline), elsewhere(pipeline)]
+    printed = [process.communicate(timeout=120)[0] for process in both]
+    assert len({text.splitlines()[-1] for text in printed}) == 1
+    assert "".join(printed).count("making the environment") == 1
+    assert packages(Path(printed[0].splitlines()[-1])) == ["cowsay==6.1"]
+
+
+def test_a_kill_in_the_middle_leaves_nothing_that_is_taken_for_whole(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = require(pipeline, "cowsay==6.1\n")
+    with monkeypatch.context() as patch:
+        use_uv(patch, pipeline, then="kill -9 $(ps -o ppid= -p $PPID)")
+        assert elsewhere(pipeline).wait(timeout=120) == -9
+    (half_made,) = overlays(pipeline)
+    assert list(half_made.rglob("cowsay"))
+    assert packages(overlay(file)) == ["cowsay==6.1"]
+    assert overlays(pipeline) == [overlay(file)]
+
+
+def test_a_failure_in_the_middle_leaves_nothing(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = require(pipeline, "cowsay==6.1\n")
+    use_uv(monkeypatch, pipeline, then="echo 'error: No space left on device'; exit 2")
+    with pytest.raises(RequirementsError, match="No space left on device"):
+        overlay(file)
+    assert overlays(pipeline) == []
+
+
+def test_what_was_deleted_in_part_is_made_again(pipeline: Pipeline) -> None:
+    file = require(pipeline, "cowsay==6.1\n")
+    folder = overlay(file)
+    assert folder
+    (folder / MADE_FROM).unlink()
+    assert overlay(file) == folder
+    assert packages(folder) == ["cowsay==6.1"]
+
+
+def test_without_uv_the_error_says_where_one_is(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = require(pipeline, "cowsay\n")
+    use_no_uv(monkeypatch)
+    with pytest.raises(RequirementsError, match=r"flows/requirements\.txt takes uv.*pipx install"):
+        overlay(file)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("iniconfig\ncowsay = 3\n", r"line 2: `cowsay = 3` cannot .*comparison operator"),
+        ("no-such-package-anywhere", r"`no-such-package-anywhere` cannot .*not found in the pack"),
+        ("cowsay==99\n", r"`cowsay==99` cannot .*no version of cowsay==99"),
+        ("./library\n", r"library is a path.*--find-links"),
+        ("-e ./library\n", r"library is a path.*--find-links"),
+        ("-r nowhere.txt\n", r"line 1: `-r nowhere\.txt`: there is no flows/nowhere\.txt"),
+        ("\N{LATIN SMALL LETTER E WITH ACUTE}", " is not UTF-8"),
+    ],
+)
+def test_what_cannot_be_installed_is_named(pipeline: Pipeline, text: str, message: str) -> None:
+    project = '[project]\nname = "library"\nversion = "1"\n'
+    pipeline.add_file("library/pyproject.toml", project)
+    pipeline.add_file("library/library.py", "")
+    file = require(pipeline, "")
+    file.with_name("requirements.txt").write_text(text, encoding="latin-1")
+    with pytest.raises(RequirementsError, match=rf"(?s)flows/requirements\.txt.*{message}"):
+        overlay(file)
+    assert overlays(pipeline) == []
+
+
+def test_an_index_that_does_not_answer_is_said(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("UV_NO_CACHE", "1")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    with pytest.raises(RequirementsError, match=r"(?s)`cowsay` cannot .*can it be reached\?"):
+        overlay(require(pipeline, "cowsay\n"))

@@ -1,0 +1,14 @@
+"""What a MetaflowTask gives its flow to start with, in a generated repo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+pytestmark = pytest.mark.end_to_end
+
+
+@pytest.mark.parametrize("file", ["test_parameters.py", "test_overlay.py"])
+def test_a_flow_has_what_it_is_given(seam: Callable[[str], None], file: str) -> None:
+    seam(file)
