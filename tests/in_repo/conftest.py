@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from sales_pipelines.runtime import MetaflowTask
 
 from tests.runtime.conftest import Pipeline, pipeline
@@ -68,6 +69,9 @@ if __name__ == "__main__":
 """
 
 
+ALL = ["end", "join", "start", "work0", "work1", "work2"]
+
+
 class Splitting:
     """A pipeline of one flow that splits, whose tasks note that they ran, fail and wait as told."""
 
@@ -102,6 +106,12 @@ class Splitting:
         wait_until(lambda: file.exists() and f"{what} " in file.read_text())
         (line,) = (line for line in file.read_text().splitlines() if line.startswith(f"{what} "))
         return int(line.split()[1])
+
+
+@pytest.fixture
+def splitting(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Splitting:
+    monkeypatch.chdir(pipeline.root)
+    return Splitting(pipeline)
 
 
 def wait_until(holds: Callable[[], object], within: float = 60) -> None:

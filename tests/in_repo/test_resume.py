@@ -12,15 +12,7 @@ import luigi
 import pytest
 from sales_pipelines.runtime import FlowFailedError, MetaflowTask, ParameterError, PipelineError
 
-from .conftest import Pipeline, Splitting, start
-
-ALL = ["end", "join", "start", "work0", "work1", "work2"]
-
-
-@pytest.fixture
-def splitting(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Splitting:
-    monkeypatch.chdir(pipeline.root)
-    return Splitting(pipeline)
+from .conftest import ALL, Pipeline, Splitting, start
 
 
 def fails(splitting: Splitting, **more: object) -> None:

@@ -13,12 +13,6 @@ from .conftest import Pipeline, Splitting, is_there, start, wait_until
 WITHIN = 10  # seconds
 
 
-@pytest.fixture
-def splitting(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Splitting:
-    monkeypatch.chdir(pipeline.root)
-    return Splitting(pipeline)
-
-
 def ancestors(process: int) -> list[int]:
     """The parent of the process, its parent, and so on."""
     found = []

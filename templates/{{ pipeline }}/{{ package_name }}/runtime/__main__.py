@@ -20,7 +20,7 @@ from luigi.task import flatten
 from luigi.task_register import Register
 
 from . import paths
-from .errors import PipelineError
+from .errors import FlowFailedError, PipelineError
 from .flow_file import flow_files
 from .metaflow_config import datastore_root
 from .settings import settings
@@ -60,6 +60,9 @@ def main(arguments: list[str]) -> int:
     except PipelineError as error:
         print(f"run: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"run: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("run: stopped", file=sys.stderr)
         return 130
@@ -80,6 +83,8 @@ def run(arguments: list[str], tasks: list[luigi.Task]) -> int:
     for failure in failures:
         lines = str(failure).splitlines() or [type(failure).__name__]
         print("run:", ": ".join(dict.fromkeys([lines[0], lines[-1]])), file=sys.stderr)
+    if any(isinstance(failure, FlowFailedError) for failure in failures):
+        print("run: the same command resumes what failed; --force starts afresh", file=sys.stderr)
     return code
 
 

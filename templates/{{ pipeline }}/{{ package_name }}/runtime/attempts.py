@@ -26,8 +26,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 class Attempts(msgspec.Struct, frozen=True, kw_only=True):
     """The runs that a task has started since it last succeeded or was started afresh."""
 
-    flow: str
-    """Name of the flow's class."""
+    flow: str = ""
+    """Name of the flow's class, once a run has begun."""
     parameters: dict[str, Any]
     runs: list[Attempt]
     """The oldest first; each but the first has taken over what an earlier one had finished."""

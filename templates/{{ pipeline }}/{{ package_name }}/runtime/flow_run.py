@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +18,8 @@ from .flow_file import flow_steps
 from .flow_parameters import AskedFlow
 from .metaflow_config import datastore_root, metaflow_environment
 from .output import FlowOutput
+
+logger = logging.getLogger("luigi-interface")
 
 WATCH = 0.05
 """Seconds between two looks at a run that has yet to say its id."""
@@ -134,7 +137,10 @@ class FlowRun:
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
             attributes = json.loads(self._attributes.read_bytes())
             self.flow, self.run_id = attributes["flow_name"], str(attributes["run_id"])
-            self._on_start(self.flow, self.run_id)
+            try:
+                self._on_start(self.flow, self.run_id)
+            except OSError as error:  # a disk that is full by now: the run may succeed all the same
+                logger.warning("%s cannot be kept for a retry: %s", self.run_id, error)
 
     def _report(self) -> None:
         status, percentage, when = self._reported

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 
 class Marker(msgspec.Struct, frozen=True, kw_only=True):
-    """What the marker file says about the run."""
+    """What the marker file says about the run.
+
+    Other versions of this file may say less or more: what is missing has a default, what is unknown
+    is passed over.
+    """
 
     flow: str
     """Name of the flow's class."""
@@ -28,18 +32,18 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str
     resumed: list[Attempt] = []
     """The runs that failed before, the oldest first: this one took over what they had finished."""
-    parameters: dict[str, Any]
-    env: str
-    flow_tag: str
-    version: str
-    branch: str | None
-    commit: str | None
+    parameters: dict[str, Any] = {}
+    env: str = ""
+    flow_tag: str = ""
+    version: str = ""
+    branch: str | None = None
+    commit: str | None = None
     image: str | None = None
-    finished: str
+    finished: str = ""
     """When the run was finished: date and time in UTC, as ISO 8601."""
     written: float = 0.0
     """When the marker was written, in seconds since 1970; later, where a finished run was taken."""
-    seconds: float
+    seconds: float = 0.0
     result: Any = None
 
     @property

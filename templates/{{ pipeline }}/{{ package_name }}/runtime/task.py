@@ -162,7 +162,7 @@ class MetaflowTask(luigi.Task):
                 self.output().write(marker)
                 self._kept.unlink(missing_ok=True)
         except OSError as error:
-            raise PipelineError(f"{error.filename}: {error.strerror}") from error
+            raise PipelineError(f"{error.filename or self._kept}: {error.strerror}") from error
 
     @property
     def _kept(self) -> Path:
@@ -203,11 +203,13 @@ class MetaflowTask(luigi.Task):
         origin = earlier.origin() if earlier else None
         runs = earlier.runs if earlier and origin else []
         now, started = code(), time.time()
+        attempts = Attempts(parameters=parameters, runs=runs)
+        write_attempts(self._kept, attempts)  # where that cannot be, nothing is to run
 
         def keep(flow: str, run_id: str) -> None:
             attempt = Attempt(run_id=run_id, started=iso(started), **msgspec.structs.asdict(now))
-            attempts = Attempts(flow=flow, parameters=parameters, runs=[*runs, attempt])
-            write_attempts(self._kept, attempts)
+            grown = msgspec.structs.replace(attempts, flow=flow, runs=[*runs, attempt])
+            write_attempts(self._kept, grown)
 
         with tempfile.TemporaryDirectory(prefix="metaflowtask-") as scratch:
             run = FlowRun(

@@ -1,0 +1,141 @@
+"""There is a marker if and only if the run has succeeded, whatever happens when."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sales_pipelines.runtime import PipelineError
+
+from .conftest import ALL, START, Splitting
+
+KILL = """
+import os, pathlib, signal
+from sales_pipelines.runtime import flow_run, target, task
+
+
+def kill_in(owner, name, when=lambda *arguments: True):
+    original = getattr(owner, name)
+
+    def killing(*arguments, **more):
+        if when(*arguments):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments, **more)
+
+    setattr(owner, name, killing)
+"""
+# Where the process is killed: each a moment in the life of a run.
+MOMENTS = {
+    "before the flow starts": "kill_in(flow_run.FlowRun, 'start')",
+    "when the run is known": "kill_in(task, 'write_attempts', lambda _, attempts: attempts.flow)",
+    "when the flow has succeeded": "kill_in(target.FlowTarget, 'write')",
+    "while the marker is written": (
+        "kill_in(pathlib.Path, 'replace', lambda file, _: '.json.' in file.name)"
+    ),
+    "when the marker is there": (
+        "kill_in(pathlib.Path, 'unlink', lambda file, *_: file.suffix == '.attempts')"
+    ),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_at_any_moment_the_next_one_goes_on(splitting: Splitting, moment: str) -> None:
+    killed = subprocess.run(
+        [sys.executable, "-c", f"{KILL}\n{MOMENTS[moment]}\n{START}", "run", "split.py"],
+        cwd=splitting.root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
+    task = splitting.task()
+    assert task.complete() is (moment == "when the marker is there")
+    before = splitting.ran()
+    task.run()
+    assert splitting.ran() == ([] if "end" in before else ALL)
+    assert task.output().result == {"total": 5}
+    assert task.output().run.successful
+
+
+@pytest.mark.parametrize("contents", ["", '{"flow": "SplitFlow", ', "[]", "null", '{"flow": 1}'])
+def test_what_is_no_marker_is_run_again(splitting: Splitting, contents: str) -> None:
+    task = splitting.task()
+    Path(task.output().path).parent.mkdir(parents=True)
+    Path(task.output().path).write_text(contents)
+    assert not task.complete()
+    with pytest.raises(PipelineError, match="is no marker"):
+        _ = task.output().result
+    task.run()
+    assert task.complete()
+
+
+def test_a_marker_of_another_version_is_one(splitting: Splitting) -> None:
+    task = splitting.task()
+    Path(task.output().path).parent.mkdir(parents=True)
+    old = {"flow": "SplitFlow", "path": "split.py", "run_id": "1", "from_the_future": {"a": 1}}
+    Path(task.output().path).write_text(json.dumps(old))
+    assert task.complete()
+    assert task.output().marker.pathspec == "SplitFlow/1"
+
+
+def said_in_namespace(splitting: Splitting, kind: str, before: str, behind: str = "") -> str:
+    """What `run` says in a namespace of its own, between these shell commands; it must fail."""
+    inside = ["unshare", *kind.split(), "sh", "-c"]
+    tried = subprocess.run([*inside, "true"], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        pytest.skip(f"namespaces are not allowed here: {tried.stderr}")
+    script = f'{before}\n"$@"\ncode=$?\n{behind}\nexit $code'
+    done = subprocess.run(
+        [*inside, script, "sh", sys.executable, "-c", START, "run", "split.py"],
+        cwd=splitting.root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0, done.stdout
+    return done.stdout
+
+
+SMALL_DISK = "mkdir -p .metaflow/luigi; mount -t tmpfs -o size=64k tmpfs .metaflow/luigi"
+
+
+def test_on_a_full_disk_nothing_starts(splitting: Splitting) -> None:
+    full = f"{SMALL_DISK}; cat /dev/zero > .metaflow/luigi/x 2>/dev/null"
+    said = said_in_namespace(splitting, "--map-root-user --mount", full)
+    assert "No space left on device" in said
+    assert splitting.ran() == []
+
+
+def test_a_disk_that_is_full_in_the_end_loses_no_step(splitting: Splitting) -> None:
+    """The run is kept by then, and taken as it is when there is room."""
+    text = splitting.flow.read_text()
+    fill = "import os; os.system('cat /dev/zero > .metaflow/luigi/x 2>/dev/null')"
+    splitting.flow.write_text(text.replace('note("end")', f'note("end"); {fill}'))
+    keep = "cp -r .metaflow/luigi kept; rm kept/x"
+    said = said_in_namespace(splitting, "--map-root-user --mount", SMALL_DISK, keep)
+    assert "has succeeded, but its marker" in said
+    assert "No space left on device" in said
+    assert splitting.ran() == ALL
+    (splitting.root / ".metaflow" / "luigi").rmdir()
+    (splitting.root / "kept").rename(splitting.root / ".metaflow" / "luigi")
+    task = splitting.task()
+    assert not task.complete()
+    task.run()
+    assert splitting.ran() == []
+    assert task.output().result == {"total": 5}
+
+
+def test_in_a_folder_that_cannot_be_written_nothing_starts(splitting: Splitting) -> None:
+    folder = splitting.root / ".metaflow"
+    folder.mkdir()
+    folder.chmod(0o555)
+    said = said_in_namespace(splitting, "--user", "")  # root is not above modes there
+    folder.chmod(0o755)
+    assert "Permission denied" in said
+    assert "Traceback" not in said
+    assert splitting.ran() == []
