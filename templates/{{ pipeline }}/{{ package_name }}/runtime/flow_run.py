@@ -150,4 +150,5 @@ class FlowRun:
         found = self._output.status(), max(percentage, self._output.percentage())
         if found != (status, percentage):
             self._reported = (*found, now)
-            self._on_progress(f"{self.flow}/{self.run_id}: {found[0]}", found[1])
+            run = f"{self.flow}/{self.run_id}"
+            self._on_progress(": ".join(filter(None, [run, found[0]])), found[1])
