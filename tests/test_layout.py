@@ -17,7 +17,7 @@ TEMPLATES = ROOT / "templates"
 EVERYWHERE = {
     *(".copier-answers.yml", ".dockerignore", ".editorconfig", ".gitattributes", ".gitignore"),
     *("AGENTS.md", "CHANGELOG.md", "LICENSE", "README.md", "bootstrap.py", "luigi.cfg"),
-    *("noxfile.py", "pyproject.toml", "tests/__init__.py"),
+    *("docs/seam.md", "noxfile.py", "pyproject.toml", "tests/__init__.py"),
     *(f"sales_pipelines/{name}" for name in ("__init__.py", "py.typed")),
     *(f"sales_pipelines/config/{name}.yaml" for name in ("base", "production")),
     *(f"sales_pipelines/{folder}/__init__.py" for folder in ("flows", "tasks", "runtime")),

@@ -1,4 +1,4 @@
-"""These tests are copied into a generated repo and run there, with its Python: see test_seam.py."""
+"""These tests are run inside a generated repo, with its Python: see the fixture `seam`."""
 
 from __future__ import annotations
 

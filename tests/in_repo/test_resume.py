@@ -92,6 +92,22 @@ def session_of(process: int) -> list[int]:
     return found
 
 
+def test_a_flow_whose_finished_steps_have_other_names_wants_force(splitting: Splitting) -> None:
+    splitting.tell("fail-join")
+    fails(splitting)
+    splitting.ran()
+    splitting.tell()
+    (first,) = (splitting.root / ".metaflow" / "SplitFlow").glob("[0-9]*")
+    text = splitting.flow.read_text()
+    splitting.flow.write_text(
+        text.replace("self.work,", "self.job,").replace("def work", "def job")
+    )
+    with pytest.raises(FlowFailedError, match=f"having resumed run {first.name}"):
+        splitting.task().run()
+    splitting.task(force=True).run()
+    assert splitting.ran() == ALL
+
+
 def test_a_run_that_succeeded_unseen_is_taken_with_its_result(splitting: Splitting) -> None:
     """Killed after the last step, and before the marker."""
     task = splitting.task()

@@ -66,8 +66,9 @@ class FlowRun:
         production: bool,
         timeout: float | None,
         held: int,
+        resumed: str = "",
     ) -> None:
-        """Run the command, which hands over the parameters, to its end.
+        """Run the command, which hands over the parameters or resumes a run, to its end.
 
         FlowFailedError says why it did not succeed, ParameterError why it did not start.
         """
@@ -78,6 +79,7 @@ class FlowRun:
             handover.PRODUCTION: str(production).lower(),
             handover.RESULT_FILE: str(self._result),
         }
+        before = f", having resumed run {resumed}" if resumed else ""
         asked = AskedFlow(self._label, command, environment, self._scratch, timeout)
         try:
             asked.check_none(parameters)
@@ -91,15 +93,15 @@ class FlowRun:
                     held=[held],
                 )
         except process.TimeLimitError:
-            failure = self._output.failure(f"stopped after {timeout:g} seconds")
-            raise FlowFailedError(failure) from None
+            what = f"stopped after {timeout:g} seconds{before}"
+            raise FlowFailedError(self._output.failure(what)) from None
         except OSError as error:
             check_length(command, error, self._label)
             raise
         if exit_code == 2 and not self.run_id:  # Metaflow's usage errors
             asked.check_refused(parameters, self._output.refusal())
         if exit_code:
-            raise FlowFailedError(self._output.failure(process.said(exit_code)))
+            raise FlowFailedError(self._output.failure(process.said(exit_code) + before))
         if not self.run_id:
             raise FlowFailedError(self._output.failure("it ended well, but Metaflow ran no flow"))
 

@@ -228,6 +228,7 @@ class MetaflowTask(luigi.Task):
                 production=self.flow_tag == "production",
                 timeout=self.timeout,
                 held=held,
+                resumed=origin.run_id if origin else "",
             )
             result = run.result()
         finished = time.time()
