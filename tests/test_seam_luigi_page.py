@@ -9,5 +9,5 @@ import pytest
 pytestmark = pytest.mark.end_to_end
 
 
-def test_luigis_page_shows_how_a_run_goes(seam: Callable[[str], None]) -> None:
+def test_luigis_page_shows_how_a_run_goes(seam: Callable[..., None]) -> None:
     seam("test_luigi_page.py")

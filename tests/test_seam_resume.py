@@ -9,5 +9,5 @@ import pytest
 pytestmark = pytest.mark.end_to_end
 
 
-def test_a_retry_resumes_what_failed(seam: Callable[[str], None]) -> None:
+def test_a_retry_resumes_what_failed(seam: Callable[..., None]) -> None:
     seam("test_resume.py")

@@ -10,5 +10,5 @@ pytestmark = pytest.mark.end_to_end
 
 
 @pytest.mark.parametrize("file", ["test_parameters.py", "test_overlay.py"])
-def test_a_flow_has_what_it_is_given(seam: Callable[[str], None], file: str) -> None:
+def test_a_flow_has_what_it_is_given(seam: Callable[..., None], file: str) -> None:
     seam(file)

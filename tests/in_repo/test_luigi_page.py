@@ -53,7 +53,7 @@ class Scheduler:
     def shows(self, message: str, percentage: int) -> bool:
         """Does the one task that is running show a message that ends so, and the percentage?"""
         running = self.ask("task_list", status="RUNNING", upstream_status="")
-        task = next(iter(running.values()), {})
+        task: dict[str, Any] = next(iter(running.values()), {})
         said = task.get("status_message") or ""
         return said.endswith(message) and task["progress_percentage"] == percentage
 

@@ -11,7 +11,7 @@ from sales_pipelines.runtime import MetaflowTask
 
 from .conftest import Pipeline
 
-TASKS = int(os.environ.get("TASKS", "20"))  # 200 in the nightly session
+TASKS = int(os.environ.get("TASKS", "12"))
 
 MANY = """
 import pathlib, sys
@@ -46,7 +46,7 @@ def test_many_tasks_on_four_workers(pipeline: Pipeline) -> None:
     path = pipeline.add_flow(
         talks=True,
         parameters="n = Parameter('n', type=int)",
-        start="open('ran.txt', 'a').write(f'{self.n}\\\\n')",
+        start="print(self.n, file=open('ran.txt', 'a'))",
         end="self.luigi_result = self.n",
     )
     with (pipeline.root / "log").open("w") as log:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from pathlib import Path
@@ -37,8 +38,13 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL]
+# Each with each other in the nightly session, and by day each once.
+BOTH = list(itertools.product(COMMANDS, SIGNALS))
+PAIRS = BOTH if "NIGHTLY" in os.environ else list(zip(COMMANDS, SIGNALS, strict=True))
+
+
+@pytest.mark.parametrize(("command", "number"), PAIRS)
 def test_a_signal_to_the_command_leaves_nothing(
     splitting: Splitting, command: str, number: signal.Signals
 ) -> None:
