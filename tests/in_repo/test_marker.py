@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sales_pipelines.runtime import PipelineError
+from sales_pipelines.runtime import FlowFailedError, PipelineError
 
 from .conftest import ALL, START, Splitting
 
@@ -59,6 +59,31 @@ def test_killed_at_any_moment_the_next_one_goes_on(splitting: Splitting, moment:
     assert splitting.ran() == ([] if "end" in before else ALL)
     assert task.output().result == {"total": 5}
     assert task.output().run.successful
+
+
+def test_killed_before_it_resumes_it_still_resumes(splitting: Splitting) -> None:
+    splitting.tell("fail-join")
+    with pytest.raises(FlowFailedError):
+        splitting.task().run()
+    splitting.ran()
+    splitting.tell()
+    kill = MOMENTS["before the flow starts"]
+    command = [sys.executable, "-c", f"{KILL}\n{kill}\n{START}", "run", "split.py"]
+    killed = subprocess.run(command, cwd=splitting.root, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    splitting.task().run()
+    assert splitting.ran() == ["end", "join"]
+
+
+def test_a_flow_goes_on_when_nobody_listens(splitting: Splitting) -> None:
+    command = [sys.executable, "-c", START, "run", "split.py"]
+    running = subprocess.Popen(command, cwd=splitting.root, stdout=subprocess.PIPE)
+    assert running.stdout
+    running.stdout.readline()
+    running.stdout.close()
+    running.wait(60)
+    assert splitting.ran() == ALL
+    assert splitting.task().complete()
 
 
 @pytest.mark.parametrize("contents", ["", '{"flow": "SplitFlow", ', "[]", "null", '{"flow": 1}'])

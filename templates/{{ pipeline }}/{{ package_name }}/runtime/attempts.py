@@ -29,7 +29,7 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True):
     flow: str = ""
     """Name of the flow's class, once a run has begun."""
     parameters: dict[str, Any]
-    runs: list[Attempt]
+    runs: list[Attempt] = []
     """The oldest first; each but the first has taken over what an earlier one had finished."""
 
     def origin(self) -> Attempt | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections import Counter, deque
@@ -42,7 +43,8 @@ class FlowOutput:
         """Print the line behind the flow's path, at once, and remember it."""
         encoding = sys.stdout.encoding or "utf-8"
         shown = f"{self.label} | {line}".encode(encoding, "replace").decode(encoding)
-        print(shown, flush=True)
+        with contextlib.suppress(BrokenPipeError):  # nobody listens any more: `run … | head`
+            print(shown, flush=True)
         found = _TASK_LINE.match(line)
         if not found:
             self._lines.append(line)

@@ -201,14 +201,14 @@ class MetaflowTask(luigi.Task):
             Path(self.output().path).unlink(missing_ok=True)
         earlier = self._earlier_attempts(parameters)
         origin = earlier.origin() if earlier else None
-        runs = earlier.runs if earlier and origin else []
+        attempts = earlier if earlier and origin else Attempts(parameters=parameters)
         now, started = code(), time.time()
-        attempts = Attempts(parameters=parameters, runs=runs)
         write_attempts(self._kept, attempts)  # where that cannot be, nothing is to run
 
         def keep(flow: str, run_id: str) -> None:
             attempt = Attempt(run_id=run_id, started=iso(started), **msgspec.structs.asdict(now))
-            grown = msgspec.structs.replace(attempts, flow=flow, runs=[*runs, attempt])
+            runs = [*attempts.runs, attempt]
+            grown = msgspec.structs.replace(attempts, flow=flow, runs=runs)
             write_attempts(self._kept, grown)
 
         with tempfile.TemporaryDirectory(prefix="metaflowtask-") as scratch:
@@ -237,7 +237,7 @@ class MetaflowTask(luigi.Task):
         return self._marker(
             flow=run.flow,
             run_id=run.run_id,
-            resumed=runs,
+            resumed=attempts.runs,
             parameters=parameters,
             code=now,
             finished=finished,
