@@ -30,7 +30,7 @@ def test(session: nox.Session) -> None:
 
 @nox.session
 def nightly(session: nox.Session) -> None:
-    """Test every combination of choices to the end, and 1,000 sets of answers; takes an hour."""
+    """Test every combination of choices to the end, and 1,000 sets of answers; an hour or more."""
     install(session, "test")
     # Each test's seconds are the figure for its combination.
     session.run("pytest", "--nightly", "--dist", "load", "--durations=0", "-vv", *session.posargs)
