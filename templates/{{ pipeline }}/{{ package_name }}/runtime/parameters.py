@@ -33,6 +33,7 @@ class FlowKwargs(luigi.DictParameter):
     """A Luigi parameter of what a flow is handed; raises ParameterError for what it cannot be."""
 
     def normalize(self, x: Any) -> FrozenOrderedDict:
+        """Luigi's, after `handed_over`."""
         return _Kwargs(super().normalize(handed_over(x, "flow_kwargs")).items())
 
 

@@ -60,10 +60,11 @@ def main(lifeline: int, *held: int, grace: float, command: list[str]) -> int:
 
 def adopt_orphans() -> None:
     """Become the parent of every process below this one whose own parent ends."""
-    import ctypes
+    with contextlib.suppress(ImportError):  # a Python that was built without
+        import ctypes
 
-    pr_set_child_subreaper = 36  # <linux/prctl.h>
-    ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
+        pr_set_child_subreaper = 36  # <linux/prctl.h>
+        ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1, 0, 0, 0)
 
 
 def reap(flow: int) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 import multiprocessing
@@ -17,6 +18,7 @@ from typing import Any
 import luigi
 import msgspec
 from luigi.freezing import recursively_unfreeze
+from luigi.rpc import RPCError
 from luigi.task import flatten
 
 from . import handover
@@ -283,8 +285,9 @@ class MetaflowTask(luigi.Task):
     def _tell_progress(self, status: str, percentage: int) -> None:
         # Luigi sets both where a worker runs the task.
         if self.set_status_message and self.set_progress_percentage:
-            self.set_status_message(status)
-            self.set_progress_percentage(percentage)
+            with contextlib.suppress(RPCError):  # a scheduler that is gone for a while
+                self.set_status_message(status)
+                self.set_progress_percentage(percentage)
 
     def _preflow(self) -> list[str]:
         """The command up to Metaflow's own `run` or `resume`."""
