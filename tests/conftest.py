@@ -303,7 +303,8 @@ def set_up(template: Path, tmp_path_factory: pytest.TempPathFactory) -> SetUp:
 def seam(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
     """A function that runs a file of tests/in_repo in a repo that is set up, with its Python."""
     root = tmp_path_factory.mktemp("seam")
-    repo = Repo(copy(template, root / "sales-pipelines"), root / "home", sys.executable)
+    made = copy(template, root / "sales-pipelines", python_version=HERE)
+    repo = Repo(made, root / "home", sys.executable)
     repo.home.mkdir()
     repo.nox("-s", "setup")
     shutil.copytree(ROOT / "tests" / "in_repo", repo.folder / "tests" / "in_repo")

@@ -80,11 +80,11 @@ def run(arguments: list[str], tasks: list[luigi.Task]) -> int:
         code = 1  # a luigi.cfg may make nothing of a failure; whoever waits for it does
     if code == 0:
         report(tasks)
+    if any(isinstance(failure, FlowFailedError) for failure in failures):
+        print("run: the same command resumes what failed; --force starts afresh", file=sys.stderr)
     for failure in failures:
         lines = str(failure).splitlines() or [type(failure).__name__]
         print("run:", ": ".join(dict.fromkeys([lines[0], lines[-1]])), file=sys.stderr)
-    if any(isinstance(failure, FlowFailedError) for failure in failures):
-        print("run: the same command resumes what failed; --force starts afresh", file=sys.stderr)
     return code
 
 
