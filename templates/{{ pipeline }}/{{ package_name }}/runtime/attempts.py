@@ -31,6 +31,9 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True):
     parameters: dict[str, Any]
     runs: list[Attempt] = []
     """The oldest first; each but the first has taken over what an earlier one had finished."""
+    env: str = ""
+    retry: list[str] = []
+    """What names the task behind `nox -s run --`, in this environment; empty where nothing does."""
 
     def origin(self) -> Attempt | None:
         """The run to resume: the last one that has all that the runs before it had finished.

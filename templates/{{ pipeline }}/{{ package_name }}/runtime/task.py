@@ -21,7 +21,7 @@ from luigi.freezing import recursively_unfreeze
 from luigi.rpc import RPCError
 from luigi.task import flatten
 
-from . import handover
+from . import handover, retry
 from .attempts import Attempt, Attempts, read_attempts, write_attempts
 from .code import Code, code
 from .command import as_list, flags, options
@@ -203,7 +203,13 @@ class MetaflowTask(luigi.Task):
             Path(self.output().path).unlink(missing_ok=True)
         earlier = self._earlier_attempts(parameters)
         origin = earlier.origin() if earlier else None
-        attempts = earlier if earlier and origin else Attempts(parameters=parameters)
+        attempts = Attempts(
+            flow=earlier.flow if earlier and origin else "",
+            parameters=parameters,
+            runs=earlier.runs if earlier and origin else [],
+            env=settings().env,
+            retry=retry.arguments(self),
+        )
         now, started = code(), time.time()
         write_attempts(self._kept, attempts)  # where that cannot be, nothing is to run
 
