@@ -103,7 +103,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
 
 def age(text: str) -> float:
     """An age in seconds, from `30d`; an ArgumentTypeError says how it is written."""
-    found = re.fullmatch(r"(\d{1,6})([hdw])", text)
+    found = re.fullmatch(r"([0-9]{1,6})([hdw])", text)
     if not found:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no age: a number and h, d or w for hours, days or weeks, e.g. 30d"
