@@ -195,9 +195,9 @@ def test_a_template_that_cannot_be_asked_is_said_and_waited_for_no_longer_than_i
     answers = repo.folder / ".copier-answers.yml"
     text = answers.read_text()
 
-    def told(source: str, **variables: str) -> str:
+    def told(source: str, ssh: str = "ssh") -> str:
         answers.write_text(re.sub(r"(?m)^_src_path: .*$", f"_src_path: {source}", text))
-        return line(repo.nox("-s", "status", **variables), "template")
+        return line(repo.nox("-s", "status", GIT_SSH_COMMAND=ssh), "template")
 
     assert "newest unknown: fatal:" in told("https://user:secret@nowhere.invalid/x.git")
     assert "secret" not in told("https://user:secret@nowhere.invalid/x.git")
@@ -206,7 +206,7 @@ def test_a_template_that_cannot_be_asked_is_said_and_waited_for_no_longer_than_i
     sleeper = repo.home / "sleeper"
     sleeper.write_text("#!/bin/sh\nexec sleep 600\n")
     sleeper.chmod(0o755)
-    said = told("git@example.org:x/y.git", GIT_SSH_COMMAND=str(sleeper))
+    said = told("git@example.org:x/y.git", ssh=str(sleeper))
     assert said == f"{FIRST} of git@example.org:x/y.git; newest unknown: no answer within 5 s"
     answers.unlink()
     said = line(repo.nox("-s", "status"), "template")
@@ -234,8 +234,7 @@ def test_the_command_it_prints_for_a_pipeline_s_task_resumes_it_when_pasted(
     repo: Repo, env: str
 ) -> None:
     (repo.folder / "fail").touch()
-    variable = {"SALES_PIPELINES__ENV": env}
-    repo.nox("-s", "run", "--", "fragile_tasks.py", exit_code=1, **variable)
+    repo.nox("-s", "run", "--", "fragile_tasks.py", exit_code=1, SALES_PIPELINES__ENV=env)
     ran = repo.folder / "ran.txt"
     assert ran.read_text() == "start 2026-11-20 it's -1!\n"
     ran.unlink()

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +36,7 @@ TOOL_LIMIT = 20.0
 """Seconds after which a tool of this machine is left alone."""
 
 DISK_LIMIT = 2.0
-"""Seconds for adding up what files take, for each kind; `--exact` takes as long as it takes."""
+"""Seconds for adding up what files take; `--exact` takes as long as it takes."""
 
 HOOKS_CONFIGURATIONS = (".pre-commit-config.yaml", ".pre-commit-config.yml", "prek.toml")
 
@@ -169,11 +170,15 @@ def told(ask: Callable[[], Any]) -> Any:
 
 def show(name: str, text: str | Sequence[str]) -> None:
     """Print the line behind its name, and those that follow below it."""
-    lines = [text] if isinstance(text, str) else list(text)
-    for at, line in enumerate(lines):
+    for at, line in enumerate(listed(text)):
         encoding = sys.stdout.encoding or "utf-8"
         printable = line.encode(encoding, "replace").decode(encoding)
         print(coloured(f"{'' if at else name:<12}", "1"), printable, flush=True)
+
+
+def listed(text: str | Sequence[str]) -> list[str]:
+    """The lines, or the one line there is."""
+    return [text] if isinstance(text, str) else list(text)
 
 
 def coloured(text: str, code: str) -> str:
@@ -416,7 +421,8 @@ def last_runs(root: Path, count: int, nox: str) -> list[str]:
         return ["none yet"]
     lines: list[str] = []
     for record in shown[: max(count, 0)]:
-        lines += lines_of(record, root, record.task_id in at_work, nox)
+        of_it = partial(lines_of, record, root, record.task_id in at_work, nox)
+        lines += listed(told(of_it))
     if len(shown) > count:
         lines.append(f"and {len(shown) - count} more: {nox} -s status -- --runs {len(shown)}")
     return lines
@@ -424,12 +430,12 @@ def last_runs(root: Path, count: int, nox: str) -> list[str]:
 
 def lines_of(record: Record, root: Path, is_at_work: bool, nox: str) -> list[str]:
     """What became of one task's last run."""
-    tag, *path = record.file.parent.relative_to(root / "luigi").parts
-    flow_path = "/".join(path)
     try:
         said = record.read()
     except PipelineError as error:
-        return [f"{coloured('unreadable', '33'):<10} {str(error).splitlines()[0]}"]
+        return [f"{coloured('unreadable', '33')} {str(error).splitlines()[0]}"]
+    tag, *path = record.file.parent.relative_to(root / "luigi").parts
+    flow_path = "/".join(path)
     if record.is_marker:
         when = seconds_of(said.get("finished"), record.written)
         took, state, retry = said.get("seconds"), "succeeded", ""
