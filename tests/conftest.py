@@ -54,7 +54,10 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("nightly" if config.getoption("nightly") else "default")
 
 
-SLOWEST = ("test_cookiecutter", "test_other_pythons", "test_generated_repo", "test_any_answer")
+SLOWEST = (
+    *("test_cookiecutter", "test_other_pythons", "test_generated_repo", "test_any_answer"),
+    *("test_seam_resume", "test_seam_stop", "test_seam_housekeeping", "test_parameters"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -300,7 +303,9 @@ def set_up(template: Path, tmp_path_factory: pytest.TempPathFactory) -> SetUp:
 
 
 @pytest.fixture(scope="session")
-def seam(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+def seam(
+    template: Path, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Callable[..., None]:
     """A function that runs a file of tests/in_repo in a repo that is set up, with its Python."""
     root = tmp_path_factory.mktemp("seam")
     made = copy(template, root / "sales-pipelines", python_version=HERE)
@@ -310,7 +315,9 @@ def seam(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
     shutil.copytree(ROOT / "tests" / "in_repo", repo.folder / "tests" / "in_repo")
 
     def seam(file: str, **variables: str) -> None:
-        said = repo.nox("-s", "test", "--", f"tests/in_repo/{file}", exit_code=0, **variables)
+        which = [] if pytestconfig.getoption("nightly") else ["-m", "not nightly"]
+        arguments = ("-s", "test", "--", f"tests/in_repo/{file}", *which)
+        said = repo.nox(*arguments, exit_code=0, **variables)
         assert re.search(r"\d+ passed", said)
         assert "skipped" not in said
 

@@ -18,7 +18,7 @@ from .conftest import HERE, SetUp, output
 pytestmark = pytest.mark.end_to_end
 
 # Each set of values is a run of a flow, which takes seconds.
-fewer = settings(max_examples=settings().max_examples // 6)
+fewer = settings(max_examples=settings().max_examples // 12)
 
 ECHO = """
 import os

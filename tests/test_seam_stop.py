@@ -9,5 +9,5 @@ import pytest
 pytestmark = pytest.mark.end_to_end
 
 
-def test_nothing_outlives_a_task(seam: Callable[..., None], request: pytest.FixtureRequest) -> None:
-    seam("test_stop.py", **({"NIGHTLY": "1"} if request.config.getoption("nightly") else {}))
+def test_nothing_outlives_a_task(seam: Callable[..., None]) -> None:
+    seam("test_stop.py")

@@ -114,6 +114,10 @@ def splitting(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Splitting:
     return Splitting(pipeline)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "nightly: left to the nightly session, for it takes long")
+
+
 def wait_until(holds: Callable[[], object], within: float = 60) -> None:
     """Wait until it holds, for at most so many seconds."""
     deadline = time.monotonic() + within

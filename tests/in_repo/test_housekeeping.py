@@ -163,6 +163,7 @@ def test_what_a_marker_names_survives_and_all_else_that_is_old_goes(
     assert "Nothing to delete" in said_by(capfd, clean, "--yes", "--older-than", "35d")
 
 
+@pytest.mark.nightly
 def test_a_run_that_was_taken_keeps_what_it_has_from_others(
     keeping: Keeping, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,6 +193,7 @@ def test_what_failed_can_be_resumed_after_a_clean(
     assert task.output().result == {"total": 5}
 
 
+@pytest.mark.nightly
 def test_what_is_young_stays(keeping: Keeping, capfd: pytest.CaptureFixture[str]) -> None:
     keeping.run("first")
     keeping.run("second", force=True)
@@ -299,6 +301,7 @@ def test_a_run_at_work_is_left_alone_however_old(
     assert splitting.task().output().result == {"total": 5}
 
 
+@pytest.mark.nightly
 def test_a_flow_that_runs_by_itself_is_left_alone_too(
     splitting: Splitting, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -318,6 +321,7 @@ def test_a_flow_that_runs_by_itself_is_left_alone_too(
     assert running.returncode == 0, printed
 
 
+@pytest.mark.nightly
 def test_a_run_that_begins_meanwhile_finds_its_artifacts(old: Keeping) -> None:
     root = old.root / ".metaflow"
     plan = clean.plan_for(root, time.time())
@@ -331,6 +335,7 @@ def test_a_run_that_begins_meanwhile_finds_its_artifacts(old: Keeping) -> None:
     assert everything(old.root) == before
 
 
+@pytest.mark.nightly
 def test_what_a_clean_that_was_killed_has_left_goes_with_the_next(
     old: Keeping, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -349,6 +354,7 @@ def test_what_a_clean_that_was_killed_has_left_goes_with_the_next(
     assert not trash.parent.exists()
 
 
+@pytest.mark.nightly
 def test_a_marker_that_cannot_be_read_protects_all_runs(
     old: Keeping, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -362,6 +368,7 @@ def test_a_marker_that_cannot_be_read_protects_all_runs(
     assert "unreadable" in said_by(capfd, status)
 
 
+@pytest.mark.nightly
 def test_links_are_not_followed_to_what_is_deleted_and_are_to_what_is_named(
     old: Keeping, tmp_path_factory: pytest.TempPathFactory, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -420,6 +427,7 @@ def test_overlays_and_leftovers_go_when_nobody_has_used_them(
     assert running.returncode == 0
 
 
+@pytest.mark.nightly
 def test_where_the_datastore_is_elsewhere_only_what_is_local_is_minded(old: Keeping) -> None:
     overlay = old.root / ".metaflow" / "overlays" / "0123"
     overlay.mkdir(parents=True)
@@ -439,6 +447,7 @@ def test_where_the_datastore_is_elsewhere_only_what_is_local_is_minded(old: Keep
     assert old.ids() == ids
 
 
+@pytest.mark.nightly
 def test_two_cleans_do_not_meet(old: Keeping) -> None:
     with clean.alone(old.root / ".metaflow" / "clean.lock", lambda _: None):
         code, said = typed(old.root, "y\n")
@@ -503,6 +512,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.nightly
 def test_a_parameter_with_what_a_shell_would_read_arrives_again(
     splitting: Splitting, pipeline: Pipeline, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -519,6 +529,7 @@ def test_a_parameter_with_what_a_shell_would_read_arrives_again(
     assert len(json.loads(kept.read_bytes())["runs"]) == 2, "one, and its retry"
 
 
+@pytest.mark.nightly
 def test_the_newest_runs_are_shown_first(
     pipeline: Pipeline, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -533,6 +544,7 @@ def test_the_newest_runs_are_shown_first(
     assert "3 markers" in "\n".join(lines)
 
 
+@pytest.mark.nightly
 def test_nothing_hides_the_rest(splitting: Splitting, capfd: pytest.CaptureFixture[str]) -> None:
     """No git repo, no answers, no environment and no runs, and everything else broken."""
     root = splitting.root

@@ -66,7 +66,7 @@ def scheduler(splitting: Splitting) -> Iterator[Scheduler]:
     made.process.wait(10)
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.nightly)])
 def test_a_run_shows_how_far_it_is_at_what_and_its_id(
     splitting: Splitting, scheduler: Scheduler, workers: str
 ) -> None:
@@ -96,6 +96,7 @@ def test_a_run_shows_how_far_it_is_at_what_and_its_id(
     assert running.returncode == 0, said
 
 
+@pytest.mark.nightly
 def test_a_scheduler_that_is_gone_does_not_stop_the_flow(
     splitting: Splitting, scheduler: Scheduler
 ) -> None:

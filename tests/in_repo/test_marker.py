@@ -42,7 +42,14 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+BY_DAY = ("when the run is known", "while the marker is written")
+EACH = [
+    pytest.param(moment, marks=[] if moment in BY_DAY else pytest.mark.nightly)
+    for moment in MOMENTS
+]
+
+
+@pytest.mark.parametrize("moment", EACH)
 def test_killed_at_any_moment_the_next_one_goes_on(splitting: Splitting, moment: str) -> None:
     killed = subprocess.run(
         [sys.executable, "-c", f"{KILL}\n{MOMENTS[moment]}\n{START}", "run", "split.py"],
@@ -75,6 +82,7 @@ def test_killed_before_it_resumes_it_still_resumes(splitting: Splitting) -> None
     assert splitting.ran() == ["end", "join"]
 
 
+@pytest.mark.nightly
 def test_a_flow_goes_on_when_nobody_listens(splitting: Splitting) -> None:
     command = [sys.executable, "-c", START, "run", "split.py"]
     running = subprocess.Popen(command, cwd=splitting.root, stdout=subprocess.PIPE)
@@ -86,6 +94,7 @@ def test_a_flow_goes_on_when_nobody_listens(splitting: Splitting) -> None:
     assert splitting.task().complete()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("contents", ["", '{"flow": "SplitFlow", ', "[]", "null", '{"flow": 1}'])
 def test_what_is_no_marker_is_run_again(splitting: Splitting, contents: str) -> None:
     task = splitting.task()
@@ -129,6 +138,7 @@ def said_in_namespace(splitting: Splitting, kind: str, before: str, behind: str 
 SMALL_DISK = "mkdir -p .metaflow/luigi; mount -t tmpfs -o size=64k tmpfs .metaflow/luigi"
 
 
+@pytest.mark.nightly
 def test_on_a_full_disk_nothing_starts(splitting: Splitting) -> None:
     full = f"{SMALL_DISK}; cat /dev/zero > .metaflow/luigi/x 2>/dev/null"
     said = said_in_namespace(splitting, "--map-root-user --mount", full)

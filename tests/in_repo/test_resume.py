@@ -92,6 +92,7 @@ def session_of(process: int) -> list[int]:
     return found
 
 
+@pytest.mark.nightly
 def test_a_flow_whose_finished_steps_have_other_names_wants_force(splitting: Splitting) -> None:
     splitting.tell("fail-join")
     fails(splitting)
@@ -147,6 +148,7 @@ def test_a_run_that_was_stopped_while_it_resumed_is_not_resumed_itself(
     assert [attempt.run_id for attempt in task.output().marker.resumed] == [first["run_id"], "1"]
 
 
+@pytest.mark.nightly
 def test_runs_that_are_gone_are_not_resumed(splitting: Splitting) -> None:
     splitting.tell("fail-join")
     fails(splitting)
@@ -204,7 +206,7 @@ class Downstream(MetaflowTask):
         return Between()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.nightly), 2])
 def test_force_upstream_runs_again_all_that_a_task_requires(
     pipeline: Pipeline, workers: int
 ) -> None:
@@ -245,6 +247,7 @@ def test_a_finished_run_is_taken_instead_of_running(splitting: Splitting) -> Non
     assert splitting.task(flow_tag="production").complete()
 
 
+@pytest.mark.nightly
 def test_a_run_that_is_not_the_task_s_is_refused(splitting: Splitting, pipeline: Pipeline) -> None:
     splitting.tell("fail-join")
     fails(splitting)

@@ -39,9 +39,12 @@ COMMANDS = {
 
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL]
-# Each with each other in the nightly session, and by day each once.
-BOTH = list(itertools.product(COMMANDS, SIGNALS))
-PAIRS = BOTH if "NIGHTLY" in os.environ else list(zip(COMMANDS, SIGNALS, strict=True))
+# By day each once, in the nightly session each with each other.
+BY_DAY = list(zip(COMMANDS, SIGNALS, strict=True))
+PAIRS = [
+    pytest.param(*pair, marks=[] if pair in BY_DAY else pytest.mark.nightly)
+    for pair in itertools.product(COMMANDS, SIGNALS)
+]
 
 
 @pytest.mark.parametrize(("command", "number"), PAIRS)
@@ -95,7 +98,7 @@ STUBBORN = """
 """
 
 
-@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("elsewhere", [pytest.param(False, marks=pytest.mark.nightly), True])
 def test_who_does_not_listen_is_killed_also_in_a_session_of_its_own(
     pipeline: Pipeline, elsewhere: bool
 ) -> None:
@@ -108,6 +111,7 @@ def test_who_does_not_listen_is_killed_also_in_a_session_of_its_own(
     wait_until(lambda: not is_there(stubborn), within=WITHIN)
 
 
+@pytest.mark.nightly
 def test_the_next_process_waits_until_the_flow_of_a_killed_one_is_gone(
     splitting: Splitting,
 ) -> None:
