@@ -77,10 +77,9 @@ def task() -> dict[str, float]:
     return {name: statistics.median(taken) for name, taken in times.items()}
 
 
-def recheck() -> dict[str, float]:
-    """Seconds until Luigi knows that so many tasks are done, by their number."""
-    for finished in Finished(2000).requires():
-        finished.output().makedirs()
+def finish(count: int) -> None:
+    """Let so many tasks have succeeded."""
+    for finished in Finished(count).requires():
         finished.output().write(
             Marker(
                 flow="SmallFlow",
@@ -96,12 +95,48 @@ def recheck() -> dict[str, float]:
                 seconds=1.0,
             )
         )
-    times: dict[str, list[float]] = {"1000": [], "2000": []}
+
+
+def recheck() -> dict[str, float]:
+    """Seconds until Luigi knows that so many tasks are done, by their number."""
+    finish(10_000)
+    times: dict[str, list[float]] = {"1000": [], "2000": [], "10000": []}
     for _ in range(5):
         for count, taken in times.items():
             luigi.task_register.Register.clear_instance_cache()
             taken.append(build(Finished(int(count))))
     return {count: statistics.median(taken) for count, taken in times.items()}
+
+
+def recheck_on_s3() -> dict[str, Any]:
+    """The same with markers on S3, and the requests that are made, by the number of tasks."""
+    import boto3
+    from botocore.client import BaseClient
+    from sales_pipelines.runtime import s3
+
+    address = os.environ["METAFLOW_S3_ENDPOINT_URL"]
+    boto3.client("s3", endpoint_url=address).create_bucket(Bucket="pipelines")
+    asked = 0
+    call = BaseClient._make_api_call
+
+    def counted(self: Any, *arguments: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        return call(self, *arguments)
+
+    BaseClient._make_api_call = counted
+    times: dict[int, list[float]] = {1_000: [], 10_000: []}
+    requests: dict[int, int] = {}
+    for count, taken in times.items():
+        finish(count)
+        for _ in range(5):
+            luigi.task_register.Register.clear_instance_cache()
+            s3._listings_of.cache_clear()  # as in a process that begins
+            asked = 0
+            taken.append(build(Finished(count)))
+            requests[count] = max(asked, requests.get(count, 0))
+    seconds = {str(count): statistics.median(taken) for count, taken in times.items()}
+    return {**seconds, "requests": requests}
 
 
 def own_requirements() -> dict[str, float]:
@@ -125,7 +160,12 @@ def overlay_takes(flow: Path) -> float:
 
 def main(name: str) -> None:
     """Run one part in a folder of its own."""
-    parts: dict[str, Any] = {"task": task, "recheck": recheck, "overlay": own_requirements}
+    parts: dict[str, Any] = {
+        "task": task,
+        "recheck": recheck,
+        "recheck_on_s3": recheck_on_s3,
+        "overlay": own_requirements,
+    }
     with tempfile.TemporaryDirectory() as root:
         os.chdir(root)
         paths.ROOT = Path(root)

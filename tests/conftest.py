@@ -10,7 +10,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,12 +58,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 SLOWEST = (
     *("test_cookiecutter", "test_other_pythons", "test_generated_repo", "test_any_answer"),
-    *("test_seam_resume", "test_seam_stop", "test_seam_housekeeping", "test_parameters"),
+    *("test_seam_s3", "test_seam_housekeeping", "test_seam_resume", "test_seam_stop"),
+    "test_parameters",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first, so that two workers end together."""
+    """What takes longest begins first, so that all workers end together."""
 
     def when(item: pytest.Item) -> int:
         if item.path.stem in SLOWEST:
@@ -306,7 +309,10 @@ def set_up(template: Path, tmp_path_factory: pytest.TempPathFactory) -> SetUp:
 def seam(
     template: Path, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 ) -> Callable[..., None]:
-    """A function that runs a file of tests/in_repo in a repo that is set up, with its Python."""
+    """A function that runs a file of tests/in_repo in a repo that is set up, with its Python.
+
+    Variables that it is given are in the tests' environment.
+    """
     root = tmp_path_factory.mktemp("seam")
     made = copy(template, root / "sales-pipelines", python_version=HERE)
     repo = Repo(made, root / "home", sys.executable)
@@ -322,3 +328,21 @@ def seam(
         assert "skipped" not in said
 
     return seam
+
+
+@contextmanager
+def s3_server(log: Path) -> Iterator[str]:
+    """The address of an S3 with nothing in it, moto's server on a free port of loopback."""
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    with log.open("w") as said:
+        server = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 60
+        while not (found := re.search(r"Running on (http://\S+)", log.read_text())):
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, "moto's server does not say its port"
+            time.sleep(0.05)
+        yield found[1]
+    finally:
+        server.terminate()
+        server.wait()

@@ -10,6 +10,8 @@ from .conftest import HERE, Repo, SetUp, pythons
 
 pytestmark = pytest.mark.end_to_end
 
+QUICK = "tests/runtime/test_run_command.py"
+
 
 def test_the_oldest_python_passes_too(set_up: SetUp) -> None:
     if HERE == "3.10":
@@ -20,7 +22,7 @@ def test_the_oldest_python_passes_too(set_up: SetUp) -> None:
 
 
 def test_a_repo_without_examples_passes_on_the_newest_python_and_says_what_is_missing(
-    set_up: SetUp,
+    set_up: SetUp, pytestconfig: pytest.Config
 ) -> None:
     newest = max(pythons().items(), key=lambda item: minor(item[0]))
     repo = set_up(
@@ -33,15 +35,16 @@ def test_a_repo_without_examples_passes_on_the_newest_python_and_says_what_is_mi
         description="d" * 200,
         repo_url="https://example.org/p",
     )
-    passes(repo)
+    # All of its tests in the nightly session only: Luigi and Metaflow are the slowest part of them.
+    passes(repo, *([] if pytestconfig.getoption("nightly") else [QUICK]))
     said = repo.nox("-s", "run", exit_code=1)
     assert "say what to run: nox -s run -- FILE" in said
     assert "Flows: none yet" in said
 
 
-def passes(repo: Repo) -> None:
-    """The repo passes its own lint, types and tests."""
-    said = repo.nox("-s", "lint", "test")
+def passes(repo: Repo, *only: str) -> None:
+    """The repo passes its own lint, types and tests, or only these of them."""
+    said = repo.nox("-s", "lint") + repo.nox("-s", "test", "--", *only)
     assert "Success: no issues found" in said
     assert re.search(r"\d\d passed", said)
     assert "skipped" not in said

@@ -83,28 +83,27 @@ def test_runs_are_told_of_and_cleaned_away(seam: Callable[[str], None]) -> None:
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def own_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A template of this module's own, which may get newer versions."""
     return make_template(tmp_path_factory.mktemp("template"))
 
 
 @pytest.fixture(scope="module")
-def bare(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Repo:
+def bare(own_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Repo:
     """A repo that has been copied, and nothing else."""
     root = tmp_path_factory.mktemp("repo")
     (root / "home").mkdir()
-    folder = copy(template, root / "sales-pipelines", python_version=HERE)
+    folder = copy(own_template, root / "sales-pipelines", python_version=HERE)
     return Repo(folder, root / "home", shutil.which("python3") or "python3")
 
 
 @pytest.fixture(scope="module")
-def repo(bare: Repo, template: Path, tmp_path_factory: pytest.TempPathFactory) -> Repo:
+def repo(bare: Repo, own_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Repo:
     """A repo that has been set up; its one pipeline fails where the file `fail` is."""
     root = tmp_path_factory.mktemp("repo")
     (root / "home").mkdir()
-    made = Repo(
-        copy(template, root / "sales-pipelines", python_version=HERE), root / "home", bare.python
-    )
+    folder = copy(own_template, root / "sales-pipelines", python_version=HERE)
+    made = Repo(folder, root / "home", bare.python)
     (made.folder / "sales_pipelines" / "flows" / "fragile.py").write_text(FLOW)
     (made.folder / "sales_pipelines" / "tasks" / "fragile_tasks.py").write_text(TASKS)
     made.nox("-s", "setup")
@@ -176,15 +175,15 @@ def test_an_environment_that_is_behind_is_told_with_what_mends_it(repo: Repo) ->
 
 
 def test_a_newer_template_is_told_with_the_command_that_brings_it(
-    repo: Repo, template: Path
+    repo: Repo, own_template: Path
 ) -> None:
     said = line(repo.nox("-s", "status"), "template")
-    assert said == f"{FIRST} of {template}, the newest"
+    assert said == f"{FIRST} of {own_template}, the newest"
     for tag in ("2026.12.0rc1", "2026.9.9", "latest", "2026-12-31"):
-        git(template, "tag", tag)
+        git(own_template, "tag", tag)
     assert line(repo.nox("-s", "status"), "template").endswith("the newest")
-    (template / "README.md").write_text("New\n")
-    commit(template, "New", tag=SECOND)
+    (own_template / "README.md").write_text("New\n")
+    commit(own_template, "New", tag=SECOND)
     said = line(repo.nox("-s", "status"), "template")
     assert said.endswith(f"; {SECOND} is there: uvx copier update --skip-answered")
 

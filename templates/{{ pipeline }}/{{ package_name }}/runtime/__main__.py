@@ -19,10 +19,10 @@ from luigi.retcodes import run_with_retcodes
 from luigi.task import flatten
 from luigi.task_register import Register
 
-from . import paths
+from . import paths, stored
 from .errors import FlowFailedError, PipelineError
 from .flow_file import flow_files
-from .metaflow_config import datastore_root
+from .metaflow_config import datastore_root, local_root
 from .settings import settings
 from .task import MetaflowTask
 
@@ -39,6 +39,10 @@ flow that is named by its file takes its parameters as --flow-kwargs '{"name": 1
 """
 
 
+REPORTED = 100
+"""Tasks that are reported on when all are done."""
+
+
 class UsageError(PipelineError):
     """The command line names nothing that can be run."""
 
@@ -53,6 +57,7 @@ def main(arguments: list[str]) -> int:
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        stored.check(datastore_root())  # or each task would tell of it
         configure_luigi()
         module, name, options = to_luigi(arguments)
         luigi_arguments = ["--module", module, family(module, name), *options]
@@ -96,7 +101,7 @@ def configure_luigi() -> None:
     file = paths.ROOT / "luigi.cfg"
     if "LUIGI_CONFIG_PATH" not in os.environ and file.is_file():
         luigi.configuration.add_config_path(str(file))
-    locks = datastore_root() / "luigi-locks" / settings().env
+    locks = local_root() / "luigi-locks" / settings().env
     locks.mkdir(parents=True, exist_ok=True)
     defaults = {
         "core": {
@@ -208,8 +213,13 @@ def named_task(arguments: list[str]) -> luigi.Task:
 
 
 def report(tasks: list[luigi.Task]) -> None:
-    """Print what each task has made: a flow's run and result, another task's files."""
-    for task in tasks:
+    """Print what each task has made: a flow's run and result, another task's files.
+
+    Of more tasks than anybody reads, the last ones: each is a marker to be fetched.
+    """
+    if len(tasks) > REPORTED:
+        print(f"\n{len(tasks) - REPORTED:,} more tasks are done, and then:")
+    for task in tasks[-REPORTED:]:
         if isinstance(task, MetaflowTask) and task.output().exists():
             marker = task.output().marker
             print(f"\n{marker.path}: {marker.pathspec}, {marker.seconds:.1f} s, {marker.finished}")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from .files import write_whole
+from . import stored
 from .metaflow_config import datastore_root
 
 
@@ -34,6 +33,8 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True):
     env: str = ""
     retry: list[str] = []
     """What names the task behind `nox -s run --`, in this environment; empty where nothing does."""
+    written: float = 0.0
+    """When the last one was added, in seconds since 1970."""
 
     def origin(self) -> Attempt | None:
         """The run to resume: the last one that has all that the runs before it had finished.
@@ -41,21 +42,21 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True):
         A run that was stopped while it took over the tasks of another has only some of them.
         """
         for attempt in reversed(self.runs):
-            parameters = datastore_root() / self.flow / attempt.run_id / "_parameters"
-            is_first = attempt is self.runs[0]
-            # Metaflow writes this name when it has cloned every finished task.
-            if any(parameters.glob("*/*.DONE.lock" if is_first else "*/_resume_done")):
+            # Metaflow writes the second name when it has cloned every finished task.
+            ready = ".DONE.lock" if attempt is self.runs[0] else "/_resume_done"
+            parameters = f"{datastore_root()}/{self.flow}/{attempt.run_id}/_parameters"
+            if any(place.endswith(ready) for place in stored.places_below(parameters)):
                 return attempt
         return None
 
 
-def read_attempts(file: Path) -> Attempts | None:
+def read_attempts(place: str) -> Attempts | None:
     """What the file tells; None where there is none, or what it holds is nothing of ours."""
     with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
-        return msgspec.json.decode(file.read_bytes(), type=Attempts)
+        return msgspec.json.decode(stored.read(place), type=Attempts)
     return None
 
 
-def write_attempts(file: Path, attempts: Attempts) -> None:
+def write_attempts(place: str, attempts: Attempts) -> None:
     """Keep the attempts in the file."""
-    write_whole(file, msgspec.json.format(msgspec.json.encode(attempts), indent=2) + b"\n")
+    stored.write(place, msgspec.json.format(msgspec.json.encode(attempts), indent=2) + b"\n")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import fcntl
 import gzip
 import itertools
@@ -464,7 +465,9 @@ def files(folder: Path) -> list[Path]:
             return sorted(
                 Path(each.path) for each in entries if each.is_file(follow_symlinks=False)
             )
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            raise
         return []
 
 

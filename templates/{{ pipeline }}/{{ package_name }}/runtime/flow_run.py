@@ -13,10 +13,10 @@ from typing import Any
 
 from . import handover, overlay, paths, process
 from .command import check_length
-from .errors import FlowFailedError
+from .errors import FlowFailedError, PipelineError
 from .flow_file import flow_steps
 from .flow_parameters import AskedFlow
-from .metaflow_config import datastore_root, metaflow_environment
+from .metaflow_config import local_root, metaflow_environment
 from .output import FlowOutput
 
 logger = logging.getLogger("luigi-interface")
@@ -52,6 +52,7 @@ class FlowRun:
         self._result = scratch / "result"
         self._on_start, self._on_progress = on_start, on_progress
         self._reported = ("", 0, 0.0)
+        self._looking = threading.Lock()
 
     @property
     def options(self) -> list[str]:
@@ -72,7 +73,7 @@ class FlowRun:
 
         FlowFailedError says why it did not succeed, ParameterError why it did not start.
         """
-        datastore_root().mkdir(parents=True, exist_ok=True)  # or Metaflow takes one further up
+        local_root().mkdir(parents=True, exist_ok=True)  # or Metaflow takes one further up
         environment = metaflow_environment() | {
             **overlay.variables(self._file),
             "PYTHONUNBUFFERED": "1",
@@ -106,7 +107,7 @@ class FlowRun:
             raise FlowFailedError(self._output.failure("it ended well, but Metaflow ran no flow"))
 
     def result(self) -> Any:
-        """What the run has handed over."""
+        """What the run has handed over; LookupError where it has left nothing here."""
         return handover.taken_over(self.run_id, self._result)
 
     @property
@@ -134,14 +135,15 @@ class FlowRun:
 
     def _look(self) -> None:
         """See whether the run has begun: Metaflow then writes what it is."""
-        if self.run_id:
-            return
-        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+        # Whoever looks at the end waits until `on_start`, which may be slow, is through.
+        with self._looking, contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+            if self.run_id:
+                return
             attributes = json.loads(self._attributes.read_bytes())
             self.flow, self.run_id = attributes["flow_name"], str(attributes["run_id"])
             try:
                 self._on_start(self.flow, self.run_id)
-            except OSError as error:  # a disk that is full by now: the run may succeed all the same
+            except (OSError, PipelineError) as error:  # a full disk: the run may yet succeed
                 logger.warning("%s cannot be kept for a retry: %s", self.run_id, error)
 
     def _report(self) -> None:

@@ -43,11 +43,11 @@ def hand_over(run_id: str, result: Any) -> None:
 
 
 def taken_over(run_id: str, file: Path) -> Any:
-    """The result of the run; None where it left none, as when a flow that it started left one."""
-    if not file.exists():
-        return None
-    writer, _, encoded = file.read_bytes().partition(b"\n")
-    return json.loads(encoded) if writer.decode() == run_id else None
+    """The result of the run; LookupError where it left none, but a flow that it started perhaps."""
+    writer, _, encoded = file.read_bytes().partition(b"\n") if file.exists() else (b"", b"", b"")
+    if writer.decode() != run_id:
+        raise LookupError(f"run {run_id} has left no result in {file}")
+    return json.loads(encoded)
 
 
 def left_in(run: Run) -> Any:

@@ -7,6 +7,7 @@ something where there is no environment yet.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -114,8 +115,12 @@ def datastore() -> Path:
     repo's environment.
     """
     from .metaflow_config import datastore_root
+    from .stored import is_on_s3
 
-    return datastore_root().resolve()
+    place = datastore_root()
+    if is_on_s3(place):
+        raise PipelineError(f"Metaflow's datastore is {place}, and nothing of it is looked at here")
+    return Path(place).resolve()
 
 
 def folders(folder: Path) -> list[Path]:
@@ -123,7 +128,9 @@ def folders(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
             return sorted(Path(each.path) for each in entries if each.is_dir(follow_symlinks=False))
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            raise
         return []
 
 

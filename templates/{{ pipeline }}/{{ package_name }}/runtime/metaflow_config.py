@@ -6,6 +6,7 @@ import contextlib
 import getpass
 import json
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,28 +26,64 @@ def metaflow_environment() -> dict[str, str]:
     return environment
 
 
-def datastore_root() -> Path:
-    """The folder of Metaflow's local datastore, by default `.metaflow` in the repo's root.
+def adopt_environment() -> None:
+    """Let this process have of it what Metaflow's client and boto3 look up: `.env` may say it."""
+    for name, value in metaflow_environment().items():
+        if name.startswith(("AWS_", "METAFLOW_")):
+            os.environ.setdefault(name, value)
 
-    Like the settings it is looked up once for each process: every task asks for it when Luigi asks
-    whether it is done. Raises PipelineError where Metaflow is set to another datastore than a local
-    one.
+
+def datastore_root() -> str:
+    """Where Metaflow's datastore is: the path of a folder, or `s3://BUCKET/PREFIX`.
+
+    By default the folder is `.metaflow` in the repo's root. Like the settings it is looked up once
+    for each process: every task asks for it when Luigi asks whether it is done. Raises
+    PipelineError where Metaflow is set to a datastore that is neither, and where nothing says in
+    which bucket it is.
     """
     return _datastore_root(paths.ROOT)
 
 
 @lru_cache
-def _datastore_root(root: Path) -> Path:
-    environment = metaflow_environment()
-    datastore = _configured("METAFLOW_DEFAULT_DATASTORE", environment) or "local"
-    if datastore != "local":
+def _datastore_root(root: Path) -> str:
+    datastore = configured("METAFLOW_DEFAULT_DATASTORE") or "local"
+    if datastore == "local":
+        return str(local_root())
+    if datastore != "s3":
         raise PipelineError(
-            f"METAFLOW_DEFAULT_DATASTORE is {datastore!r}, and so far MetaflowTask keeps its "
-            "markers in a local datastore only: set METAFLOW_DEFAULT_DATASTORE=local and "
-            "METAFLOW_DEFAULT_METADATA=local, e.g. in .env"
+            f"METAFLOW_DEFAULT_DATASTORE is {datastore!r}, and MetaflowTask keeps its markers in a "
+            "local datastore or on S3: set METAFLOW_DEFAULT_DATASTORE to local or s3, e.g. in .env"
         )
-    sysroot = _configured("METAFLOW_DATASTORE_SYSROOT_LOCAL", environment) or root
-    return root / sysroot / ".metaflow"
+    sysroot = configured("METAFLOW_DATASTORE_SYSROOT_S3") or ""
+    if not re.fullmatch(r"s3://[A-Za-z0-9._-]{3,}(/[^/]+)*/?", sysroot):
+        raise PipelineError(
+            "METAFLOW_DEFAULT_DATASTORE is 's3', and METAFLOW_DATASTORE_SYSROOT_S3 "
+            f"{f'is {sysroot!r}' if sysroot else 'does not say where'}: set it to the bucket and a "
+            "prefix in it, e.g. s3://my-bucket/metaflow, in .env for instance"
+        )
+    return sysroot.rstrip("/")
+
+
+def local_root() -> Path:
+    """Metaflow's folder on this machine, by default `.metaflow` in the repo's root.
+
+    It holds the local datastore and local metadata, and whatever the datastore the locks.
+    """
+    return _local_root(paths.ROOT)
+
+
+@lru_cache
+def _local_root(root: Path) -> Path:
+    return root / (configured("METAFLOW_DATASTORE_SYSROOT_LOCAL") or root) / ".metaflow"
+
+
+def metadata() -> str:
+    """Where the metadata of runs is, as `metaflow.metadata()` takes it."""
+    kind = configured("METAFLOW_DEFAULT_METADATA") or "local"
+    if kind == "local":
+        return f"local@{local_root().parent}"
+    url = configured("METAFLOW_SERVICE_URL") if kind == "service" else None
+    return f"{kind}@{url}" if url else kind
 
 
 def client_cache() -> tuple[str, str]:
@@ -54,8 +91,9 @@ def client_cache() -> tuple[str, str]:
     return "METAFLOW_CLIENT_CACHE_PATH", str(paths.ROOT / ".metaflow" / "client-cache")
 
 
-def _configured(name: str, environment: dict[str, str]) -> str | None:
+def configured(name: str) -> str | None:
     """A variable of Metaflow's: from the environment, or the profile's file, as Metaflow looks."""
+    environment = metaflow_environment()
     if name in environment:
         return environment[name]
     home = Path(environment.get("METAFLOW_HOME", "~/.metaflowconfig")).expanduser()

@@ -478,12 +478,11 @@ def retry_of(said: dict[str, Any], nox: str) -> str:
 
 def environment_name(variable: str) -> str:
     """The name of the environment that a command here would run in."""
-    try:
+    with contextlib.suppress(ImportError, PipelineError):
         from .settings import settings
 
         return settings().env
-    except (ImportError, PipelineError):
-        return os.environ.get(variable) or "dev"
+    return os.environ.get(variable) or "dev"
 
 
 if __name__ == "__main__":

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import luigi
 import msgspec
 
+from . import stored
 from .attempts import Attempt
 from .errors import PipelineError
-from .files import write_whole
-from .metaflow_config import client_cache, datastore_root
+from .metaflow_config import adopt_environment, metadata
 
 if TYPE_CHECKING:
     from metaflow import Run
@@ -52,19 +51,46 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.flow}/{self.run_id}"
 
 
-class FlowTarget(luigi.LocalTarget):
-    """The output of a MetaflowTask."""
+class FlowTarget(luigi.Target):
+    """The output of a MetaflowTask.
+
+    Whatever is asked of it raises PipelineError where it cannot be looked up: a marker that nobody
+    could read is neither there nor not there.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        """The marker's file, or its `s3://` address."""
 
     def exists(self) -> bool:
-        """Is there a marker? What cannot be read as one is none."""
+        """Is there a marker? A local file that cannot be read as one is none.
+
+        On S3 the name is enough: half an object cannot be there, and thousands of tasks can be
+        answered with a few requests. See s3.py.
+        """
+        if stored.is_on_s3(self.path):
+            from . import s3
+
+            return s3.is_there(self.path)
         return self.read() is not None
 
+    def remove(self) -> None:
+        """Delete the marker, where there is one: the flow runs again."""
+        stored.remove(self.path)
+
     def read(self) -> Marker | None:
-        """What the marker says; None where there is none."""
+        """What the marker says; None where there is none, or what is there is none."""
+        with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
+            return msgspec.json.decode(self._contents(), type=Marker)
+        return None
+
+    def _contents(self) -> bytes:
         try:
-            return self.marker
-        except PipelineError:
-            return None
+            return stored.read(self.path)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise PipelineError(f"{self.path} cannot be read: {error.strerror}") from error
 
     @property
     def marker(self) -> Marker:
@@ -73,12 +99,12 @@ class FlowTarget(luigi.LocalTarget):
         Raises PipelineError where the run has not succeeded yet, or the file is no marker.
         """
         try:
-            return msgspec.json.decode(Path(self.path).read_bytes(), type=Marker)
+            return msgspec.json.decode(self._contents(), type=Marker)
         except FileNotFoundError as error:
             raise PipelineError(f"there is no {self.path}: the flow has yet to succeed") from error
         except msgspec.DecodeError as error:
             raise PipelineError(
-                f"{self.path} is no marker: {error}; the flow has to run again"
+                f"{self.path} is no marker: {error}; the flow has to run again, with --force"
             ) from error
 
     @property
@@ -94,32 +120,39 @@ class FlowTarget(luigi.LocalTarget):
     def write(self, marker: Marker) -> None:
         """Write the marker at once and whole.
 
-        Raises PipelineError where the folder cannot be written.
+        Raises PipelineError where it cannot be written.
         """
         encoded = msgspec.json.format(msgspec.json.encode(marker), indent=2) + b"\n"
         try:
-            write_whole(Path(self.path), encoded)
-        except OSError as error:
+            stored.write(self.path, encoded)
+        except (OSError, PipelineError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
             raise PipelineError(
                 f"{marker.pathspec} has succeeded, but its marker {self.path} cannot be written: "
-                f"{error.strerror}; mend that, and the same command takes the run as it is"
+                f"{why}; mend that, and the same command takes the run as it is"
             ) from error
 
 
 def metaflow_run(pathspec: str) -> Run:
     """The run of that name, `FLOW/RUN_ID`, whoever made it.
 
-    Raises PipelineError where there is none.
+    Raises PipelineError where there is none, or the metadata of runs cannot be read.
     """
-    os.environ.setdefault(*client_cache())
+    adopt_environment()
     import metaflow
 
-    metaflow.metadata(f"local@{datastore_root().parent}")
+    metaflow.metadata(metadata())
     metaflow.namespace(None)
     try:
         return metaflow.Run(pathspec)
+    except metaflow.exception.MetaflowNotFound as error:
+        raise PipelineError(
+            f"there is no run {pathspec} in Metaflow's metadata, {metadata()}: {error}"
+        ) from error
     except metaflow.exception.MetaflowException as error:
-        raise PipelineError(f"there is no run {pathspec} in {datastore_root()}: {error}") from error
+        raise PipelineError(
+            f"{pathspec} cannot be looked up in Metaflow's metadata, {metadata()}: {error}"
+        ) from error
 
 
 def parameters_of(run: Run) -> dict[str, Any]:

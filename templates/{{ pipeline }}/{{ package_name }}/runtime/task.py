@@ -21,7 +21,7 @@ from luigi.freezing import recursively_unfreeze
 from luigi.rpc import RPCError
 from luigi.task import flatten
 
-from . import handover, retry
+from . import handover, retry, stored
 from .attempts import Attempt, Attempts, read_attempts, write_attempts
 from .code import Code, code
 from .command import as_list, flags, options
@@ -29,7 +29,7 @@ from .errors import ParameterError, PipelineError
 from .files import alone
 from .flow_file import check_flow, flow_file, flow_names
 from .flow_run import FlowRun
-from .metaflow_config import datastore_root
+from .metaflow_config import datastore_root, local_root
 from .parameters import FlowKwargs, handed_over
 from .settings import settings
 from .target import FlowTarget, Marker, metaflow_run, parameters_of
@@ -114,21 +114,23 @@ class MetaflowTask(luigi.Task):
 
     def output(self) -> FlowTarget:
         """The marker: `.result` is the flow's result, `.run` the Metaflow run."""
-        folder = datastore_root() / "luigi" / self.flow_tag / self.flow_path
-        return FlowTarget(str(folder / f"{self.task_id}.json"))
+        folder = f"{datastore_root()}/luigi/{self.flow_tag}/{self.flow_path}"
+        return FlowTarget(f"{folder}/{self.task_id}.json")
 
     def complete(self) -> bool:
         """Has the run succeeded?
 
         With `force` a marker from before this task does not count, with `from_run` none of another
-        run.
+        run. Raises PipelineError where that cannot be looked up.
         """
+        if not self.from_run and not self._forced_at:
+            return self.output().exists()
         marker = self.output().read()
         if marker is None:
             return False
         if self.from_run:
             return marker.pathspec == self.from_run
-        return not self._forced_at or marker.written >= self._forced_at
+        return marker.written >= self._forced_at
 
     def deps(self) -> list[luigi.Task]:
         """Luigi's; with `force_upstream` they are forced as this one is."""
@@ -150,10 +152,14 @@ class MetaflowTask(luigi.Task):
         handed over or the flow has no such parameter, before anything runs, FlowFailedError, with
         step and traceback, where the run does not succeed, and PipelineError where `from_run`
         cannot be taken or a file cannot be written.
+
+        Of several processes on this machine one runs it, and the others wait for that. Between
+        machines that share a datastore on S3 there is no lock: both run it, each in a run of its
+        own, both succeed, and the marker that was written last stays.
         """
         check_flow(self._file)
         parameters = handed_over(self.parameters(), "parameters()")
-        lock = datastore_root() / "luigi-locks" / f"{self.task_id}.lock"
+        lock = local_root() / "luigi-locks" / f"{self.task_id}.lock"
         try:
             with alone(lock, self._tell_who_is_waited_for) as descriptor:
                 if self.complete():  # another process has run it meanwhile
@@ -162,14 +168,14 @@ class MetaflowTask(luigi.Task):
                     self._take(parameters) if self.from_run else self._make(parameters, descriptor)
                 )
                 self.output().write(marker)
-                self._kept.unlink(missing_ok=True)
+                stored.remove(self._kept)
         except OSError as error:
             raise PipelineError(f"{error.filename or self._kept}: {error.strerror}") from error
 
     @property
-    def _kept(self) -> Path:
+    def _kept(self) -> str:
         """The file that keeps the attempts until one succeeds, beside the marker."""
-        return Path(self.output().path).with_suffix(".attempts")
+        return self.output().path.removesuffix(".json") + ".attempts"
 
     def _tell_who_is_waited_for(self, process_id: str) -> None:
         logger.info("%s waits for process %s, which is running it", self.task_id, process_id)
@@ -200,7 +206,7 @@ class MetaflowTask(luigi.Task):
     def _make(self, parameters: dict[str, Any], held: int) -> Marker:
         """Run the flow until it has succeeded, and return the marker of the run."""
         if self._forced_at:  # should this run fail, nothing may speak for it
-            Path(self.output().path).unlink(missing_ok=True)
+            self.output().remove()
         earlier = self._earlier_attempts(parameters)
         origin = earlier.origin() if earlier else None
         attempts = Attempts(
@@ -209,6 +215,7 @@ class MetaflowTask(luigi.Task):
             runs=earlier.runs if earlier and origin else [],
             env=settings().env,
             retry=retry.arguments(self),
+            written=time.time(),
         )
         now, started = code(), time.time()
         write_attempts(self._kept, attempts)  # where that cannot be, nothing is to run
@@ -216,7 +223,7 @@ class MetaflowTask(luigi.Task):
         def keep(flow: str, run_id: str) -> None:
             attempt = Attempt(run_id=run_id, started=iso(started), **msgspec.structs.asdict(now))
             runs = [*attempts.runs, attempt]
-            grown = msgspec.structs.replace(attempts, flow=flow, runs=runs)
+            grown = msgspec.structs.replace(attempts, flow=flow, runs=runs, written=time.time())
             write_attempts(self._kept, grown)
 
         with tempfile.TemporaryDirectory(prefix="metaflowtask-") as scratch:
@@ -238,10 +245,8 @@ class MetaflowTask(luigi.Task):
                 held=held,
                 resumed=origin.run_id if origin else "",
             )
-            result = run.result()
-        finished = time.time()
-        if origin and not run.end_was_run:  # so it was another run that has handed it over
-            result = handover.left_in(metaflow_run(f"{run.flow}/{run.run_id}"))
+            finished = time.time()
+            result = self._result_of(run, resumed=origin is not None)
         return self._marker(
             flow=run.flow,
             run_id=run.run_id,
@@ -253,12 +258,23 @@ class MetaflowTask(luigi.Task):
             result=result,
         )
 
+    def _result_of(self, run: FlowRun, *, resumed: bool) -> Any:
+        """The result that the run has left here, or elsewhere."""
+        try:
+            return run.result()
+        except LookupError:
+            # Where another run had done the step `end`, that one has handed it over. With a
+            # datastore on S3 the step may have run on another machine.
+            if (resumed and not run.end_was_run) or stored.is_on_s3(datastore_root()):
+                return handover.left_in(metaflow_run(f"{run.flow}/{run.run_id}"))
+            return None
+
     def _earlier_attempts(self, parameters: Mapping[str, Any]) -> Attempts | None:
         """The attempts that this run can go on from; None where there are none."""
         earlier = read_attempts(self._kept)
         if earlier is None:
             return None
-        if self._forced_at > self._kept.stat().st_mtime:
+        if self._forced_at > earlier.written:
             return None
         if earlier.parameters != parameters:
             logger.info("%s starts afresh, with other parameters", self.task_id)

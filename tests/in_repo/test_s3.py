@@ -1,0 +1,528 @@
+"""With Metaflow's datastore on S3 a task does what it does with a local one; S3 is moto's server.
+
+Where it listens is in the variable S3_SERVER.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+from urllib.request import urlopen
+
+import boto3
+import pytest
+from botocore.client import BaseClient
+from sales_pipelines.runtime import FlowFailedError, MetaflowTask, PipelineError
+from sales_pipelines.runtime.__main__ import main
+from sales_pipelines.runtime.target import FlowTarget, Marker
+
+from .conftest import Pipeline, Splitting, start
+
+SERVER = os.environ["S3_SERVER"]
+BUCKET, PREFIX = "pipelines", "team/metaflow"
+SECRET = "not-to-be-told"
+
+
+class Store:
+    """The bucket, as somebody sees it who is not the runtime."""
+
+    def __init__(self) -> None:
+        session = boto3.session.Session("testing", SECRET, region_name="us-east-1")
+        self.client = session.client("s3", endpoint_url=SERVER)
+
+    def names(self) -> list[str]:
+        """What is in the bucket."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
+        return [each["Key"] for page in pages for each in page.get("Contents", ())]
+
+    def ending(self, suffix: str) -> list[str]:
+        return [key for key in self.names() if key.endswith(suffix)]
+
+    def read(self, key: str) -> Any:
+        return json.loads(self.client.get_object(Bucket=BUCKET, Key=key)["Body"].read())
+
+    def put(self, key: str, value: Any) -> None:
+        self.client.put_object(Bucket=BUCKET, Key=key, Body=json.dumps(value).encode())
+
+
+@pytest.fixture
+def store(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """An empty bucket, with the datastore in it in force."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    urlopen(f"{SERVER}/moto-api/reset", data=b"").close()
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_SHARED_CREDENTIALS_FILE": str(pipeline.root / "none"),
+        "AWS_CONFIG_FILE": str(pipeline.root / "none"),
+        "AWS_MAX_ATTEMPTS": "1",
+        "METAFLOW_DEFAULT_DATASTORE": "s3",
+        "METAFLOW_DATASTORE_SYSROOT_S3": f"s3://{BUCKET}/{PREFIX}",
+        "METAFLOW_S3_ENDPOINT_URL": SERVER,
+        "METAFLOW_S3_WORKER_COUNT": "4",  # a process each
+    }.items():
+        monkeypatch.setenv(name, value)
+    made = Store()
+    made.client.create_bucket(Bucket=BUCKET)
+    return made
+
+
+@pytest.fixture
+def splitting(pipeline: Pipeline, store: Store, monkeypatch: pytest.MonkeyPatch) -> Splitting:
+    monkeypatch.chdir(pipeline.root)
+    return Splitting(pipeline)
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The requests that this process makes from now on, by their names."""
+    made: list[str] = []
+    call = BaseClient._make_api_call
+
+    def noted(self: Any, operation: str, options: Any) -> Any:
+        made.append(operation)
+        return call(self, operation, options)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", noted)
+    return made
+
+
+def marker(run_id: str = "1") -> Marker:
+    return Marker(
+        flow="SmallFlow",
+        path="small.py",
+        run_id=run_id,
+        parameters={},
+        env="dev",
+        flow_tag="dev",
+        version="1",
+        branch=None,
+        commit=None,
+        finished="",
+        seconds=1.0,
+    )
+
+
+def the_task(splitting: Splitting, **more: object) -> MetaflowTask:
+    """One split is enough: a step on S3 takes some seconds."""
+    return splitting.task(flow_kwargs={"n": 1}, **more)
+
+
+def fails(splitting: Splitting) -> None:
+    with pytest.raises(FlowFailedError):
+        the_task(splitting).run()
+
+
+def test_a_run_leaves_all_that_it_made_in_the_bucket(
+    pipeline: Pipeline, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pipeline.root)
+    flow = pipeline.add_flow(
+        start="self.rows = [1, 2]", end="self.luigi_result = {'rows': 2}", talks=True
+    )
+    task = MetaflowTask(flow)
+    assert not task.complete()
+    before: list[str] = []
+    call = BaseClient._make_api_call
+
+    def watched(self: Any, operation: str, options: Any) -> Any:
+        if operation == "PutObject" and options["Key"].endswith(f"{task.task_id}.json"):
+            before.extend(store.names())
+        return call(self, operation, options)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", watched)
+    task.run()
+    (written,) = store.ending(f"{task.task_id}.json")
+    assert written == f"{PREFIX}/luigi/dev/small.py/{task.task_id}.json"
+    assert task.output().path == f"s3://{BUCKET}/{written}"
+    assert store.read(written)["result"] == task.output().result == {"rows": 2}
+    # It was written last: the rest was there already, and with it what a retry would resume.
+    (attempts,) = [name for name in before if name.endswith(".attempts")]
+    assert {*before} - {attempts} == {*store.names()} - {written}
+    assert not store.ending(".attempts")
+    assert task.complete()
+    assert task.output().run.data.rows == [1, 2]
+    assert any(key.startswith(f"{PREFIX}/SmallFlow/data/") for key in store.names())
+    # Here is what Metaflow tells of runs and what it has cached, no marker, and no lock any more.
+    here = pipeline.root / ".metaflow"
+    assert {path.name for path in here.iterdir()} <= {"SmallFlow", "client-cache", "luigi-locks"}
+    kept = [path for path in (here / "SmallFlow").rglob("*") if path.is_file()]
+    assert {path.suffix for path in kept if path.name != "latest_run"} == {".json"}
+    assert not (here / "SmallFlow" / "data").exists()
+    assert not list(here.rglob("*.lock"))
+
+
+@pytest.mark.nightly
+def test_over_a_chain_of_failures_no_finished_step_runs_again(
+    splitting: Splitting, store: Store
+) -> None:
+    splitting.tell("fail-join")
+    fails(splitting)
+    assert splitting.ran() == ["join", "start", "work0"]
+    splitting.tell("fail-end")
+    # Another machine has the bucket and none of what lies here.
+    (splitting.root / ".metaflow").rename(splitting.root / "elsewhere")
+    fails(splitting)
+    assert splitting.ran() == ["end", "join"]
+    (kept,) = store.ending(".attempts")
+    first, second = store.read(kept)["runs"]
+    # One more was stopped while it took over: Metaflow had made the run, and nothing else.
+    half = f"{PREFIX}/SplitFlow/1/_parameters/1/0.DONE.lock"
+    store.put(half, {})
+    store.put(kept, {**store.read(kept), "runs": [first, second, {**first, "run_id": "1"}]})
+    splitting.tell()
+    task = the_task(splitting)
+    task.run()
+    assert splitting.ran() == ["end"]
+    assert task.output().result == {"total": 0}
+    resumed = [attempt.run_id for attempt in task.output().marker.resumed]
+    assert resumed == [first["run_id"], second["run_id"], "1"]
+    assert task.complete()
+    assert not store.ending(".attempts")
+
+
+def test_after_a_kill_of_everything_the_finished_steps_are_still_done(
+    splitting: Splitting, store: Store
+) -> None:
+    splitting.tell("wait-join")
+    running = start(splitting.root, "run", "split.py", '--flow-kwargs={"n": 1}')
+    step = splitting.process_of("join")
+    os.killpg(os.getpgid(step), signal.SIGKILL)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.communicate()
+    splitting.ran()
+    splitting.tell()
+    task = the_task(splitting)
+    assert not task.complete()
+    task.run()
+    assert splitting.ran() == ["end", "join"]
+    assert task.output().result == {"total": 0}
+
+
+@pytest.mark.nightly
+def test_force_runs_again_and_its_failure_leaves_no_marker(
+    splitting: Splitting, store: Store
+) -> None:
+    the_task(splitting).run()
+    first = the_task(splitting).output().marker
+    assert the_task(splitting).complete()
+    splitting.tell("fail-end")
+    forced = the_task(splitting, force=True)
+    assert not forced.complete()
+    splitting.ran()
+    with pytest.raises(FlowFailedError):
+        forced.run()
+    assert "start" in splitting.ran()
+    assert not the_task(splitting).complete()
+    splitting.tell()
+    forced.run()
+    assert splitting.ran() == ["end"]
+    assert forced.complete()
+    assert the_task(splitting).output().marker.run_id != first.run_id
+
+
+@pytest.mark.nightly
+def test_a_finished_run_is_taken_instead_of_running(splitting: Splitting) -> None:
+    the_task(splitting).run()
+    made = the_task(splitting).output().marker
+    splitting.ran()
+    taking = splitting.task(from_run=made.pathspec, flow_tag="production")
+    assert not taking.complete()
+    taking.run()
+    assert splitting.ran() == []
+    taken = splitting.task(flow_tag="production").output().marker
+    assert (taken.pathspec, taken.result) == (made.pathspec, {"total": 0})
+    assert taking.complete()
+    assert not splitting.task(from_run="SplitFlow/1", flow_tag="production").complete()
+
+
+def test_a_result_that_was_not_left_here_is_read_from_the_artifacts(
+    pipeline: Pipeline, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the last step has run on another machine, which has no file to leave it in."""
+    monkeypatch.chdir(pipeline.root)
+    end = "import os; del os.environ['LUIGI_RESULT_FILE']; self.luigi_result = {'rows': 3}"
+    task = MetaflowTask(pipeline.add_flow(end=end, talks=True))
+    task.run()
+    assert task.output().result == {"rows": 3}
+
+
+def closed_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
+
+
+WRONG: dict[str, tuple[dict[str, str | None], str]] = {
+    "no bucket": (
+        {"METAFLOW_DATASTORE_SYSROOT_S3": "s3://elsewhere/x"},
+        r"there is no bucket 'elsewhere'; make it, or name another",
+    ),
+    "no credentials": (
+        {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None},
+        r"Unable to locate credentials; boto3 takes credentials from AWS_PROFILE, or from",
+    ),
+    "half the credentials": ({"AWS_SECRET_ACCESS_KEY": None}, r"Partial credentials.*in \.env"),
+    "no such profile": ({"AWS_PROFILE": "team"}, r"profile \(team\) could not be found.*\.env"),
+    "no connection": (
+        {"METAFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{closed_port()}"},
+        r"S3 cannot be reached, .*127\.0\.0\.1.*; check the network, and METAFLOW_S3_ENDPOINT_URL",
+    ),
+    "no address": ({"METAFLOW_S3_ENDPOINT_URL": "here"}, r"here; see METAFLOW_S3_ENDPOINT_URL"),
+    "no name of a bucket": (
+        {"METAFLOW_DATASTORE_SYSROOT_S3": "s3://a b/x"},
+        r"METAFLOW_DATASTORE_SYSROOT_S3 is .s3:..a b.x.: set it to the bucket",
+    ),
+    "no address of a bucket": (
+        {"METAFLOW_DATASTORE_SYSROOT_S3": "pipelines/x"},
+        r"METAFLOW_DATASTORE_SYSROOT_S3 is 'pipelines/x': set it to .* s3://my-bucket/metaflow",
+    ),
+    "no bucket named": (
+        {"METAFLOW_DATASTORE_SYSROOT_S3": None},
+        r"METAFLOW_DATASTORE_SYSROOT_S3 does not say where: set it to the bucket",
+    ),
+    "neither": (
+        {"METAFLOW_DEFAULT_DATASTORE": "gs"},
+        r"METAFLOW_DEFAULT_DATASTORE is 'gs', .* set METAFLOW_DEFAULT_DATASTORE to local or s3",
+    ),
+}
+
+
+@pytest.mark.parametrize(("variables", "told"), WRONG.values(), ids=WRONG)
+def test_what_cannot_be_looked_up_is_an_error_and_not_a_task_that_is_not_done(
+    pipeline: Pipeline,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    variables: dict[str, str | None],
+    told: str,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.delenv(name) if value is None else monkeypatch.setenv(name, value)
+    flow = pipeline.add_flow()
+    for task in (MetaflowTask(flow), MetaflowTask(flow, force=True)):
+        with pytest.raises(PipelineError, match=told):
+            task.complete()
+        with pytest.raises(PipelineError, match=told):
+            task.run()
+    assert main([flow]) == 2
+    said = capfd.readouterr()
+    assert re.search(told, said.err)
+    assert len(said.err.splitlines()) == 1
+    assert SECRET not in said.err + said.out
+    assert "small.py |" not in said.out
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """An S3 that knows who asks, and allows nothing."""
+
+    code = "AccessDenied"
+
+    def do_GET(self) -> None:
+        body = f"<Error><Code>{self.code}</Code><Message>No</Message></Error>".encode()
+        self.send_response(403)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_PUT = do_DELETE = do_GET  # noqa: N815
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address on loopback where such a server is."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("AccessDenied", "AccessDenied: No; these credentials need s3:ListBucket on 'pipelines'"),
+        ("ExpiredToken", "ExpiredToken: No; renew the credentials that boto3 finds"),
+    ],
+)
+def test_a_refusal_names_the_rights_or_the_credentials(
+    pipeline: Pipeline,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    code: str,
+    told: str,
+) -> None:
+    monkeypatch.setattr(Refusing, "code", code)
+    task = MetaflowTask(pipeline.add_flow())
+    with serving(Refusing) as address:
+        monkeypatch.setenv("METAFLOW_S3_ENDPOINT_URL", address)
+        with pytest.raises(PipelineError, match=told):
+            task.complete()
+        succeeded = f"1 has succeeded, but its marker .*{told}.* as it is"
+        with pytest.raises(PipelineError, match=succeeded):
+            task.output().write(marker())
+
+
+def test_thousands_of_finished_tasks_are_known_by_few_requests(
+    store: Store, requests: list[str]
+) -> None:
+    names = [f"s3://{BUCKET}/{PREFIX}/luigi/dev/small.py/T_{n:04}.json" for n in range(1050)]
+    for name in names:
+        store.put(name.removeprefix(f"s3://{BUCKET}/"), {})
+    del requests[:]
+    assert all(FlowTarget(name).exists() for name in reversed(names))
+    assert len(requests) <= 8
+    del requests[:]
+    for _ in range(2):  # what is not there is asked for each time
+        assert not FlowTarget(names[0].replace("0000", "none")).exists()
+    assert requests.count("GetObject") == 2
+
+
+def test_one_task_is_one_request_and_each_of_few_two_at_most(
+    pipeline: Pipeline, store: Store, requests: list[str]
+) -> None:
+    flow = pipeline.add_flow()
+    assert not MetaflowTask(flow).complete()
+    assert requests == ["GetObject"]
+    for number in range(4):
+        assert not MetaflowTask(flow, flow_kwargs={"n": number}).complete()
+    assert len(requests) <= 10
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """A function that lets so many seconds go by."""
+    gone_by = 0.0
+    clock = time.monotonic
+
+    def wait(seconds: float) -> None:
+        nonlocal gone_by
+        gone_by += seconds
+
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + gone_by)
+    return wait
+
+
+def test_a_marker_that_is_written_meanwhile_is_seen_at_once(
+    pipeline: Pipeline, store: Store
+) -> None:
+    task = MetaflowTask(pipeline.add_flow())
+    for _ in range(3):  # its folder has been listed by then
+        assert not task.complete()
+    store.put(task.output().path.removeprefix(f"s3://{BUCKET}/"), {})
+    assert task.complete()
+
+
+def test_what_this_process_deletes_is_gone_at_once_and_what_others_delete_within_a_minute(
+    pipeline: Pipeline, store: Store, clock: Callable[[float], None]
+) -> None:
+    task = MetaflowTask(pipeline.add_flow())
+
+    def list_it() -> None:
+        clock(61)
+        task.output().write(marker())
+        assert task.complete()
+        assert task.complete()
+
+    list_it()
+    task.output().remove()
+    assert not task.complete()
+    list_it()
+    store.client.delete_object(
+        Bucket=BUCKET, Key=task.output().path.removeprefix(f"s3://{BUCKET}/")
+    )
+    assert task.complete()
+    MetaflowTask.clear_instance_cache()  # who has to know reads
+    assert not MetaflowTask("small.py", force=True).complete()
+    assert not MetaflowTask("small.py", from_run="SmallFlow/1").complete()
+    clock(61)
+    assert not task.complete()
+
+
+class Keeping(Refusing):
+    """An S3 that keeps connections open, as Amazon's does, and notes them."""
+
+    protocol_version = "HTTP/1.1"
+    connections: list[int] = []  # noqa: RUF012
+
+    def do_GET(self) -> None:
+        self.connections.append(self.client_address[1])
+        super().do_GET()
+
+
+def test_a_forked_process_has_a_connection_of_its_own(
+    pipeline: Pipeline, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes on one connection would read each other's answers."""
+    task = MetaflowTask(pipeline.add_flow())
+
+    def ask() -> None:
+        with pytest.raises(PipelineError):
+            task.complete()
+
+    with serving(Keeping) as address:
+        monkeypatch.setenv("METAFLOW_S3_ENDPOINT_URL", address)
+        for _ in range(2):
+            ask()
+        forked = multiprocessing.get_context("fork").Process(target=ask)
+        forked.start()
+        forked.join(60)
+        ask()
+    first, again, elsewhere, still = Keeping.connections
+    assert forked.exitcode == 0
+    assert first == again == still != elsewhere
+
+
+def test_dotenv_says_it_all(pipeline: Pipeline, store: Store) -> None:
+    """The datastore, where it is, and the credentials, for whoever asks and for the flow."""
+    wanted = ("AWS_ACCESS", "AWS_SECRET", "METAFLOW_D", "METAFLOW_S3")
+    variables = {name: os.environ[name] for name in os.environ if name.startswith(wanted)}
+    (pipeline.root / ".env").write_text("".join(f"{n}={v}\n" for n, v in variables.items()))
+    flow = pipeline.add_flow(end="self.luigi_result = 1", talks=True)
+    for name in variables:
+        del os.environ[name]
+    try:
+        running = start(pipeline.root, "run", flow, "--workers=2")
+        said, _ = running.communicate(timeout=120)
+    finally:
+        os.environ.update(variables)
+    assert running.returncode == 0, said
+    assert SECRET not in said
+    (written,) = (key for key in store.names() if key.startswith(f"{PREFIX}/luigi/dev/small.py/"))
+    assert store.read(written)["result"] == 1
+
+
+def test_runs_are_asked_of_the_metadata_service_where_that_is_in_force(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Service(Refusing):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200 if self.path.endswith("/ping") else 404)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+    monkeypatch.setenv("METAFLOW_DEFAULT_METADATA", "service")
+    with serving(Service) as address:
+        monkeypatch.setenv("METAFLOW_SERVICE_URL", address)
+        with pytest.raises(PipelineError, match=rf"there is no run SmallFlow/7 in .*{address}"):
+            MetaflowTask(pipeline.add_flow(), from_run="SmallFlow/7").run()
+    assert any("/flows/SmallFlow/runs/7" in path for path in asked)
