@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from sales_pipelines.runtime import MetaflowTask, clean, inventory, status
+from sales_pipelines.runtime import MetaflowTask, ParameterError, clean, inventory, status
 
 from .conftest import Pipeline, Splitting, start, wait_until
 
@@ -178,6 +178,7 @@ def test_a_run_that_was_taken_keeps_what_it_has_from_others(
     assert keeping.look("production") == [9000, 9000, 18000, "note", True]
 
 
+@pytest.mark.nightly
 def test_what_failed_can_be_resumed_after_a_clean(
     splitting: Splitting, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -258,6 +259,7 @@ def test_nothing_is_deleted_without_a_yes(old: Keeping) -> None:
     assert len(old.ids()) == 1
 
 
+@pytest.mark.nightly
 def test_a_dry_run_shows_and_deletes_nothing(
     old: Keeping, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -278,6 +280,7 @@ def test_an_age_that_is_none_is_told(
     assert "a number and h, d or w" in capfd.readouterr().err
 
 
+@pytest.mark.nightly
 def test_a_run_at_work_is_left_alone_however_old(
     splitting: Splitting, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -392,6 +395,7 @@ def test_links_are_not_followed_to_what_is_deleted_and_are_to_what_is_named(
     assert old.look() == [9000, 9000, 18000, "second", True]
 
 
+@pytest.mark.nightly
 def test_overlays_and_leftovers_go_when_nobody_has_used_them(
     splitting: Splitting, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -542,6 +546,22 @@ def test_the_newest_runs_are_shown_first(
     assert [line.split("SmallFlow/")[1].split()[0] for line in shown] == markers
     assert "and 1 more: nox -s status -- --runs 3" in lines[-1]
     assert "3 markers" in "\n".join(lines)
+
+
+def test_what_failed_before_there_was_a_run_is_told_and_hinders_no_clean(
+    splitting: Splitting, capfd: pytest.CaptureFixture[str]
+) -> None:
+    splitting.task(flow_kwargs={"n": 1}).run()
+    splitting.task(flow_kwargs={"n": 1}, force=True).run()
+    with pytest.raises(ParameterError, match="has no parameter 'm'"):
+        splitting.task(flow_kwargs={"m": 1}).run()
+    said = said_by(capfd, status)
+    assert "split.py  dev  before there was a run" in said
+    make_old(splitting.root)
+    said = said_by(capfd, clean, "--yes")
+    assert "1 run " in said
+    assert "1 lists of attempts" in said
+    assert not list(splitting.root.rglob("*.attempts"))
 
 
 @pytest.mark.nightly

@@ -306,9 +306,9 @@ def flows_at_work(
         with contextlib.suppress(PipelineError):
             if record.task_id not in at_work:
                 ended |= record.named()
-            elif not record.is_marker:
+            elif not record.is_marker and record.read()["flow"]:
                 said.add(record.task_id)
-                busy.add(str(record.read()["flow"]))
+                busy.add(record.read()["flow"])
     if at_work - said:
         busy |= {flow.name for flow in inventory.flows(root)}
     for run in inventory.runs(root):

@@ -443,17 +443,19 @@ def lines_of(record: Record, root: Path, is_at_work: bool, nox: str) -> list[str
     else:
         last = (inventory.dicts(said.get("runs")) or [{}])[-1]
         run_id, when = last.get("run_id"), seconds_of(last.get("started"), record.written)
-        folder = root / str(said["flow"]) / str(run_id)
-        took = (time.time() if is_at_work else inventory.usage(folder).changed) - when
+        folder = root / said["flow"] / run_id if run_id else None
+        ended = inventory.usage(folder).changed if folder and not is_at_work else time.time()
+        took = ended - when if folder else None
         state = "running" if is_at_work else "failed"
-        step = inventory.step_at(folder)
+        step = inventory.step_at(folder) if folder else ""
         state += f" at {step}" if step else ""
         retry = "" if is_at_work else retry_of(said, nox)
     code = {"succeeded": "32", "running": "36"}.get(state.split()[0], "31")
     seconds = f"{took:.1f} s" if isinstance(took, (int, float)) and took >= 0 else "gone"
+    run = f"{said['flow']}/{run_id}  {seconds}" if run_id else "before there was a run"
     line = (
         f"{coloured(f'{state:<18}', code)} {in_time(time.time() - when):>6} ago  {flow_path}  "
-        f"{tag}  {said['flow']}/{run_id}  {seconds}"
+        f"{tag}  {run}"
     )
     return [line, f"  retry: {retry}"] if retry else [line]
 
