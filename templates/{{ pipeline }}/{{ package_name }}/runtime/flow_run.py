@@ -9,15 +9,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import handover, overlay, paths, process
+from . import handover, paths, process
 from .command import check_length
 from .errors import FlowFailedError, PipelineError
 from .flow_file import flow_steps
-from .flow_parameters import AskedFlow
 from .metaflow_config import local_root, metaflow_environment
 from .output import FlowOutput
+
+if TYPE_CHECKING:
+    from .flow_parameters import AskedFlow
 
 logger = logging.getLogger("luigi-interface")
 
@@ -75,15 +77,21 @@ class FlowRun:
         """
         local_root().mkdir(parents=True, exist_ok=True)  # or Metaflow takes one further up
         environment = metaflow_environment() | {
-            **overlay.variables(self._file),
+            **self._overlay(),
             "PYTHONUNBUFFERED": "1",
             handover.PRODUCTION: str(production).lower(),
             handover.RESULT_FILE: str(self._result),
         }
         before = f", having resumed run {resumed}" if resumed else ""
-        asked = AskedFlow(self._label, command, environment, self._scratch, timeout)
+
+        def asked() -> AskedFlow:
+            from .flow_parameters import AskedFlow  # for few runs, and every worker would wait
+
+            return AskedFlow(self._label, command, environment, self._scratch, timeout)
+
         try:
-            asked.check_none(parameters)
+            if None in parameters.values():
+                asked().check_none(parameters)
             with self._watched():
                 exit_code = process.run(
                     command,
@@ -100,11 +108,19 @@ class FlowRun:
             check_length(command, error, self._label)
             raise
         if exit_code == 2 and not self.run_id:  # Metaflow's usage errors
-            asked.check_refused(parameters, self._output.refusal())
+            asked().check_refused(parameters, self._output.refusal())
         if exit_code:
             raise FlowFailedError(self._output.failure(process.said(exit_code) + before))
         if not self.run_id:
             raise FlowFailedError(self._output.failure("it ended well, but Metaflow ran no flow"))
+
+    def _overlay(self) -> dict[str, str]:
+        """What the environment must have for the flow's own requirements, where it has any."""
+        if not self._file.with_name("requirements.txt").is_file():
+            return {}
+        from . import overlay
+
+        return overlay.variables(self._file)
 
     def result(self) -> Any:
         """What the run has handed over; LookupError where it has left nothing here."""
