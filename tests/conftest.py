@@ -325,7 +325,8 @@ def seam(
         arguments = ("-s", "test", "--", f"tests/in_repo/{file}", *which)
         said = repo.nox(*arguments, exit_code=0, **variables)
         assert re.search(r"\d+ passed", said)
-        assert "skipped" not in said
+        if skipped := re.findall(r"(?m)^SKIPPED .*", said):  # the others have passed
+            pytest.skip("; ".join(skipped))
 
     return seam
 
