@@ -100,19 +100,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def marker(run_id: str = "1") -> Marker:
-    return Marker(
-        flow="SmallFlow",
-        path="small.py",
-        run_id=run_id,
-        parameters={},
-        env="dev",
-        flow_tag="dev",
-        version="1",
-        branch=None,
-        commit=None,
-        finished="",
-        seconds=1.0,
-    )
+    return Marker(flow="SmallFlow", path="small.py", run_id=run_id)
 
 
 def the_task(splitting: Splitting, **more: object) -> MetaflowTask:
