@@ -136,6 +136,7 @@ def test_a_repo_that_has_been_set_up_is_told_as_it_is(repo: Repo) -> None:
     assert line(said, "repo") == f"sales_pipelines 2026.11.0, main, {commit_}"
     assert line(said, "environment").startswith("fresh")
     assert line(said, "hooks") == "none"
+    assert "\033" not in said
     hook = repo.folder / ".git" / "hooks" / "pre-commit"
     hook.write_text("#!/bin/sh\n")
     assert line(repo.nox("-s", "status"), "hooks") == "none", "git runs none that is no program"
@@ -145,9 +146,6 @@ def test_a_repo_that_has_been_set_up_is_told_as_it_is(repo: Repo) -> None:
     said = repo.nox("-s", "status")
     assert line(said, "hooks") == "pre-commit; pre-push to be installed: uvx prek install"
     assert line(said, "repo").endswith("and 1 file not committed")
-    git(repo.folder, "config", "core.hooksPath", str(repo.folder / ".git" / "other"))
-    assert line(repo.nox("-s", "status"), "hooks").startswith("none; pre-commit, pre-push to be")
-    git(repo.folder, "config", "--unset", "core.hooksPath")
     configuration.unlink()
     hook.unlink()
 
@@ -160,13 +158,8 @@ def test_an_environment_that_is_behind_is_told_with_what_mends_it(repo: Repo) ->
     assert said.startswith("outdated")
     assert said.endswith("python3 noxfile.py -s setup")
     assert "cowsay" not in (repo.folder / "uv.lock").read_text(), "a report changes nothing"
-    project.write_text("<<<<<<< HEAD\n" + text)
-    said = repo.nox("-s", "status")
-    assert "pyproject.toml or uv.lock is no TOML" in line(said, "environment")
-    assert "Traceback" not in said
     project.write_text(text)
-    shutil.rmtree(next((repo.folder / ".venv" / "lib").glob("*/site-packages/msgspec")))
-    for gone in (repo.folder / ".venv" / "lib").glob("*/site-packages/msgspec-*"):
+    for gone in (repo.folder / ".venv" / "lib").glob("*/site-packages/msgspec*"):
         shutil.rmtree(gone)
     said = repo.nox("-s", "status")
     assert "msgspec" in line(said, "environment")
@@ -198,9 +191,9 @@ def test_a_template_that_cannot_be_asked_is_said_and_waited_for_no_longer_than_i
         answers.write_text(re.sub(r"(?m)^_src_path: .*$", f"_src_path: {source}", text))
         return line(repo.nox("-s", "status", GIT_SSH_COMMAND=ssh), "template")
 
-    assert "newest unknown: fatal:" in told("https://user:secret@nowhere.invalid/x.git")
-    assert "secret" not in told("https://user:secret@nowhere.invalid/x.git")
-    assert "newest unknown: fatal:" in told("/nowhere/at/all")
+    said = told("https://user:secret@nowhere.invalid/x.git")
+    assert "newest unknown: fatal:" in said
+    assert "secret" not in said
     # One that takes the connection, and never says a word.
     sleeper = repo.home / "sleeper"
     sleeper.write_text("#!/bin/sh\nexec sleep 600\n")
@@ -211,21 +204,6 @@ def test_a_template_that_cannot_be_asked_is_said_and_waited_for_no_longer_than_i
     said = line(repo.nox("-s", "status"), "template")
     assert said.startswith("none: the repo has left it")
     answers.write_text(text)
-
-
-def test_without_git_it_says_the_rest(repo: Repo, tmp_path: Path) -> None:
-    python = repo.folder / ".venv" / "bin" / "python"
-    done = subprocess.run(
-        [python, "-m", "sales_pipelines.runtime.status"],
-        cwd=repo.folder,
-        env=clean_environment(repo.home, PATH=str(tmp_path)),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0
-    assert done.stderr == ""
-    assert line(done.stdout, "repo") == "sales_pipelines 2026.11.0; git is not on PATH"
-    assert "uv is not on PATH" in line(done.stdout, "environment")
 
 
 @pytest.mark.parametrize("env", ["dev", "production"])
@@ -260,8 +238,6 @@ def test_the_command_it_prints_for_a_pipeline_s_task_resumes_it_when_pasted(
 def test_clean_says_how_and_frees_what_is_old(repo: Repo) -> None:
     assert "--older-than AGE" in repo.nox("-s", "clean", "--", "--help")
     assert "--runs N" in repo.nox("-s", "status", "--", "--help")
-    said = repo.nox("-s", "clean", "--", "--older-than", "soon", exit_code=1)
-    assert "'soon' is no age" in said
     repo.nox("-s", "run", "--", "fragile_tasks.py", "Fragile", "--day", "2026-11-21")
     repo.nox("-s", "run", "--", "fragile_tasks.py", "Fragile", "--day", "2026-11-21", "--force")
     runs = list((repo.folder / ".metaflow" / "FragileFlow").glob("[0-9]*"))

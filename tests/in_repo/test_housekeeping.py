@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from sales_pipelines.runtime import MetaflowTask, ParameterError, clean, inventory, status
+from sales_pipelines.runtime.files import alone
 
-from .conftest import Pipeline, Splitting, start, wait_until
+from .conftest import Pipeline, Splitting, start
 
 DAY = 86400.0
 
@@ -64,12 +65,6 @@ print(json.dumps([len(run.data.own), len(run.data.shared), run.data.length, run.
 """
 
 
-@pytest.fixture
-def splitting(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Splitting:
-    monkeypatch.chdir(pipeline.root)
-    return Splitting(pipeline)
-
-
 class Keeping:
     """A pipeline whose runs leave everything that a run can leave."""
 
@@ -101,7 +96,7 @@ class Keeping:
 
     def ids(self) -> set[str]:
         """The runs there are."""
-        return {run.run_id for run in inventory.runs(self.root / ".metaflow")}
+        return {run.name for run in inventory.runs(self.root / ".metaflow")}
 
     def kept(self, kind: str) -> int:
         """How many files there are of a kind."""
@@ -178,35 +173,6 @@ def test_a_run_that_was_taken_keeps_what_it_has_from_others(
     assert keeping.look("production") == [9000, 9000, 18000, "note", True]
 
 
-@pytest.mark.nightly
-def test_what_failed_can_be_resumed_after_a_clean(
-    splitting: Splitting, capfd: pytest.CaptureFixture[str]
-) -> None:
-    splitting.tell("fail-join")
-    start(splitting.root, "run", "split.py").communicate()
-    splitting.ran()
-    make_old(splitting.root, days=400)
-    said_by(capfd, clean, "--yes")
-    splitting.tell()
-    task = splitting.task()
-    task.run()
-    assert splitting.ran() == ["end", "join"]
-    assert task.output().result == {"total": 5}
-
-
-@pytest.mark.nightly
-def test_what_is_young_stays(keeping: Keeping, capfd: pytest.CaptureFixture[str]) -> None:
-    keeping.run("first")
-    keeping.run("second", force=True)
-    make_old(keeping.root, days=3)
-    before = everything(keeping.root)
-    assert "Nothing to delete" in said_by(capfd, clean, "--yes")
-    assert "Nothing to delete" in said_by(capfd, clean, "--yes", "--older-than", "1w")
-    assert everything(keeping.root) == before
-    said_by(capfd, clean, "--yes", "--older-than", "71h")
-    assert len(keeping.ids()) == 1
-
-
 @pytest.fixture
 def old(keeping: Keeping) -> Keeping:
     """With a run that can go."""
@@ -237,14 +203,13 @@ def typed(root: Path, text: str, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_nothing_is_deleted_without_a_yes(old: Keeping) -> None:
+def test_nothing_is_deleted_without_a_yes(old: Keeping, capfd: pytest.CaptureFixture[str]) -> None:
     before = everything(old.root)
-    for answer in ("\n", "n\n", "what\n", "\x04"):
+    for answer in ("\n", "what\n", "\x04"):
         code, said = typed(old.root, answer)
         assert code == 0
         assert "1 run " in said
         assert said.rstrip().endswith("Nothing is deleted."), said
-        assert everything(old.root) == before
     command = [sys.executable, "-c", CLEAN]
     done = subprocess.run(
         command, cwd=old.root, stdin=subprocess.DEVNULL, capture_output=True, text=True
@@ -252,22 +217,17 @@ def test_nothing_is_deleted_without_a_yes(old: Keeping) -> None:
     assert done.returncode == 2
     assert "no terminal to ask at" in done.stderr
     assert "-- --yes" in done.stderr
+    assert "1 run " in said_by(capfd, clean, "--dry-run", "--yes")
+    assert "Nothing to delete" in said_by(capfd, clean, "--yes", "--older-than", "6w")
     assert everything(old.root) == before
-    code, said = typed(old.root, "y\n")
+    with alone(old.root / ".metaflow" / "clean.lock", lambda _: None):
+        code, said = typed(old.root, "y\n")
+    assert code == 2
+    assert f"process {os.getpid()} is cleaning already" in said
+    code, said = typed(old.root, "y\n", "--older-than", "959h")
     assert code == 0
     assert "Freed " in said
     assert len(old.ids()) == 1
-
-
-@pytest.mark.nightly
-def test_a_dry_run_shows_and_deletes_nothing(
-    old: Keeping, capfd: pytest.CaptureFixture[str]
-) -> None:
-    before = everything(old.root)
-    said = said_by(capfd, clean, "--dry-run", "--yes")
-    assert "1 run " in said
-    assert "artifacts" in said
-    assert everything(old.root) == before
 
 
 @pytest.mark.parametrize("wrong", ["30", "d", "30y", "-1d", "soon", "1.5d", "٣d"])
@@ -281,61 +241,57 @@ def test_an_age_that_is_none_is_told(
 
 
 @pytest.mark.nightly
-def test_a_run_at_work_is_left_alone_however_old(
-    splitting: Splitting, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("is_bare", [False, True])
+def test_a_flow_at_work_is_left_alone_however_old(
+    splitting: Splitting, capfd: pytest.CaptureFixture[str], is_bare: bool
 ) -> None:
+    """Where it runs by itself no task holds a lock for it, and no file names its run."""
     splitting.task(flow_kwargs={"n": 2}).run()
     for marker in (splitting.root / ".metaflow").rglob("MetaflowTask*.json"):
         marker.unlink()  # so that its artifacts, which the next run has too, are nobody's
-    make_old(splitting.root)
     splitting.ran()
     splitting.tell("wait-join")
-    running = start(splitting.root, "run", "split.py")
+    if is_bare:
+        command = [sys.executable, str(splitting.flow), "--no-pylint", "run"]
+        environment = {**os.environ, "METAFLOW_USER": "somebody"}
+        running = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    else:
+        running = start(splitting.root, "run", "split.py")
     splitting.process_of("join")
     make_old(splitting.root)
     said = said_by(capfd, clean, "--yes", "--older-than", "0h")
-    assert "May be at work, so its artifacts are left alone: SplitFlow." in said
+    assert "May be at work, so left alone: SplitFlow." in said
     told = said_by(capfd, status)
-    assert "running at join" in told
+    assert ("running at join" in told) != is_bare
     assert "failed" not in told
     splitting.tell()
     printed = running.communicate(timeout=120)[0]
     assert running.returncode == 0, printed
-    assert splitting.task().output().result == {"total": 5}
 
 
 @pytest.mark.nightly
-def test_a_flow_that_runs_by_itself_is_left_alone_too(
-    splitting: Splitting, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("what", ["begun", "named", "changed"])
+def test_what_is_needed_since_it_was_planned_is_put_back(
+    old: Keeping, capfd: pytest.CaptureFixture[str], what: str
 ) -> None:
-    """No task holds a lock for it, and no file names its run."""
-    splitting.tell("wait-join")
-    command = [sys.executable, str(splitting.flow), "--no-pylint", "run"]
-    (splitting.root / ".metaflow").mkdir()
-    environment = {**os.environ, "METAFLOW_USER": "somebody"}
-    running = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    splitting.process_of("join")
-    make_old(splitting.root)
-    said_by(capfd, clean, "--yes", "--older-than", "0h")
-    splitting.tell()
-    printed = running.communicate(timeout=120)[0]
-    assert running.returncode == 0, printed
-
-
-@pytest.mark.nightly
-def test_a_run_that_begins_meanwhile_finds_its_artifacts(old: Keeping) -> None:
     root = old.root / ".metaflow"
-    plan = clean.plan_for(root, time.time())
-    items = [item for item in plan.items if item.kind == clean.ARTIFACT]
-    assert items
+    plan = clean.plan_for(str(root), root, time.time() - DAY)
+    (run,) = (item for item in plan.items if item.kind == clean.RUN)
+    assert clean.ARTIFACT in {item.kind for item in plan.items}
+    if what == "begun":
+        (root / "KeepingFlow" / "1" / "_meta").mkdir(parents=True)
+    elif what == "named":
+        told = {"flow": "KeepingFlow", "run_id": run.name.partition("/")[2]}
+        (root / "luigi" / "taken.json").write_text(json.dumps(told))
+    else:
+        (run.paths[0] / "_parameters").touch()
     before = everything(old.root)
-    known = {run.folder for run in inventory.runs(root)}
-    (root / "KeepingFlow" / "1" / "_meta").mkdir(parents=True)
-    with clean.Trash(root) as trash:
-        assert not clean.take_artifacts(root, "KeepingFlow", items, trash, known)
-    assert everything(old.root) == before
+    assert clean.delete(plan, root) == 0
+    assert "Used meanwhile, so left alone: KeepingFlow." in capfd.readouterr().out
+    if what == "changed":
+        assert run.paths[0].is_dir()
+    else:
+        assert everything(old.root) == before
 
 
 @pytest.mark.nightly
@@ -344,14 +300,10 @@ def test_what_a_clean_that_was_killed_has_left_goes_with_the_next(
 ) -> None:
     trash = old.root / ".metaflow" / "trash" / "killed"
     trash.mkdir(parents=True)
-    (run,) = (
-        each for each in inventory.runs(old.root / ".metaflow") if each.run_id in min(old.ids())
-    )
-    run.folder.rename(trash / "0")
-    assert len(old.ids()) == 1
+    (old.root / ".metaflow" / "KeepingFlow" / min(old.ids())).rename(trash / "0")
     said = said_by(capfd, clean, "--yes")
-    assert "cards of runs" in said
-    assert "artifacts" in said
+    assert "1 left-over " in said
+    assert "1 run " in said, "of which there was the card"
     assert old.look() == [9000, 9000, 18000, "second", True]
     assert old.kept("cards") == 1
     assert not trash.parent.exists()
@@ -368,7 +320,11 @@ def test_a_marker_that_cannot_be_read_protects_all_runs(
     said = said_by(capfd, clean, "--yes")
     assert f"{marker} is not JSON" in said
     assert old.ids() == ids
-    assert "unreadable" in said_by(capfd, status)
+    assert f"unknown: {marker} is not JSON" in said_by(capfd, status)
+    marker.unlink()
+    (old.root / ".metaflow" / "luigi" / "dev" / "more").symlink_to("a disk that is not there now")
+    assert "No run is touched" in said_by(capfd, clean, "--yes")
+    assert old.ids() == ids
 
 
 @pytest.mark.nightly
@@ -396,67 +352,37 @@ def test_links_are_not_followed_to_what_is_deleted_and_are_to_what_is_named(
 
 
 @pytest.mark.nightly
-def test_overlays_and_leftovers_go_when_nobody_has_used_them(
+def test_overlays_go_when_nobody_has_used_them(
     splitting: Splitting, capfd: pytest.CaptureFixture[str]
 ) -> None:
     root = splitting.root / ".metaflow"
-    for name in ("0123", "4567", "89ab.x.making"):
+    for name in ("0123", "4567"):
         (root / "overlays" / name).mkdir(parents=True)
         (root / "overlays" / name / "overlay.json").write_text("{}")
-    splitting.task(flow_kwargs={"n": 1}).run()
-    splitting.ran()
-    for name in ("luigi/dev/x.json.1.tmp", "luigi-locks/x.lock", "overlays/cdef.lock"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    lost = root / "luigi" / "dev" / "split.py" / "Lost.attempts"
-    lost.write_text(json.dumps({"flow": "SplitFlow", "runs": [{"run_id": "1"}]}))
     make_old(splitting.root)
     splitting.tell("wait-join")
     running = start(splitting.root, "run", "split.py")
     splitting.process_of("join")
     os.utime(root / "overlays" / "4567" / "overlay.json")  # as the task that is at work does
-    os.utime(root / "overlays" / "4567")
-    said = said_by(capfd, clean, "--yes")
-    assert "1 overlay " in said
-    assert "1 list of attempts" in said or "1 lists of attempts" in said
+    assert "1 overlay " in said_by(capfd, clean, "--yes", "--older-than", "0h")
     assert [path.name for path in (root / "overlays").iterdir()] == ["4567"]
-    assert not lost.exists()
-    assert not (root / "luigi/dev/x.json.1.tmp").exists()
-    assert [path.name for path in (root / "luigi-locks").glob("*.lock")] != ["x.lock"]
-    make_old(splitting.root, days=0)
-    said_by(capfd, clean, "--yes", "--older-than", "0h")
-    assert (root / "overlays" / "4567").exists(), "used since the task began"
     splitting.tell()
     running.communicate(timeout=120)
     assert running.returncode == 0
 
 
 @pytest.mark.nightly
-def test_where_the_datastore_is_elsewhere_only_what_is_local_is_minded(old: Keeping) -> None:
+def test_a_bucket_is_left_to_whoever_keeps_it_and_this_disk_is_freed(old: Keeping) -> None:
     overlay = old.root / ".metaflow" / "overlays" / "0123"
     overlay.mkdir(parents=True)
     os.utime(overlay, (0, 0))
     ids = old.ids()
-    done = subprocess.run(
-        [sys.executable, "-c", CLEAN, "--yes"],
-        cwd=old.root,
-        env={**os.environ, "METAFLOW_DEFAULT_DATASTORE": "s3"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Only what is local is minded" in done.stdout
-    assert "'s3'" in done.stdout
+    on_s3 = {"METAFLOW_DEFAULT_DATASTORE": "s3", "METAFLOW_DATASTORE_SYSROOT_S3": "s3://nowhere/x"}
+    command = [sys.executable, "-c", CLEAN, "--yes"]
+    said = subprocess.check_output(command, cwd=old.root, env={**os.environ, **on_s3}, text=True)
+    assert "Left to whoever keeps the bucket: s3://nowhere/x" in said
     assert not overlay.exists()
     assert old.ids() == ids
-
-
-@pytest.mark.nightly
-def test_two_cleans_do_not_meet(old: Keeping) -> None:
-    with clean.alone(old.root / ".metaflow" / "clean.lock", lambda _: None):
-        code, said = typed(old.root, "y\n")
-    assert code == 2
-    assert f"process {os.getpid()} is cleaning already" in said
 
 
 def retry_in(said: str) -> list[str]:
@@ -483,6 +409,8 @@ def test_the_command_that_status_prints_resumes_what_failed(
     splitting.tell("fail-join")
     start(splitting.root, "run", "split.py", *options).communicate()
     splitting.ran()
+    make_old(splitting.root, days=400)
+    said_by(capfd, clean, "--yes")
     said = said_by(capfd, status)
     assert "failed at join" in said
     splitting.tell()
@@ -495,57 +423,19 @@ def test_the_command_that_status_prints_resumes_what_failed(
     assert "failed" not in said
 
 
-QUOTED = """
-from metaflow import FlowSpec, Parameter, step
-
-
-class QuotedFlow(FlowSpec):
-    text = Parameter("text")
-
-    @step
-    def start(self):
-        self.next(self.end)
-
-    @step
-    def end(self):
-        raise ValueError(self.text)
-
-
-if __name__ == "__main__":
-    QuotedFlow()
-"""
-
-
-@pytest.mark.nightly
-def test_a_parameter_with_what_a_shell_would_read_arrives_again(
-    splitting: Splitting, pipeline: Pipeline, capfd: pytest.CaptureFixture[str]
-) -> None:
-    text = """it's "$HOME" `id` \\ ; * ü
-    -- end"""
-    pipeline.add_file("a b/quo'ted.py", QUOTED)
-    options = ["--flow-kwargs", json.dumps({"text": text})]
-    start(splitting.root, "run", "a b/quo'ted.py", *options).communicate()
-    words = retry_in(said_by(capfd, status))
-    assert words[0] == "a b/quo'ted.py"
-    assert json.loads(words[words.index("--flow-kwargs") + 1]) == {"text": text}
-    start(splitting.root, "run", *words).communicate()
-    (kept,) = (splitting.root / ".metaflow" / "luigi").rglob("*.attempts")
-    assert len(json.loads(kept.read_bytes())["runs"]) == 2, "one, and its retry"
-
-
-@pytest.mark.nightly
 def test_the_newest_runs_are_shown_first(
     pipeline: Pipeline, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    tasks = [MetaflowTask(pipeline.add_flow(), flow_tag=tag) for tag in ("one", "two", "three")]
-    for task in tasks:
-        task.run()
+    folder = pipeline.root / ".metaflow" / "luigi" / "dev" / "a b" / "small.py"
+    folder.mkdir(parents=True)
+    for number in (1, 3, 2):
+        file = folder / f"Small_{number}.json"
+        file.write_text(json.dumps({"flow": "SmallFlow", "run_id": f"{number}", "seconds": 1}))
+        os.utime(file, (number * DAY, number * DAY))
     lines = said_by(capfd, status, "--runs", "2").splitlines()
-    shown = [line for line in lines if "SmallFlow/" in line]
-    markers = [task.output().marker.run_id for task in (tasks[2], tasks[1])]
-    assert [line.split("SmallFlow/")[1].split()[0] for line in shown] == markers
+    shown = [line for line in lines if "a b/small.py  dev" in line]
+    assert [line.split("SmallFlow/")[1] for line in shown] == ["3  1.0 s", "2  1.0 s"]
     assert "and 1 more: nox -s status -- --runs 3" in lines[-1]
-    assert "3 markers" in "\n".join(lines)
 
 
 def test_what_failed_before_there_was_a_run_is_told_and_hinders_no_clean(
@@ -560,34 +450,32 @@ def test_what_failed_before_there_was_a_run_is_told_and_hinders_no_clean(
     make_old(splitting.root)
     said = said_by(capfd, clean, "--yes")
     assert "1 run " in said
-    assert "1 lists of attempts" in said
+    assert "1 lost attempt " in said
     assert not list(splitting.root.rglob("*.attempts"))
 
 
 @pytest.mark.nightly
-def test_nothing_hides_the_rest(splitting: Splitting, capfd: pytest.CaptureFixture[str]) -> None:
-    """No git repo, no answers, no environment and no runs, and everything else broken."""
+def test_nothing_hides_the_rest(
+    splitting: Splitting, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No git, no answers, no environment and no runs, and everything else broken."""
     root = splitting.root
+    monkeypatch.setenv("PATH", "")
     (root / ".metaflow").write_text("a file where a folder should be")
     (root / "pyproject.toml").write_text("<<<<<<< HEAD\n")
     (root / ".copier-answers.yml").write_bytes(b"\xff\xfe")
     said = said_by(capfd, status)
     for name in ("repo", "template", "hooks", "environment", "disk", "last runs"):
         assert any(line.startswith(name) for line in said.splitlines()), said
-    assert "pyproject.toml or uv.lock is no TOML" in said
+    assert "environment  none yet: nox -s setup" in said
+    assert "; git is not on PATH" in said
     assert len(said.splitlines()) < 15
 
 
-def test_a_lock_is_looked_at_without_being_held(splitting: Splitting) -> None:
-    splitting.tell("wait-join")
-    running = start(splitting.root, "run", "split.py")
-    splitting.process_of("join")
-    root = splitting.root / ".metaflow"
-    (task_id,) = inventory.tasks_at_work(root)
-    splitting.tell()
-    running.communicate(timeout=120)
-    wait_until(lambda: not inventory.tasks_at_work(root))
-    left = root / "luigi-locks" / f"{task_id}.lock"
-    left.touch()
-    assert inventory.tasks_at_work(root) == {}
-    left.unlink()
+def test_a_lock_says_who_is_at_work_while_it_is_held(tmp_path: Path) -> None:
+    lock = tmp_path / "luigi-locks" / "Task_1.lock"
+    with alone(lock, lambda _: None):
+        assert [*inventory.tasks_at_work(tmp_path)] == ["Task_1"]
+    lock.touch()  # as after a kill
+    assert inventory.tasks_at_work(tmp_path) == {}
+    assert lock.exists()

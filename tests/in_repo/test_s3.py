@@ -22,7 +22,7 @@ from urllib.request import urlopen
 import boto3
 import pytest
 from botocore.client import BaseClient
-from sales_pipelines.runtime import FlowFailedError, MetaflowTask, PipelineError
+from sales_pipelines.runtime import FlowFailedError, MetaflowTask, PipelineError, s3, status
 from sales_pipelines.runtime.__main__ import main
 from sales_pipelines.runtime.target import FlowTarget, Marker
 
@@ -154,14 +154,20 @@ def test_a_run_leaves_all_that_it_made_in_the_bucket(
 
 @pytest.mark.nightly
 def test_over_a_chain_of_failures_no_finished_step_runs_again(
-    splitting: Splitting, store: Store
+    splitting: Splitting, store: Store, capfd: pytest.CaptureFixture[str]
 ) -> None:
     splitting.tell("fail-join")
     fails(splitting)
     assert splitting.ran() == ["join", "start", "work0"]
     splitting.tell("fail-end")
+    retry = """retry: nox -s run -- split.py --flow-kwargs '{"n": 1}'"""
+    assert re.search(rf"failed at join .* split.py  dev .*\n.* {retry}", reported(capfd))
     # Another machine has the bucket and none of what lies here.
     (splitting.root / ".metaflow").rename(splitting.root / "elsewhere")
+    said = reported(capfd)
+    assert re.search(
+        rf"unfinished .* split.py .*\n.* unless another machine is at it, {retry}", said
+    )
     fails(splitting)
     assert splitting.ran() == ["end", "join"]
     (kept,) = store.ending(".attempts")
@@ -390,6 +396,52 @@ def test_one_task_is_one_request_and_each_of_few_two_at_most(
     for number in range(4):
         assert not MetaflowTask(flow, flow_kwargs={"n": number}).complete()
     assert len(requests) <= 10
+
+
+def reported(capfd: pytest.CaptureFixture[str]) -> str:
+    """What `nox -s status` prints."""
+    capfd.readouterr()
+    assert status.main([]) == 0
+    return capfd.readouterr().out
+
+
+def test_status_tells_of_the_last_runs_by_a_listing_and_a_request_for_each_that_is_shown(
+    store: Store, requests: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = f"{PREFIX}/luigi/dev/small.py"
+    for number in range(20):
+        store.put(f"{folder}/T_{number}.json", {"flow": "SmallFlow", "run_id": str(number)})
+    time.sleep(1.1)  # S3 tells whole seconds
+    tried = {"flow": "SmallFlow", "runs": [{"run_id": "7"}], "retry": ["small.py"]}
+    store.put(f"{folder}/Last.attempts", tried)
+    del requests[:]
+    said = reported(capfd)
+    first, retry, *_ = said.partition("last runs")[2].splitlines()
+    assert re.search(r"unfinished +\d s ago  small.py  dev  SmallFlow/7$", first)
+    assert retry.endswith("unless another machine is at it, retry: nox -s run -- small.py")
+    assert said.count(" succeeded ") == 9
+    assert "and 11 more: nox -s status -- --runs 21" in said
+    assert requests == ["ListObjectsV2"] + ["GetObject"] * 10
+
+
+def test_status_says_in_one_line_that_s3_does_not_answer(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("AWS_MAX_ATTEMPTS")
+    monkeypatch.setenv("METAFLOW_S3_ENDPOINT_URL", f"http://127.0.0.1:{closed_port()}")
+    told = r"(?m)^last runs +unknown: s3://pipelines/team/metaflow/luigi: S3 cannot be reached, .*"
+    assert re.search(told, said := reported(capfd))
+    assert said.splitlines()[-1].startswith("last runs")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv(
+            "METAFLOW_S3_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}"
+        )
+        s3._client_of.cache_clear()
+        monkeypatch.setattr(status, "S3_LIMIT", 0.5)
+        said = reported(capfd)
+    assert said.splitlines()[-1].endswith(
+        "unknown: no answer within 0.5 s from s3://pipelines/team/metaflow"
+    )
 
 
 @pytest.fixture

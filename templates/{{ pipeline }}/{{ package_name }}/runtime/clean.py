@@ -1,40 +1,38 @@
-"""`nox -s clean`: frees the disk of what is old and what nothing names any more.
+"""`nox -s clean`: frees this machine's disk of what is old and what nothing names any more.
 
-What a marker names stays, and so does what a retry would resume, what is at work, and the markers
-themselves. Nothing outside of `.metaflow` is touched, and no link is followed to what is deleted.
+What a marker or a retry names stays, and so does all of a flow that may be at work, and the markers
+themselves. Nothing outside of `.metaflow` is touched, no link is followed to what is deleted, and
+no bucket is looked at: who is at work on it elsewhere cannot be seen from here.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
-import fcntl
 import gzip
-import itertools
 import json
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from . import inventory
-from .errors import PipelineError, SettingsError
+from .errors import PipelineError
 from .files import alone
-from .inventory import Record, Run, counted, in_time, in_units
+from .inventory import Record, counted, in_time, in_units
 
 _UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _KEY = re.compile(rb"[0-9a-f]{40}")
 
-RUN, CARDS, ARTIFACT, INCLUDED = "run", "cards of a run", "artifact", "included file"
-OVERLAY, ATTEMPTS, CACHED, LEFT = "overlay", "list of attempts", "cached file", "left-over file"
-KINDS = (RUN, CARDS, ARTIFACT, INCLUDED, OVERLAY, ATTEMPTS, CACHED, LEFT)
-PLURALS = {CARDS: "cards of runs", ATTEMPTS: "lists of attempts"}
+RUN, ARTIFACT, OVERLAY, CACHED = "run", "artifact", "overlay", "cached file"
+ATTEMPTS, LEFT = "lost attempt", "left-over"
 
 
 class Item(NamedTuple):
@@ -42,10 +40,29 @@ class Item(NamedTuple):
 
     kind: str
     name: str
+    """For a run and an artifact: FLOW/…"""
     paths: tuple[Path, ...]
     bytes: int
     used: float
     """When it was last written or used, in seconds since 1970."""
+
+    @property
+    def flow(self) -> str:
+        """The flow that it is of; empty where it is of none."""
+        return self.name.partition("/")[0] if self.kind in (RUN, ARTIFACT) else ""
+
+
+class Seen(NamedTuple):
+    """Who needs what, at one moment."""
+
+    runs: set[str]
+    """The runs there are, as FLOW/RUN_ID."""
+    named: set[str]
+    """Those that markers and attempts name."""
+    busy: set[str]
+    """The flows that may be at work."""
+    lost: list[Record]
+    """The attempts whose runs are all gone, so that there is nothing left to resume."""
 
 
 class Plan(NamedTuple):
@@ -53,21 +70,38 @@ class Plan(NamedTuple):
 
     items: list[Item]
     notes: list[str]
-
-
-class CleanError(PipelineError):
-    """The command line cannot be followed, or another process is cleaning."""
+    seen: Seen | None
+    """None where no run is looked at."""
 
 
 def main(arguments: list[str]) -> int:
-    """Show what is old, ask, and delete it.
-
-    Returns 0, 1 where something could not be deleted, 2 for a user's mistake and where nobody can
-    be asked, 130 after an interrupt.
-    """
-    options = parsed(arguments)
+    """Show what is old, ask, and delete it; the exit code is as `--help` says."""
+    parser = argparse.ArgumentParser(
+        prog="nox -s clean --",
+        description="Deletes runs with their artifacts and cards, overlays and cached files that "
+        "are older than a limit, shows them and asks first. What a marker names or a retry would "
+        "resume is kept, and so are all markers, and all of a flow that may be at work. With the "
+        "datastore on S3 it frees this machine's disk only: what is at work on other machines "
+        "cannot be seen from here, so a bucket is left to whoever keeps it.",
+        epilog="Exit codes: 0, also where nothing is deleted; 1 where something could not be "
+        "deleted; 2 for a mistake, and where there is no terminal to ask at; 130 when stopped.",
+    )
+    parser.add_argument(
+        "--older-than",
+        type=age,
+        default="30d",
+        metavar="AGE",
+        help="a number and h, d or w for hours, days or weeks; default: 30d",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show, and delete nothing")
+    parser.add_argument("--yes", action="store_true", help="delete without asking")
+    parser.add_argument("--nox", default="nox", help=argparse.SUPPRESS)  # as the user calls it
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return clean(options.older_than, options)
+        place, here = inventory.datastore()
+        with alone(inventory.local() / "clean.lock", refuse):
+            return clean(place, here, options)
     except PipelineError as error:
         print(f"clean: {error}", file=sys.stderr)
     except ImportError as error:
@@ -81,27 +115,6 @@ def main(arguments: list[str]) -> int:
     return 2
 
 
-def parsed(arguments: list[str]) -> argparse.Namespace:
-    """The command line; argparse exits with 2 and a sentence for what it cannot be."""
-    parser = argparse.ArgumentParser(
-        prog="nox -s clean --",
-        description="Deletes runs with their artifacts and cards, overlays, caches and left-over "
-        "files that are older than a limit, shows them and asks first. What a marker names, what "
-        "a retry would resume and what is at work is kept, and so are all markers.",
-    )
-    parser.add_argument(
-        "--older-than",
-        type=age,
-        default="30d",
-        metavar="AGE",
-        help="a number and h, d or w for hours, days or weeks; default: 30d",
-    )
-    parser.add_argument("--dry-run", action="store_true", help="show, and delete nothing")
-    parser.add_argument("--yes", action="store_true", help="delete without asking")
-    parser.add_argument("--nox", default="nox", help=argparse.SUPPRESS)  # as the user calls it
-    return parser.parse_args(arguments)
-
-
 def age(text: str) -> float:
     """An age in seconds, from `30d`; an ArgumentTypeError says how it is written."""
     found = re.fullmatch(r"([0-9]{1,6})([hdw])", text)
@@ -112,63 +125,45 @@ def age(text: str) -> float:
     return int(found[1]) * _UNITS[found[2]]
 
 
-def clean(older_than: float, options: argparse.Namespace) -> int:
+def refuse(process: str) -> None:
+    """Say who is at it already."""
+    raise PipelineError(f"process {process} is cleaning already; try again when it is done")
+
+
+def clean(place: str, here: Path, options: argparse.Namespace) -> int:
     """Do what the command line says; see `main`."""
-    note, root = "", None
-    try:
-        root = inventory.datastore()
-    except SettingsError:
-        raise
-    except PipelineError as error:
-        note = f"Only what is local is minded, and that is no run: {error}"
-    before = time.time() - older_than
-    with alone(inventory.local() / "clean.lock", refuse):
-        plan = plan_for(root, before)
-        show(plan, older_than, note)
-        if not plan.items or options.dry_run:
-            return 0
-        if not options.yes and not sys.stdin.isatty():
-            raise CleanError(
+    before = time.time() - options.older_than
+    plan = plan_for(place, here, before)
+    show(plan, options.older_than)
+    if not plan.items or options.dry_run:
+        return 0
+    if not options.yes:
+        if not sys.stdin.isatty():
+            raise PipelineError(
                 "nothing is deleted, for there is no terminal to ask at; without being asked: "
                 f"{options.nox} -s clean -- --yes"
             )
-        if not options.yes and not agreed():
+        if not agreed():
             print("Nothing is deleted.")
             return 0
-        # Much may have happened while somebody was thinking.
-        shown = {item.paths for item in plan.items}
-        known = {run.folder for run in inventory.runs(root)} if root else set()
-        now = plan_for(root, before)
-        return delete([item for item in now.items if item.paths in shown], root, known)
+    return delete(plan, here)
 
 
-def refuse(process: str) -> None:
-    """Say who is at it already."""
-    raise CleanError(f"process {process} is cleaning already; try again when it is done")
-
-
-def show(plan: Plan, older_than: float, note: str) -> None:
+def show(plan: Plan, older_than: float) -> None:
     """Print what would be deleted, a line for each kind."""
-    if note:
-        print(note)
-    if not plan.items:
-        print(f"Nothing to delete that is older than {in_time(older_than)}.")
-    else:
+    if plan.items:
         print(f"Older than {in_time(older_than)}, and named by nothing:")
-    for kind in KINDS:
-        items = [item for item in plan.items if item.kind == kind]
-        if not items:
-            continue
-        number = f"{len(items)} {PLURALS[kind]}" if kind in PLURALS else counted(len(items), kind)
-        size = in_units(sum(item.bytes for item in items))
-        some = [f"{each.name} ({in_time(time.time() - each.used)})" for each in items[:2]]
-        more = ", …" if items[2:] else ""
-        print(f"  {number:<24}{size:>8}   {', '.join(some) + more}")
+    else:
+        print(f"Nothing to delete that is older than {in_time(older_than)}.")
+    for kind in (RUN, ARTIFACT, OVERLAY, CACHED, ATTEMPTS, LEFT):
+        if items := [item for item in plan.items if item.kind == kind]:
+            size = in_units(sum(item.bytes for item in items))
+            some = [f"{each.name} ({in_time(time.time() - each.used)})" for each in items[:2]]
+            more = ", …" if items[2:] else ""
+            print(f"  {counted(len(items), kind):<24}{size:>8}   {', '.join(some) + more}")
     if plan.items:
         print(f"  {'in all':<24}{in_units(sum(item.bytes for item in plan.items)):>8}")
-    for line in plan.notes:
-        print(line)
-    sys.stdout.flush()
+    print(*plan.notes, sep="\n", end="\n" if plan.notes else "", flush=True)
 
 
 def agreed() -> bool:
@@ -180,173 +175,118 @@ def agreed() -> bool:
         return False
 
 
-def plan_for(root: Path | None, before: float) -> Plan:
+def plan_for(place: str, here: Path, before: float) -> Plan:
     """What can go: last used before then, in seconds since 1970."""
     found: list[Item] = []
     notes: list[str] = []
-    at_work = inventory.tasks_at_work(root) if root else {}
-    if root:
+    seen = None
+    if place != str(here):
+        notes.append(
+            f"Left to whoever keeps the bucket: {place}, for what is at work there on other "
+            "machines cannot be seen from here."
+        )
+    else:
         try:
-            records = inventory.records(root)
-            named = names(records)
+            seen = look(here)
         except (PipelineError, OSError) as error:
             notes.append(f"No run is touched: {error}, so which runs it names is unknown.")
-        else:
-            found += of_runs(root, before, named, records, set(at_work), notes)
-            found += old_attempts(root, before, records)
-        found += left_over(root, before)
+    if seen:
+        if kept := len(seen.runs & seen.named):
+            those = counted(kept, "run")
+            notes.append(f"Kept for markers, and for the retry of what failed: {those}.")
+        if seen.busy:
+            notes.append(f"May be at work, so left alone: {', '.join(sorted(seen.busy))}.")
+        for flow in inventory.flows(here):
+            if flow.name not in seen.busy:
+                try:
+                    found += [*of_flow(here, flow, seen.named, before)]
+                except (OSError, ValueError) as error:
+                    notes.append(f"{flow.name} is left alone: {error}.")
+        found += [item_of(ATTEMPTS, each.task_id, Path(each.place)) for each in seen.lost]
     # A task uses its overlay when it starts; what it has used since then is at work.
-    found += old_overlays(min([before, *(since - 1 for since in at_work.values())]))
-    found += cached(before)
-    return Plan(sorted(inside(found, root), key=lambda each: each.used), notes)
+    since = min([before, *(begun - 1 for begun in inventory.tasks_at_work(here).values())])
+    overlays = [item_of(OVERLAY, each.name, each) for each in inventory.overlays()]
+    found += [item for item in overlays if item.used < since]
+    for folder, _, names in os.walk(inventory.local() / "client-cache"):
+        found += [item_of(CACHED, name[:8], Path(folder, name)) for name in names]
+    found = [item for item in found if item.paths and item.used < before]
+    for base in {here, inventory.local()}:
+        found += [item_of(LEFT, each.name, each) for each in inventory.inside(base / "trash")]
+    return Plan(sorted(found, key=lambda each: each.used), notes, seen)
 
 
-def inside(items: Iterable[Item], root: Path | None) -> Iterator[Item]:
-    """The items without what lies behind a link, for that is somebody else's."""
-    bases = [inventory.local(), *([root] if root else [])]
-    known: dict[Path, bool] = {}
-    for item in items:
-        for folder in {path.parent for path in item.paths} - known.keys():
-            real = folder.resolve()
-            known[folder] = real == folder and any(map(real.is_relative_to, bases))
-        if known[item.paths[0].parent]:
-            its = tuple(path for path in item.paths if known[path.parent])
-            yield item._replace(paths=its)
+def item_of(kind: str, name: str, *its: Path) -> Item:
+    """The item, without what of it lies behind a link, for that is somebody else's."""
+    real = tuple(path for path in its if is_real(path.parent))
+    return Item(kind, name, real, *inventory.usage(*real))
 
 
-def names(records: Iterable[Record]) -> set[tuple[str, str]]:
-    """Flow and id of the runs that markers and attempts name; a PipelineError where one is broken.
-
-    Attempts that are gone since they were listed have led to a marker, which has their runs.
-    """
-    found: set[tuple[str, str]] = set()
-    for record in records:
-        try:
-            found |= record.named()
-        except PipelineError:
-            if not record.is_marker and not record.file.exists():
-                found |= Record(record.file.with_suffix(".json"), record.written).named()
-            else:
-                raise
-    return found
+@lru_cache(maxsize=None)
+def is_real(folder: Path) -> bool:
+    """Does no link lead to the folder?"""
+    return folder.resolve() == folder
 
 
-def of_runs(
-    root: Path,
-    before: float,
-    named: set[tuple[str, str]],
-    records: list[Record],
-    at_work: set[str],
-    notes: list[str],
-) -> Iterator[Item]:
-    """The runs that nothing names, what is theirs alone, and what is left of earlier ones."""
-    runs = inventory.runs(root)
+def look(here: Path) -> Seen:
+    """Who needs what, now. Raises PipelineError or OSError where a marker cannot be read."""
+    # In this order: what is not at work has written its marker before they are read.
+    at_work = inventory.tasks_at_work(here)
+    records = inventory.records(str(here))
+    runs = {f"{run.parent.name}/{run.name}": run for run in inventory.runs(here)}
     processes = inventory.run_ids_at_work()
-    items: dict[Run, Item] = {}
-    for run in runs:
-        if (run.flow, run.run_id) in named or run.run_id in processes:
-            continue
-        its = tuple(filter(Path.is_dir, (run.folder, inventory.cards(root, run.flow, run.run_id))))
-        usage = inventory.usage(*its)
-        if usage.changed < before:
-            items[run] = Item(RUN, run.pathspec, its, *usage)
-    for kept in resumed_by([run for run in runs if run not in items], set(items)):
-        del items[kept]
-    yield from items.values()
-    number = sum((run.flow, run.run_id) in named for run in runs)
-    if number:
-        notes.append(
-            f"Kept for markers, and for the retry of what failed: {counted(number, 'run')}."
-        )
-    busy = flows_at_work(root, records, at_work, processes)
-    if busy:
-        notes.append(f"May be at work, so its artifacts are left alone: {', '.join(sorted(busy))}.")
-    going = {run.folder for run in items}
-    for flow in inventory.flows(root):
-        if flow.name not in busy:
-            try:
-                yield from unnamed(root, flow, going, before)
-            except (OSError, ValueError) as error:
-                notes.append(f"The artifacts of {flow.name} are left alone: {error}.")
-    there = {(run.flow, run.run_id) for run in runs}
-    for flow in inventory.folders(root / "mf.cards"):
-        for folder in inventory.folders(flow / "runs"):
-            usage = inventory.usage(folder)
-            if (flow.name, folder.name) not in there and usage.changed < before:
-                yield Item(CARDS, f"{flow.name}/{folder.name}", (folder,), *usage)
-
-
-def resumed_by(kept: Iterable[Run], others: set[Run]) -> set[Run]:
-    """The others whose finished steps kept runs have taken over, but not their cards and logs."""
-    by_name = {(run.flow, run.run_id): run for run in others}
-    found: set[Run] = set()
-    left = list(kept)
-    while left:
-        run = left.pop()
-        for run_id in inventory.origins(run.folder):
-            origin = by_name.get((run.flow, run_id))
-            if origin and origin not in found:
-                found.add(origin)
-                left.append(origin)
-    return found
-
-
-def flows_at_work(
-    root: Path, records: Iterable[Record], at_work: set[str], processes: set[str]
-) -> set[str]:
-    """The flows of which a run may be at work.
-
-    Such a run may be about to name an artifact that it has found there, and so has not written. A
-    task that has yet to say its flow may have any.
-    """
-    busy: set[str] = set()
-    ended: set[tuple[str, str]] = set()
-    said: set[str] = set()
+    busy = {
+        run.parent.name
+        for run in runs.values()
+        if run.name in processes or inventory.may_be_at_work(run)
+    }
+    named: set[str] = set()
+    lost: list[Record] = []
+    flow_of: dict[str, str] = {}
     for record in records:
-        with contextlib.suppress(PipelineError):
-            if record.task_id not in at_work:
-                ended |= record.named()
-            elif not record.is_marker and record.read()["flow"]:
-                said.add(record.task_id)
-                busy.add(record.read()["flow"])
-    if at_work - said:
-        busy |= {flow.name for flow in inventory.flows(root)}
-    for run in inventory.runs(root):
-        is_fresh = (run.flow, run.run_id) not in ended and inventory.may_be_at_work(run.folder)
-        if is_fresh or run.run_id in processes:
-            busy.add(run.flow)
-    return busy
+        its = record.named()
+        named |= its
+        if not record.is_marker and record.task_id in at_work:
+            flow_of[record.task_id] = record.read()["flow"]
+        elif not record.is_marker and not its & runs.keys():
+            lost.append(record)
+    busy |= {flow_of.get(task_id, "") for task_id in at_work}
+    if "" in busy:  # a task that has yet to say its flow may have any
+        busy = {flow.name for flow in inventory.flows(here)}
+    return Seen({*runs}, named, busy, lost)
 
 
-def unnamed(root: Path, flow: Path, going: set[Path], before: float) -> Iterator[Item]:
-    """The artifacts and included files of a flow that none of its runs names but those going.
+def of_flow(here: Path, flow: Path, named: set[str], before: float) -> Iterator[Item]:
+    """The runs that nothing names, and the artifacts that none of the others names.
 
-    A run that was resumed, and one that made the same thing, share them.
+    A run that was resumed, and one that made the same thing, share artifacts.
     """
+    where: dict[str, list[Path]] = {}
+    for folder in (
+        *inventory.inside(flow),
+        *inventory.inside(here / "mf.cards" / flow.name / "runs"),
+    ):
+        if folder.name not in inventory.NO_RUNS and f"{flow.name}/{folder.name}" not in named:
+            where.setdefault(folder.name, []).append(folder)
+    items = {name: item_of(RUN, f"{flow.name}/{name}", *its) for name, its in where.items()}
+    going = {name: item for name, item in items.items() if item.used < before}
     # Behind links, too: what a run names is named wherever that lies.
-    remaining = [each for each in flow.iterdir() if each.is_dir() and each not in going]
-    keys, included = named_by(
-        flow, [each for each in remaining if each.name not in inventory.NO_RUNS]
-    )
-    for folder in inventory.folders(flow / "data"):
-        for file in files(folder):
-            if _KEY.fullmatch(file.name.encode()) and file.name not in keys:
-                its = (file, file.with_name(f"{file.name}_meta"))
-                usage = inventory.usage(*its)
-                if file.lstat().st_mtime < before:
-                    yield Item(ARTIFACT, f"{flow.name}/{file.name[:8]}", its, *usage)
-    for file in files(root / "data" / flow.name):
-        usage = inventory.usage(file)
-        if (
-            _KEY.fullmatch(file.name.encode())
-            and file.name not in included
-            and usage.changed < before
-        ):
-            yield Item(INCLUDED, f"{flow.name}/{file.name[:8]}", (file,), *usage)
+    left = [run for run in flow.iterdir() if run.is_dir() and run.name not in inventory.NO_RUNS]
+    left = [run for run in left if run.name not in going]
+    for run in left:  # and then those whose finished steps it has taken over
+        for origin in inventory.origins(run) & going.keys():
+            del going[origin]
+            left.append(flow / origin)
+    yield from going.values()
+    keys = keys_of(flow, left)
+    for folder in (*inventory.inside(flow / "data"), here / "data" / flow.name):
+        for file in inventory.inside(folder, files=True):
+            if file.name not in keys and not file.name.endswith("_meta"):
+                meta = file.with_name(f"{file.name}_meta")
+                yield item_of(ARTIFACT, f"{flow.name}/{file.name[:8]}", file, meta)
 
 
-def named_by(flow: Path, runs: Iterable[Path]) -> tuple[set[str], set[str]]:
-    """The keys of the artifacts that runs name, and those of the files they have included.
+def keys_of(flow: Path, runs: Iterable[Path]) -> set[str]:
+    """The keys of the artifacts that runs name, and of the files that they have included.
 
     Raises OSError or ValueError where that cannot be read.
     """
@@ -357,252 +297,89 @@ def named_by(flow: Path, runs: Iterable[Path]) -> tuple[set[str], set[str]]:
             said = json.loads(told.read_bytes())
             objects, info = said.get("objects", {}), said.get("info", {})
             keys |= set(objects.values())
-            descriptors |= {
-                key
-                for name, key in objects.items()
-                if "IncludedFile" in str(info.get(name, {}).get("type"))
-            }
+            is_file = {name for name in objects if "IncludedFile" in str(info.get(name))}
+            descriptors |= {objects[name] for name in is_file}
         for told in run.glob("*/*/_meta/*code-package*"):
             keys |= {found.decode() for found in _KEY.findall(told.read_bytes())}
-    included: set[str] = set()
     for key in descriptors:
-        packed = (flow / "data" / key[:2] / key).read_bytes()
-        plain = gzip.decompress(packed) if packed[:2] == b"\x1f\x8b" else packed
-        included |= {found.decode() for found in _KEY.findall(plain)}
-    return keys, included
+        blob = (flow / "data" / key[:2] / key).read_bytes()
+        plain = gzip.decompress(blob) if blob[:2] == b"\x1f\x8b" else blob
+        keys |= {found.decode() for found in _KEY.findall(plain)}
+    return keys
 
 
-def old_attempts(root: Path, before: float, records: Iterable[Record]) -> Iterator[Item]:
-    """The attempts whose runs are all gone, so that there is nothing left to resume."""
-    there = {(run.flow, run.run_id) for run in inventory.runs(root)}
-    for record in records:
-        if record.is_marker or record.written >= before or not record.file.exists():
-            continue
-        if not record.named() & there:
-            yield Item(ATTEMPTS, record.task_id, (record.file,), *inventory.usage(record.file))
-
-
-def old_overlays(before: float) -> Iterator[Item]:
-    """The overlays that have not been used since."""
-    for folder in inventory.overlays():
-        used = last_use(folder)
-        if used < before:
-            yield Item(OVERLAY, folder.name, (folder,), inventory.usage(folder).bytes, used)
-
-
-def last_use(overlay: Path) -> float:
-    """When an overlay was last used, in seconds since 1970."""
-    from .overlay import MADE_FROM
-
-    with contextlib.suppress(FileNotFoundError):
-        return (overlay / MADE_FROM).stat().st_mtime
-    return overlay.stat().st_mtime  # somebody has deleted it in part
-
-
-def cached(before: float) -> Iterator[Item]:
-    """Old files of the client's cache, which gets them again where it needs them."""
-    for folder, _, names in os.walk(inventory.local() / "client-cache"):
-        for name in names:
-            file = Path(folder, name)
-            usage = inventory.usage(file)
-            if usage.changed < before:
-                yield Item(CACHED, file.name[:8], (file,), *usage)
-
-
-def left_over(root: Path, before: float) -> Iterator[Item]:
-    """What processes that were killed have left: half-written files, and locks nobody holds."""
-    here = inventory.local()
-    candidates = [
-        *(each for each in walked(root / "luigi") if each.suffix == ".tmp"),
-        *(each for each in files(root / "luigi-locks") if not inventory.is_held(each)),
-        *(
-            each
-            for folder in inventory.folders(root / "luigi-locks")
-            for each in files(folder)
-            if each.suffix == ".pid" and not is_anybody_alive(each)
-        ),
-        *(
-            each
-            for flow in inventory.flows(root)
-            for folder in inventory.folders(flow / "data")
-            for each in files(folder)
-            if each.name.startswith("tmp")
-        ),
-        *(
-            each
-            for each in inventory.folders(here / "overlays")
-            if each.suffix == ".making"
-            and not inventory.is_held(each.with_name(each.name.partition(".")[0] + ".lock"))
-        ),
-        *(
-            each
-            for each in files(here / "overlays")
-            if each.suffix == ".lock"
-            and not each.with_suffix("").exists()
-            and not inventory.is_held(each)
-        ),
-    ]
-    for path in candidates:
-        usage = inventory.usage(path)
-        if usage.changed < before:
-            yield Item(LEFT, path.name, (path,), *usage)
-    for trash in dict.fromkeys([root / "trash", here / "trash"]):  # of a clean that was killed
-        for path in inventory.folders(trash):
-            yield Item(LEFT, path.name, (path,), *inventory.usage(path))
-
-
-def walked(folder: Path) -> Iterator[Path]:
-    """The files below a folder; links are not followed."""
-    for each, _, names in os.walk(folder):
-        for name in names:
-            yield Path(each, name)
-
-
-def files(folder: Path) -> list[Path]:
-    """The files in a folder, by name; no links."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(
-                Path(each.path) for each in entries if each.is_file(follow_symlinks=False)
-            )
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-            raise
-        return []
-
-
-def is_anybody_alive(pid_file: Path) -> bool:
-    """Is one of the processes in Luigi's own lock file alive?"""
-    with contextlib.suppress(OSError, ValueError):
-        for pid in pid_file.read_text().split():
-            try:
-                os.kill(int(pid), 0)
-            except ProcessLookupError:
-                continue
-            except PermissionError:
-                pass
-            return True
-    return False
-
-
-def delete(items: list[Item], root: Path | None, known: set[Path]) -> int:
+def delete(plan: Plan, here: Path) -> int:
     """Delete what is planned, and say what that has freed; 1 where something could not be.
 
-    `known` are the folders of the runs that there were when the plan was begun.
+    All of it is moved aside first, and then who needs what is looked at once more. A run has its
+    folder before it looks for an artifact: one that has begun is seen by then, and one that begins
+    later finds none, and writes it anew. So what turns out to be needed is put back in time.
     """
-    freed, failures = 0, 0
-    artifacts: dict[str, list[Item]] = {}
+    moved: dict[Item, list[tuple[Path, Path]]] = {}
+    failed: set[Item] = set()
+    going: set[Item] = set()
     with contextlib.ExitStack() as stack:
-        trashes = {
-            base: stack.enter_context(Trash(base))
-            for base in {inventory.local(), root or inventory.local()}
-        }
-        for item in items:
-            in_root = root is not None and item.paths[0].is_relative_to(root)
-            trash = trashes[root if root and in_root else inventory.local()]
-            try:
-                if item.kind in (ARTIFACT, INCLUDED):
-                    artifacts.setdefault(item.name.partition("/")[0], []).append(item)
-                elif item.kind == OVERLAY:
-                    freed += item.bytes if take_overlay(item, trash) else 0
-                elif item.paths[0].suffix == ".lock":
-                    freed += item.bytes if take_lock(item.paths[0]) else 0
-                else:
-                    for path in item.paths:  # the run before its cards
-                        trash.throw(path)
-                    freed += item.bytes
-            except OSError as error:
-                failures += 1
-                print(f"clean: {error.filename}: {error.strerror}", file=sys.stderr)
-        for flow, its in artifacts.items():
-            assert root
-            try:
-                if take_artifacts(root, flow, its, trashes[root], known):
-                    freed += sum(item.bytes for item in its)
-                else:
-                    print(f"{flow} has begun a run, so its artifacts are left alone.")
-            except OSError as error:
-                failures += 1
-                print(f"clean: {error.filename}: {error.strerror}", file=sys.stderr)
-    print(f"Freed {in_units(freed)}.")
-    return 1 if failures else 0
-
-
-class Trash:
-    """A folder of the same file system, into which things are moved before they are deleted.
-
-    So nothing is ever there in part under its own name; what is left here goes with the next clean.
-    """
-
-    def __init__(self, base: Path) -> None:
-        self._folder = base / "trash"
-        self._numbers = itertools.count()
-
-    def __enter__(self) -> Trash:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._mine = Path(tempfile.mkdtemp(dir=self._folder))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._mine, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            self._folder.rmdir()
-
-    def throw(self, path: Path) -> Path | None:
-        """Move what the path names in here, and return where; None where it was gone."""
-        target = self._mine / str(next(self._numbers))
+        trash = {base: stack.enter_context(trash_in(base)) for base in {here, inventory.local()}}
         try:
-            path.rename(target)
-        except FileNotFoundError:
-            return None
-        return target
+            for item in plan.items:
+                base = here if item.paths[0].is_relative_to(here) else inventory.local()
+                its = moved[item] = []
+                with explained(item, failed):
+                    for number, path in enumerate(item.paths):
+                        target = trash[base] / f"{len(moved)}.{number}"
+                        with contextlib.suppress(FileNotFoundError):
+                            path.rename(target)
+                            its.append((path, target))
+            stirred: set[str] = set()
+            if plan.seen:
+                now = look(here)
+                new = (now.runs - plan.seen.runs) | (now.named - plan.seen.named)
+                stirred = now.busy | {each.partition("/")[0] for each in new}
+            for item, its in moved.items():
+                used = inventory.usage(*(target for _, target in its)).changed
+                if item not in failed and used <= item.used and item.flow not in stirred:
+                    going.add(item)
+        finally:
+            back = [item for item in moved if item not in going]
+            for item in back:
+                with explained(item, failed):
+                    for path, target in moved[item]:
+                        if not path.exists():
+                            target.rename(path)
+        for item in going:
+            with explained(item, failed):
+                for _, target in moved[item]:
+                    if target.is_dir() and not target.is_symlink():
+                        shutil.rmtree(target)
+                    else:
+                        target.unlink()
+    if used_meanwhile := sorted({item.flow or item.name for item in back if item not in failed}):
+        print(f"Used meanwhile, so left alone: {', '.join(used_meanwhile)}.")
+    print(f"Freed {in_units(sum(item.bytes for item in going if item not in failed))}.")
+    return 1 if failed else 0
 
 
-def take_overlay(item: Item, trash: Trash) -> bool:
-    """Delete the overlay, unless it has come to be used after all."""
-    (folder,) = item.paths
-    moved = trash.throw(folder)
-    # Who uses it sets its time first: after the move there is no more doubt.
-    if moved and last_use(moved) > item.used and not folder.exists():
-        moved.rename(folder)
-        return False
-    return True
-
-
-def take_lock(lock: Path) -> bool:
-    """Delete the lock file, unless a process has come to hold it."""
-    with lock.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        lock.unlink(missing_ok=True)
-        return True
-
-
-def take_artifacts(
-    root: Path, flow: str, items: list[Item], trash: Trash, known: set[Path]
-) -> bool:
-    """Delete artifacts, unless a run has begun that may name them; then they are put back.
-
-    A run that finds an artifact there does not write it again. It has its folder before it looks,
-    so they are moved first, and then runs are looked for: where there is no other than those that
-    are known, whoever looks finds nothing, and writes anew.
-    """
-    moved: list[tuple[Path, Path]] = []
-    is_safe = False
+@contextlib.contextmanager
+def trash_in(base: Path) -> Iterator[Path]:
+    """A new folder of the same file system, which goes with the last thing in it."""
+    (base / "trash").mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=base / "trash"))
     try:
-        for path in (path for item in items for path in item.paths):
-            target = trash.throw(path)
-            if target:
-                moved.append((path, target))
-        is_safe = all(run.folder in known for run in inventory.runs(root) if run.flow == flow)
+        yield folder
     finally:
-        if not is_safe:
-            for path, target in moved:
-                if not path.exists():
-                    target.rename(path)
-    return is_safe
+        for each in (folder, folder.parent):
+            with contextlib.suppress(OSError):
+                each.rmdir()
+
+
+@contextlib.contextmanager
+def explained(item: Item, failed: set[Item]) -> Iterator[None]:
+    """Say what of the item cannot be deleted, and go on with the others."""
+    try:
+        yield
+    except OSError as error:
+        failed.add(item)
+        print(f"clean: {error.filename}: {error.strerror}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -123,12 +123,24 @@ def places_below(folder: str) -> Iterator[str]:
         yield from page
 
 
+def written_below(folder: str) -> Iterator[tuple[str, float]]:
+    """These addresses, and when each object was written, in seconds since 1970."""
+    for page in _listed(folder):
+        for url, found in page.items():
+            yield url, found["LastModified"].timestamp()
+
+
 def _pages(folder: str, **more: Any) -> Iterator[list[str]]:
+    for page in _listed(folder, **more):
+        yield [*page]
+
+
+def _listed(folder: str, **more: Any) -> Iterator[dict[str, Any]]:
     bucket, key = _parts(folder)
     with _explained(folder):
         pages = _client().get_paginator("list_objects_v2")
         for page in pages.paginate(Bucket=bucket, Prefix=f"{key}/" if key else "", **more):
-            yield [f"s3://{bucket}/{found['Key']}" for found in page.get("Contents", ())]
+            yield {f"s3://{bucket}/{found['Key']}": found for found in page.get("Contents", ())}
 
 
 def _parts(url: str) -> tuple[str, str]:
