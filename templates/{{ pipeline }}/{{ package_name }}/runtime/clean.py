@@ -137,15 +137,14 @@ def clean(place: str, here: Path, options: argparse.Namespace) -> int:
     show(plan, options.older_than)
     if not plan.items or options.dry_run:
         return 0
-    if not options.yes:
-        if not sys.stdin.isatty():
-            raise PipelineError(
-                "nothing is deleted, for there is no terminal to ask at; without being asked: "
-                f"{options.nox} -s clean -- --yes"
-            )
-        if not agreed():
-            print("Nothing is deleted.")
-            return 0
+    if not options.yes and not sys.stdin.isatty():
+        raise PipelineError(
+            "nothing is deleted, for there is no terminal to ask at; without being asked: "
+            f"{options.nox} -s clean -- --yes"
+        )
+    if not options.yes and not agreed():
+        print("Nothing is deleted.")
+        return 0
     return delete(plan, here)
 
 
@@ -261,10 +260,8 @@ def of_flow(here: Path, flow: Path, named: set[str], before: float) -> Iterator[
     A run that was resumed, and one that made the same thing, share artifacts.
     """
     where: dict[str, list[Path]] = {}
-    for folder in (
-        *inventory.inside(flow),
-        *inventory.inside(here / "mf.cards" / flow.name / "runs"),
-    ):
+    cards = here / "mf.cards" / flow.name / "runs"
+    for folder in (*inventory.inside(flow), *inventory.inside(cards)):
         if folder.name not in inventory.NO_RUNS and f"{flow.name}/{folder.name}" not in named:
             where.setdefault(folder.name, []).append(folder)
     items = {name: item_of(RUN, f"{flow.name}/{name}", *its) for name, its in where.items()}

@@ -299,12 +299,10 @@ def environment(setup: str) -> str:
 def disk(here: Path, on_s3: bool, nox: str) -> list[str]:
     """What each kind of thing takes on this machine."""
     overlays, runs = inventory.overlays(), counted(len(inventory.runs(here)), "run")
+    flows = [*inventory.flows(here), here / "mf.cards", here / "data"]
     kinds = {
         "markers": [here / "luigi"],
-        f"{runs}, what is known of it here" if on_s3 else f"{runs}, with artifacts": [
-            *inventory.flows(here),
-            *(here / "mf.cards", here / "data"),
-        ],
+        f"{runs}, metadata only" if on_s3 else f"{runs}, with artifacts": flows,
         counted(len(overlays), "overlay"): overlays,
         "client cache": [inventory.local() / "client-cache"],
     }
