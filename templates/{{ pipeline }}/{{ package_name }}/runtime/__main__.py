@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
+import io
 import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -14,13 +18,14 @@ from typing import Any
 import luigi
 import yaml
 from luigi.cmdline_parser import CmdlineParser
-from luigi.parameter import ParameterException
-from luigi.retcodes import run_with_retcodes
+from luigi.parameter import MissingParameterException, ParameterException
+from luigi.retcodes import retcode, run_with_retcodes
+from luigi.rpc import RPCError
 from luigi.task import flatten
 from luigi.task_register import Register
 
-from . import paths, stored
-from .errors import FlowFailedError, PipelineError
+from . import failures, paths, stored
+from .errors import PipelineError
 from .flow_file import flow_files
 from .metaflow_config import datastore_root, local_root
 from .settings import settings
@@ -69,28 +74,53 @@ def main(arguments: list[str]) -> int:
         print(f"run: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("run: stopped", file=sys.stderr)
+        print("run: stopped; the same command goes on from there", file=sys.stderr)
         return 130
+    except Exception as error:
+        lines = failures.users_lines(error)
+        if not lines and not isinstance(error, SyntaxError):
+            raise  # none of the user's doing
+        told = traceback.TracebackException.from_exception(error)
+        told.stack = traceback.StackSummary.from_list(lines)
+        print(
+            *told.format(), f"run: {failures.in_a_line(error)}\n", sep="", end="", file=sys.stderr
+        )
+        return 2
 
 
 def run(arguments: list[str], tasks: list[luigi.Task]) -> int:
     """Let Luigi run what its arguments name, the last of the tasks, and report on them."""
-    failures: list[BaseException] = []
-    MetaflowTask.event_handler(luigi.Event.FAILURE)(lambda _, error: failures.append(error))
-    try:
-        run_with_retcodes(arguments)
-    except SystemExit as stop:
-        code = int(stop.code or 0)
+    there: list[str] = []
+    luigi.Task.event_handler(luigi.Event.DEPENDENCY_PRESENT)(
+        lambda task: there.append(task.task_id)
+    )
+    with failures.gathered() as failed:
+        try:
+            run_with_retcodes(arguments)
+        except SystemExit as stop:
+            code = int(stop.code or 0)
     if code == 0 and not tasks[-1].complete():
         code = 1  # a luigi.cfg may make nothing of a failure; whoever waits for it does
     if code == 0:
         report(tasks)
-    if any(isinstance(failure, FlowFailedError) for failure in failures):
+    if code == 0 and tasks[-1].task_id in there:
+        print(f"\nrun: nothing was to do; {how_to_run_again(tasks)}", file=sys.stderr)
+    if code and code == retcode().already_running:
+        print("run: this command is at work already; wait for it, or end it", file=sys.stderr)
+    if any(failure.is_resumed for failure in failed):
         print("run: the same command resumes what failed; --force starts afresh", file=sys.stderr)
-    for failure in failures:
-        lines = str(failure).splitlines() or [type(failure).__name__]
-        print("run:", ": ".join(dict.fromkeys([lines[0], lines[-1]])), file=sys.stderr)
+    for failure in failed:
+        print(f"run: {failure.why}", file=sys.stderr)
     return code
+
+
+def how_to_run_again(tasks: list[luigi.Task]) -> str:
+    """What to say where the last of the tasks, and so all, had succeeded before."""
+    if isinstance(tasks[-1], MetaflowTask):
+        return "--force runs it again, --force-upstream what it requires as well"
+    again = [type(task).__name__ for task in tasks if isinstance(task, MetaflowTask)]
+    named = f", TASK being {' or '.join(dict.fromkeys(again))}" if again else ""
+    return f"a flow is run again by: nox -s run -- FILE TASK --force{named}"
 
 
 def configure_luigi() -> None:
@@ -129,9 +159,15 @@ def configure_luigi() -> None:
 
 
 def without_traceback(record: logging.LogRecord) -> bool:
-    """Log a PipelineError as its message: its traceback leads through the runtime alone."""
+    """Log a PipelineError as its message: its traceback leads through the runtime alone.
+
+    So it is with a scheduler that does not answer, of which the way out is told as well.
+    """
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, PipelineError):
+    if str(record.msg).startswith("Failed connecting to remote scheduler"):
+        record.msg += "; start it: luigid, or set local_scheduler = true in luigi.cfg"
+        record.exc_info = None
+    if isinstance(error, (PipelineError, RPCError)):
         record.msg, record.args = f"{record.getMessage()}\n{error}", ()
         record.exc_info = None
     return True
@@ -165,13 +201,15 @@ def family(module: str, name: str) -> str:
 
 def find(name: str) -> Path:
     """The file that a name means: below flows/, below tasks/, or from the folder one is in."""
-    for folder in (paths.FLOWS, paths.TASKS, Path.cwd()):
+    for folder in (paths.FLOWS, paths.TASKS, paths.PACKAGE, Path.cwd()):
         file = (folder / name).resolve()
         if file.is_file() and any(map(file.is_relative_to, (paths.FLOWS, paths.TASKS))):
             return file
+    close = difflib.get_close_matches(name, [*_tasks(), *_flows()], n=1)
+    meant = f"; did you mean {close[0]}?" if close else ""
     if name.endswith(".py"):
-        raise UsageError(f"there is no {name!r} below flows/ or tasks/\n{listing()}")
-    raise UsageError(f"{name!r} is no file of a flow or of tasks\n{listing()}")
+        raise UsageError(f"there is no {name!r} below flows/ or tasks/{meant}\n{listing()}")
+    raise UsageError(f"{name!r} is no file of a flow or of tasks{meant}\n{listing()}")
 
 
 def pipelines() -> list[Path]:
@@ -189,12 +227,18 @@ def only_pipeline() -> Path:
 
 def listing() -> str:
     """What there is to run."""
-    tasks = _relative(pipelines(), paths.TASKS)
-    flows = _relative(flow_files(), paths.FLOWS)
     return (
-        f"Modules of tasks: {', '.join(tasks) or 'none yet'}\n"
-        f"Flows: {', '.join(flows) or 'none yet'}"
+        f"Modules of tasks: {', '.join(_tasks()) or 'none yet'}\n"
+        f"Flows: {', '.join(_flows()) or 'none yet'}"
     )
+
+
+def _tasks() -> list[str]:
+    return _relative(pipelines(), paths.TASKS)
+
+
+def _flows() -> list[str]:
+    return _relative(flow_files(), paths.FLOWS)
 
 
 def _relative(files: Iterable[Path], folder: Path) -> list[str]:
@@ -203,13 +247,53 @@ def _relative(files: Iterable[Path], folder: Path) -> list[str]:
 
 def named_task(arguments: list[str]) -> luigi.Task:
     """The task that Luigi's arguments name; a UsageError says what is wrong with its options."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            CmdlineParser(arguments)
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        _, _, wrong = said.getvalue().strip().rpartition("error: ")
+        raise UsageError(f"{wrong}\n{options_of(arguments[2])}") from None
     with CmdlineParser.global_instance(arguments) as parser:
         try:
             luigi.interface.core()  # its options too
             task: luigi.Task = parser.get_task_obj()
+        except MissingParameterException as error:
+            raise UsageError(f"{error}, by an option or in the task's class") from error
         except (ParameterException, ValueError) as error:
-            raise UsageError(f"an option is not what it must be: {error}") from error
+            wrong = wrong_option(parser) or f"an option is not what it must be: {error}"
+            raise UsageError(wrong) from error
     return task
+
+
+def wrong_option(parser: CmdlineParser) -> str:
+    """The first of the task's options that cannot be read, and why; empty where all can."""
+    for name, parameter in Register.get_task_cls(parser.known_args.root_task).get_params():
+        given = getattr(parser.known_args, name)
+        try:
+            if given:
+                parameter.parse(given)
+        except ValueError as error:
+            option = f"--{name.replace('_', '-')}"
+            if isinstance(parameter, luigi.DictParameter):
+                return f"""{option} {given!r} must be JSON, e.g. '{{"name": 1}}': {error}"""
+            return f"{option} {given!r}: {error}"
+    return ""
+
+
+def options_of(family: str) -> str:
+    """What may stand behind the task of this name, and where more is told."""
+    task = Register.get_task_cls(family)
+    own = [f"--{name.replace('_', '-')}" for name, _ in task.get_params()]
+    name = family.rpartition(".")[2]
+    lines = [f"{name} has: {', '.join(own) or 'no options of its own'}; Luigi's: --help-all"]
+    if task is MetaflowTask:
+        lines.append("""A flow's own parameters go as --flow-kwargs '{"name": 1}'""")
+    elif not issubclass(task, MetaflowTask):
+        lines.append("--force and the like are for the task of a flow: nox -s run -- FILE TASK")
+    return "\n".join(lines)
 
 
 def report(tasks: list[luigi.Task]) -> None:
