@@ -8,6 +8,8 @@ import msgspec
 
 from . import paths
 
+_UNKNOWN = ("ls-files", "--others", "--exclude-standard", "--directory", "--no-empty-directory")
+
 
 class Code(msgspec.Struct, frozen=True):
     """Version of the package, and where git knows them branch and commit."""
@@ -15,7 +17,11 @@ class Code(msgspec.Struct, frozen=True):
     version: str
     branch: str | None
     commit: str | None
-    """Forty hexadecimal digits; `-dirty` behind them where tracked files had been edited."""
+    """Forty hexadecimal digits.
+
+    `-dirty` behind them where tracked files had been edited, or the package has files that git does
+    not know: a new flow, say.
+    """
 
 
 def code() -> Code:
@@ -25,6 +31,8 @@ def code() -> Code:
     if not paths.IN_CHECKOUT:  # the folder it is used from may be any repo's
         return Code(version=__version__, branch=None, commit=None)
     commit = _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    if commit and not commit.endswith("-dirty") and _git(*_UNKNOWN, str(paths.PACKAGE)):
+        commit += "-dirty"
     return Code(version=__version__, branch=_git("branch", "--show-current"), commit=commit)
 
 
