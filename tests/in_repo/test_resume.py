@@ -260,7 +260,7 @@ def test_a_run_that_is_not_the_task_s_is_refused(splitting: Splitting, pipeline:
     for task, told in [
         (splitting.task(from_run="SplitFlow/1"), "there is no run SplitFlow/1"),
         (splitting.task(from_run=failed), "has not succeeded"),
-        (splitting.task(from_run=made, flow_kwargs={"n": 2}), "ran with another n"),
+        (splitting.task(from_run=made, flow_kwargs={"n": 2}), "ran with n 1, not 2"),
         (MetaflowTask("small.py", from_run=made), "is of no flow in small.py"),
     ]:
         with pytest.raises(PipelineError, match=told):

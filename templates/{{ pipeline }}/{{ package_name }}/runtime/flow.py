@@ -20,8 +20,10 @@ def talk_to_luigi(flow: Flow) -> Flow:
     `self.luigi_result` when its `end` step is done reaches Luigi as `output().result`: any JSON
     value of at most 64 KiB. Other values make `end` fail with a TypeError or ValueError.
 
-    Raises TypeError where the flow has a `test` or `production` of its own.
+    Raises TypeError where the flow has a `test` or `production` of its own, or is no flow.
     """
+    if not issubclass(flow, FlowSpec):
+        raise TypeError(f"talk_to_luigi is for a class based on FlowSpec, which {flow!r} is not")
     for name in ("production", "test"):
         if hasattr(flow, name):
             raise TypeError(f"{flow.__name__}.{name}: talk_to_luigi adds this name; rename yours")

@@ -147,7 +147,8 @@ def metaflow_run(pathspec: str) -> Run:
         return metaflow.Run(pathspec)
     except metaflow.exception.MetaflowNotFound as error:
         raise PipelineError(
-            f"there is no run {pathspec} in Metaflow's metadata, {metadata()}: {error}"
+            f"there is no run {pathspec} in Metaflow's metadata, {metadata()}; "
+            "nox -s status lists what has run here"
         ) from error
     except metaflow.exception.MetaflowException as error:
         raise PipelineError(

@@ -187,11 +187,16 @@ class MetaflowTask(luigi.Task):
         if flow not in flow_names(self._file):
             raise PipelineError(f"from_run {self.from_run} is of no flow in {self.flow_path}")
         if not run.successful:
-            raise PipelineError(f"from_run {self.from_run} has not succeeded")
+            raise PipelineError(
+                f"from_run {self.from_run} has not succeeded; take one that has, or leave it out"
+            )
         taken = parameters_of(run)
         other = [name for name, value in parameters.items() if taken.get(name, ...) != value]
         if other:
-            raise PipelineError(f"from_run {self.from_run} ran with another {', '.join(other)}")
+            differ = [
+                f"{name} {taken.get(name)!r:.99}, not {parameters[name]!r:.99}" for name in other
+            ]
+            raise PipelineError(f"from_run {self.from_run} ran with {'; with '.join(differ)}")
         tags = dict(tag.split(":", 1) for tag in run.user_tags if ":" in tag)
         return self._marker(
             flow=flow,
