@@ -16,6 +16,7 @@ import luigi
 
 from . import paths
 from .errors import FlowFailedError, PipelineError
+from .task import MetaflowTask
 
 # A task may fail in a worker process, which shares with this one a file at most.
 _FILE = "LUIGI_FAILURES"
@@ -45,9 +46,16 @@ def gathered() -> Iterator[list[Failure]]:
 
 
 @luigi.Task.event_handler(luigi.Event.FAILURE)
-def _keep(_: luigi.Task, error: BaseException) -> None:
+@luigi.Task.event_handler(luigi.Event.BROKEN_TASK)
+@luigi.Task.event_handler(luigi.Event.PROCESS_FAILURE)  # a worker was killed: all there is is text
+@luigi.Task.event_handler(luigi.Event.TIMEOUT)
+def _keep(task: luigi.Task, error: BaseException | str) -> None:
     if _FILE in os.environ:
-        line = json.dumps([in_a_line(error), isinstance(error, FlowFailedError)]) + "\n"
+        if isinstance(error, str):
+            failure = Failure(error, isinstance(task, MetaflowTask))
+        else:
+            failure = Failure(in_a_line(error), isinstance(error, FlowFailedError))
+        line = json.dumps(failure) + "\n"
         with (
             contextlib.suppress(OSError),
             Path(os.environ[_FILE]).open("a", encoding="utf-8") as file,
