@@ -43,6 +43,7 @@ flow that is named by its file takes its parameters as --flow-kwargs '{"name": 1
 
 """
 
+JSON = """'{"name": 1}'"""
 
 REPORTED = 100
 """Tasks that are reported on when all are done."""
@@ -278,7 +279,7 @@ def wrong_option(parser: CmdlineParser) -> str:
         except ValueError as error:
             option = f"--{name.replace('_', '-')}"
             if isinstance(parameter, luigi.DictParameter):
-                return f"""{option} {given!r} must be JSON, e.g. '{{"name": 1}}': {error}"""
+                return f"{option} {given!r} must be JSON, e.g. {JSON}: {error}"
             return f"{option} {given!r}: {error}"
     return ""
 
@@ -290,7 +291,7 @@ def options_of(family: str) -> str:
     name = family.rpartition(".")[2]
     lines = [f"{name} has: {', '.join(own) or 'no options of its own'}; Luigi's: --help-all"]
     if task is MetaflowTask:
-        lines.append("""A flow's own parameters go as --flow-kwargs '{"name": 1}'""")
+        lines.append(f"A flow's own parameters go as --flow-kwargs {JSON}")
     elif not issubclass(task, MetaflowTask):
         lines.append("--force and the like are for the task of a flow: nox -s run -- FILE TASK")
     return "\n".join(lines)

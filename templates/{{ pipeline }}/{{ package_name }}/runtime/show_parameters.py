@@ -16,7 +16,7 @@ from typing import Any
 
 from metaflow._vendor import click
 
-TYPES = {"boolean": "bool", "integer": "int", "text": "str"}
+TYPES = {"FilePath": "file", "boolean": "bool", "integer": "int", "text": "str"}
 
 
 def main(result: str, file: str, *arguments: str) -> None:
