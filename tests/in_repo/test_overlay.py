@@ -16,6 +16,7 @@ from pathlib import Path
 import luigi
 import pytest
 from sales_pipelines.runtime import MetaflowTask, RequirementsError, paths
+from sales_pipelines.runtime.files import alone
 from sales_pipelines.runtime.overlay import MADE_FROM, overlay, variables
 
 from .conftest import Pipeline
@@ -226,6 +227,19 @@ def test_two_processes_at_once_make_it_once(pipeline: Pipeline) -> None:
     assert len({text.splitlines()[-1] for text in printed}) == 1
     assert "".join(printed).count("making the environment") == 1
     assert packages(Path(printed[0].splitlines()[-1])) == ["cowsay==6.1"]
+
+
+def test_who_waits_for_another_process_says_so(pipeline: Pipeline) -> None:
+    folder = overlay(require(pipeline, "cowsay==6.1\n"))
+    assert folder
+    (folder / MADE_FROM).unlink()
+    with alone(folder.with_suffix(".lock"), print):
+        waiting = elsewhere(pipeline)
+        assert waiting.stdout
+        assert f"waits for process {os.getpid()}, " in waiting.stdout.readline()
+    said, _ = waiting.communicate(timeout=120)
+    assert said.splitlines()[-1] == str(folder)
+    assert not list(folder.parent.glob("*.lock"))
 
 
 def test_a_kill_in_the_middle_leaves_nothing_that_is_taken_for_whole(

@@ -28,8 +28,9 @@ def write_whole(file: Path, contents: bytes) -> None:
 def alone(file: Path, on_wait: Callable[[str], None]) -> Iterator[int]:
     """Hold the lock that is the file, and yield its descriptor; the file is gone afterwards.
 
-    Another process that holds it is waited for, after a call of `on_wait` with its id. The lock
-    ends with the last process that holds the descriptor, however that ends.
+    Another process that holds it is waited for, after a call of `on_wait` with its id, which may
+    raise what it likes instead. The lock ends with the last process that holds the descriptor,
+    however that ends.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     while True:

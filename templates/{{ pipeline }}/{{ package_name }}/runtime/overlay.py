@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 import hashlib
 import json
 import os
@@ -17,11 +16,12 @@ import shutil
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import paths, process
 from .errors import RequirementsError
+from .files import alone
 from .metaflow_config import metaflow_environment
 from .output import FlowOutput
 from .requirements import EDITABLE, Requirements, installed_packages, normal, read, shown
@@ -95,14 +95,18 @@ def _make(folder: Path, wanted: Requirements, flow_file: Path) -> None:
     """Make the overlay beside its place and rename it; what others left half-made goes away."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left in folder.parent.glob("*.making"):
-        with _lock(left.with_name(left.name.partition(".")[0]), wait=False) as nobody_makes_it:
-            if nobody_makes_it:
-                shutil.rmtree(left, ignore_errors=True)
-    with _lock(folder):
+        lock = left.with_name(left.name.partition(".")[0] + ".lock")
+        with contextlib.suppress(_AtWorkError), alone(lock, _leave_it):
+            shutil.rmtree(left, ignore_errors=True)
+    flow = Path(os.path.relpath(flow_file, paths.FLOWS)).as_posix()
+    output = FlowOutput(flow, {})
+
+    def tell_who_is_waited_for(process_id: str) -> None:
+        output.add(f"waits for process {process_id}, which is making its environment")
+
+    with alone(folder.with_suffix(".lock"), tell_who_is_waited_for):
         if _used(folder):  # another process was faster
             return
-        flow = Path(os.path.relpath(flow_file, paths.FLOWS)).as_posix()
-        output = FlowOutput(flow, {})
         output.add(f"making the environment of {shown(wanted.file)}, once")
         with tempfile.TemporaryDirectory(
             dir=folder.parent, prefix=f"{folder.name}.", suffix=".making"
@@ -120,16 +124,12 @@ def _make(folder: Path, wanted: Requirements, flow_file: Path) -> None:
             made.rename(folder)
 
 
-@contextlib.contextmanager
-def _lock(folder: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Be the only process that makes this overlay; False where another is and we do not wait."""
-    with folder.with_suffix(".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+class _AtWorkError(Exception):
+    """Another process is making the overlay."""
+
+
+def _leave_it(process_id: str) -> None:
+    raise _AtWorkError
 
 
 def _install(made: Path, wanted: Requirements, output: FlowOutput) -> list[str]:
