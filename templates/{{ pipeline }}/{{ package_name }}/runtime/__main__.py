@@ -67,12 +67,13 @@ def main(arguments: list[str]) -> int:
         configure_luigi()
         module, name, options = to_luigi(arguments)
         luigi_arguments = ["--module", module, family(module, name), *options]
-        return run(luigi_arguments, list(in_order(named_task(luigi_arguments), set())))
+        return run(luigi_arguments, list(in_order(named_task(luigi_arguments))))
     except PipelineError as error:
         print(f"run: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"run: {error.filename}: {error.strerror}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""  # none for what is printed
+        print(f"run: {where}{error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("run: stopped; the same command goes on from there", file=sys.stderr)
@@ -171,6 +172,11 @@ def without_traceback(record: logging.LogRecord) -> bool:
     if isinstance(error, (PipelineError, RPCError)):
         record.msg, record.args = f"{record.getMessage()}\n{error}", ()
         record.exc_info = None
+    elif record.levelno >= logging.WARNING:  # of complete() and deps() Luigi writes it as text
+        what, _, traceback = record.getMessage().partition("\nTraceback (most recent call last):\n")
+        raised = traceback.rpartition(f"\n{PipelineError.__module__}.")[2]
+        if raised != traceback:
+            record.msg, record.args = f"{what}\n{raised.partition(': ')[2].rstrip()}", ()
     return True
 
 
@@ -316,13 +322,20 @@ def report(tasks: list[luigi.Task]) -> None:
             print(f"\n{task.task_family}:", *files)
 
 
-def in_order(task: luigi.Task, seen: set[str]) -> Iterator[luigi.Task]:
-    """The task behind all that it requires, each once."""
-    if task.task_id not in seen:
-        seen.add(task.task_id)
-        for required in flatten(task.requires()):
-            yield from in_order(required, seen)
-        yield task
+def in_order(task: luigi.Task) -> Iterator[luigi.Task]:
+    """The task behind all that it requires, each once; Python's stack is too short for a chain."""
+    seen = {task.task_id}
+    path = [(task, iter(flatten(task.requires())))]
+    while path:
+        last, required = path[-1]
+        for each in required:
+            if each.task_id not in seen:
+                seen.add(each.task_id)
+                path.append((each, iter(flatten(each.requires()))))
+                break
+        else:
+            path.pop()
+            yield last
 
 
 if __name__ == "__main__":
