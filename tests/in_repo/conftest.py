@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 from sales_pipelines.runtime import MetaflowTask
@@ -151,12 +152,14 @@ else:
 """
 
 
-def start(root: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(
+    root: Path, *arguments: str, stdout: IO[str] | int = subprocess.PIPE
+) -> subprocess.Popen[str]:
     """Start `luigi …` or `run …` in the pipeline's folder, in a session of its own."""
     return subprocess.Popen(
         [sys.executable, "-c", START, *arguments],
         cwd=root,
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from sales_pipelines.runtime import FlowFailedError, PipelineError
+from sales_pipelines.runtime import FlowFailedError, MetaflowTask, PipelineError
+from sales_pipelines.runtime.attempts import read_attempts
+from sales_pipelines.runtime.files import alone, write_whole
 
-from .conftest import ALL, START, Splitting
+from .conftest import ALL, START, Pipeline, Splitting, start
 
 KILL = """
 import os, pathlib, signal
@@ -92,6 +96,60 @@ def test_a_flow_goes_on_when_nobody_listens(splitting: Splitting) -> None:
     running.wait(60)
     assert splitting.ran() == ALL
     assert splitting.task().complete()
+
+
+def test_a_flow_goes_on_when_what_it_says_cannot_be_written(pipeline: Pipeline) -> None:
+    """Nor may it wait for its task to read on: a pipe has room for 64 KiB."""
+    path = pipeline.add_flow(start="print(('x' * 99 + '\\n') * 2000)")
+    with Path("/dev/full").open("w") as full:
+        running = start(pipeline.root, "run", path, stdout=full)
+    try:
+        running.wait(60)
+    finally:
+        running.terminate()
+    assert MetaflowTask(path).complete()
+
+
+def test_attempts_that_are_half_a_file_are_none(tmp_path: Path) -> None:
+    kept = tmp_path / "x.attempts"
+    for contents in (b"", b'{"flow": ', b'{"flow": "\xff"}', b"[]"):
+        kept.write_bytes(contents)
+        assert read_attempts(str(kept)) is None
+
+
+def no_space(_: int) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_lock_says_who_holds_it_also_behind_one_that_was_killed(tmp_path: Path) -> None:
+    lock = tmp_path / "x.lock"
+    lock.write_text("12345678901234")
+    waited: list[str] = []
+    with alone(lock, waited.append):
+        assert lock.read_text() == str(os.getpid())
+    assert (waited, lock.exists()) == ([], False)
+
+
+def test_where_attempts_cannot_be_kept_nothing_starts(
+    splitting: Splitting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(PipelineError, match=r"\.attempts: No space left on device"):
+        splitting.task().run()
+    assert splitting.ran() == []
+
+
+def test_a_file_that_cannot_be_written_is_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing else is left."""
+    file = tmp_path / "file"
+    write_whole(file, b"before")
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(file, b"behind")
+    assert file.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [file]
 
 
 @pytest.mark.nightly

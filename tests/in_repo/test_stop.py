@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import os
+import resource
 import signal
+import sys
 from pathlib import Path
 
 import pytest
+from sales_pipelines.runtime import process
 
 from .conftest import Pipeline, Splitting, is_there, start, wait_until
 
@@ -90,6 +93,31 @@ def test_a_supervisor_that_is_killed_leaves_nothing(splitting: Splitting) -> Non
     assert no_marker(splitting)
 
 
+def test_a_task_with_many_files_open_runs_its_flow(pipeline: Pipeline) -> None:
+    """The numbers of its descriptors, which the supervisor shares, are above 1,023 then."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2048, limits[1]))
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    lines: list[str] = []
+    try:
+        command = [sys.executable, "-c", "import os; os.write(1, b'\\xff\\n')"]
+        code = process.run(
+            command, cwd=pipeline.root, env=os.environ, timeout=60, on_line=lines.append
+        )
+    finally:
+        for file in files:
+            os.close(file)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert (code, lines) == (0, ["\ufffd"])
+
+
+def test_what_has_ended_a_flow_is_named() -> None:
+    assert process.said(128 + signal.SIGTERM) == "killed by SIGTERM"
+    assert process.said(-signal.SIGSEGV) == "killed by SIGSEGV"
+    assert process.said(128) == "exit code 128"
+    assert process.said(2) == "exit code 2"
+
+
 STUBBORN = """
         import signal, subprocess, sys
         stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1);"
@@ -113,7 +141,7 @@ def test_who_does_not_listen_is_killed_also_in_a_session_of_its_own(
 
 @pytest.mark.nightly
 def test_the_next_process_waits_until_the_flow_of_a_killed_one_is_gone(
-    splitting: Splitting,
+    splitting: Splitting, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The flow of the killed one takes some seconds to end, and must not meet the next."""
     text = splitting.flow.read_text()
@@ -129,4 +157,5 @@ def test_the_next_process_waits_until_the_flow_of_a_killed_one_is_gone(
     splitting.tell()
     splitting.task().run()
     assert not is_there(step)
+    assert f"waits for process {running.pid}" in caplog.text
     assert "start" not in splitting.ran()

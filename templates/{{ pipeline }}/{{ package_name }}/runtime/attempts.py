@@ -52,7 +52,7 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_attempts(place: str) -> Attempts | None:
     """What the file tells; None where there is none, or what it holds is nothing of ours."""
-    with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
+    with contextlib.suppress(FileNotFoundError, ValueError):  # no JSON, or no UTF-8
         return msgspec.json.decode(stored.read(place), type=Attempts)
     return None
 

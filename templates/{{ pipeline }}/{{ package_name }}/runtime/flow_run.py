@@ -107,7 +107,7 @@ class FlowRun:
         except OSError as error:
             check_length(command, error, self._label)
             raise
-        if exit_code == 2 and not self.run_id:  # Metaflow's usage errors
+        if exit_code == 2 and not self.run_id and not resumed:  # Metaflow's usage errors
             asked().check_refused(parameters, self._output.refusal())
         if exit_code:
             raise FlowFailedError(self._output.failure(process.said(exit_code) + before))

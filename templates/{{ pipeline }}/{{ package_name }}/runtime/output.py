@@ -43,7 +43,7 @@ class FlowOutput:
         """Print the line behind the flow's path, at once, and remember it."""
         encoding = sys.stdout.encoding or "utf-8"
         shown = f"{self.label} | {line}".encode(encoding, "replace").decode(encoding)
-        with contextlib.suppress(BrokenPipeError):  # nobody listens any more: `run … | head`
+        with contextlib.suppress(OSError):  # nobody listens, `run … | head`, or the log is full
             print(shown, flush=True)
         found = _TASK_LINE.match(line)
         if not found:
@@ -76,7 +76,7 @@ class FlowOutput:
 
     def status(self) -> str:
         """The steps at work, and how many of their tasks are done."""
-        at_work = [step for step, count in self._at_work.items() if count > 0]
+        at_work = [step for step, count in [*self._at_work.items()] if count > 0]
         return ", ".join(
             f"step {step}"
             + (

@@ -45,9 +45,12 @@ def main(lifeline: int, *held: int, grace: float, command: list[str]) -> int:
         os.set_inheritable(descriptor, False)
     # A group of its own, so that a signal to it does not reach the supervisor.
     flow = os.posix_spawnp(command[0], command, os.environ, setpgroup=0)
+    watched = select.poll()  # select() has no room for a descriptor above 1,023
+    for descriptor in (lifeline, woken):
+        watched.register(descriptor, select.POLLIN)
     status: int | None = None
     while status is None and not told_to_end:
-        readable, _, _ = select.select([lifeline, woken], [], [])
+        readable = [descriptor for descriptor, _ in watched.poll()]
         if woken in readable:
             os.read(woken, 1024)
             status = reap(flow)

@@ -80,7 +80,7 @@ class FlowTarget(luigi.Target):
 
     def read(self) -> Marker | None:
         """What the marker says; None where there is none, or what is there is none."""
-        with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
+        with contextlib.suppress(FileNotFoundError, ValueError):  # no JSON, or no UTF-8
             return msgspec.json.decode(self._contents(), type=Marker)
         return None
 
@@ -102,7 +102,7 @@ class FlowTarget(luigi.Target):
             return msgspec.json.decode(self._contents(), type=Marker)
         except FileNotFoundError as error:
             raise PipelineError(f"there is no {self.path}: the flow has yet to succeed") from error
-        except msgspec.DecodeError as error:
+        except ValueError as error:
             raise PipelineError(
                 f"{self.path} is no marker: {error}; the flow has to run again, with --force"
             ) from error
