@@ -136,6 +136,14 @@ def test_1_and_true_are_not_one_task(pipeline: Pipeline) -> None:
     )
 
 
+def test_their_order_makes_no_other_task(pipeline: Pipeline) -> None:
+    path = pipeline.add_flow()
+    task = MetaflowTask(path, flow_kwargs={"a": 1, "b": {"d": 1, "c": 2}})
+    assert MetaflowTask(path, flow_kwargs={"b": {"d": 1, "c": 2}, "a": 1}) is task
+    # Of a value it may mean something.
+    assert MetaflowTask(path, flow_kwargs={"a": 1, "b": {"c": 2, "d": 1}}) is not task
+
+
 @pytest.mark.parametrize("name", [*RUN_OPTIONS, "max_workers", "run_id_file"])
 def test_a_name_that_is_metaflows_is_refused(pipeline: Pipeline, name: str) -> None:
     with pytest.raises(ParameterError, match=rf"^flow_kwargs: '{name}' is an option of Metaflow's"):

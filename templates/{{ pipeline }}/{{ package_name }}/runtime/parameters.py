@@ -30,11 +30,15 @@ DEEPEST = 100
 
 
 class FlowKwargs(luigi.DictParameter):
-    """A Luigi parameter of what a flow is handed; raises ParameterError for what it cannot be."""
+    """A Luigi parameter of what a flow is handed, in whatever order: that makes no other task.
+
+    Raises ParameterError for what it cannot be.
+    """
 
     def normalize(self, x: Any) -> FrozenOrderedDict:
         """Luigi's, after `handed_over`."""
-        return _Kwargs(super().normalize(handed_over(x, "flow_kwargs")).items())
+        in_order = dict(sorted(handed_over(x, "flow_kwargs").items()))
+        return _Kwargs(super().normalize(in_order).items())
 
 
 class _Kwargs(FrozenOrderedDict):
