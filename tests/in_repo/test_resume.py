@@ -11,6 +11,8 @@ from pathlib import Path
 import luigi
 import pytest
 from sales_pipelines.runtime import FlowFailedError, MetaflowTask, ParameterError, PipelineError
+from sales_pipelines.runtime.__main__ import in_order
+from sales_pipelines.runtime.task import force
 
 from .conftest import ALL, Pipeline, Splitting, start
 
@@ -148,6 +150,30 @@ def test_a_run_that_was_stopped_while_it_resumed_is_not_resumed_itself(
     assert [attempt.run_id for attempt in task.output().marker.resumed] == [first["run_id"], "1"]
 
 
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [
+        ('n = Parameter("n", default=3)', 'n, m = Parameter("n", default=3), Parameter("m")'),
+        pytest.param("SplitFlow", "OtherFlow", marks=pytest.mark.nightly),
+    ],
+)
+def test_a_flow_that_metaflow_could_not_resume_starts_afresh(
+    splitting: Splitting, caplog: pytest.LogCaptureFixture, before: str, behind: str
+) -> None:
+    """It has got a parameter, or its class another name."""
+    splitting.tell("fail-join")
+    fails(splitting)
+    splitting.ran()
+    splitting.tell()
+    text = splitting.flow.read_text()
+    splitting.flow.write_text(text.replace(before, behind))
+    task = splitting.task()
+    task.run()
+    assert splitting.ran() == ALL
+    assert task.output().marker.resumed == []
+    assert "starts afresh: " in caplog.text
+
+
 @pytest.mark.nightly
 def test_runs_that_are_gone_are_not_resumed(splitting: Splitting) -> None:
     splitting.tell("fail-join")
@@ -206,6 +232,25 @@ class Downstream(MetaflowTask):
         return Between()
 
 
+class Day(luigi.WrapperTask):
+    n = luigi.IntParameter()
+    side = luigi.BoolParameter()
+
+    def requires(self) -> list[luigi.Task]:
+        return [Day(self.n - 1, side) for side in (False, True)] if self.n else [Upstream()]
+
+
+def test_what_is_required_may_be_a_long_chain_with_many_ways(pipeline: Pipeline) -> None:
+    """Of days, say, each of which requires the one before, by way of two others."""
+    pipeline.add_flow("first.py")
+    days = [*in_order(Day(1200))]
+    assert days[0] is Upstream()
+    assert days[-1] is Day(1200)
+    assert len(days) == len({*days}) == 2 * 1200 + 2
+    force([Day(1200)], 2e9)
+    assert not Upstream()._forced_at < 2e9
+
+
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.nightly), 2])
 def test_force_upstream_runs_again_all_that_a_task_requires(
     pipeline: Pipeline, workers: int
@@ -233,18 +278,20 @@ def test_a_finished_run_is_taken_instead_of_running(splitting: Splitting) -> Non
     splitting.task(flow_kwargs={"n": 2}).run()
     made = splitting.task(flow_kwargs={"n": 2}).output().marker
     splitting.ran()
-    taking = splitting.task(from_run=made.pathspec, flow_tag="production")
+    same = {"flow_tag": "production", "flow_kwargs": {"n": "2"}}  # as the flow reads it
+    taking = splitting.task(from_run=made.pathspec, **same)
     assert not taking.complete()
     taking.run()
     assert splitting.ran() == []
-    marker = splitting.task(flow_tag="production").output().marker
+    marker = splitting.task(**same).output().marker
     assert marker.pathspec == made.pathspec
     assert marker.result == {"total": 1}
     assert marker.parameters == {"n": 2, "production": False}
     assert (marker.version, marker.commit) == (made.version, made.commit)
     assert marker.finished[:16] == made.finished[:16]
     assert taking.complete()
-    assert splitting.task(flow_tag="production").complete()
+    assert splitting.task(**same).complete()
+    assert not splitting.task(from_run="SplitFlow/1", **same).complete()
 
 
 @pytest.mark.nightly
@@ -280,6 +327,7 @@ def test_two_processes_run_a_task_once(splitting: Splitting) -> None:
     splitting.tell()
     said = [each.communicate(timeout=120)[0] for each in both]
     assert [each.returncode for each in both] == [0, 0], said
-    assert sum("waits for process" in each for each in said) == 1
+    (waits,) = (at for at, each in enumerate(said) if "waits for process" in each)
+    assert f"waits for process {both[1 - waits].pid}, which is running it" in said[waits]
     assert splitting.ran() == ALL
     assert not list((splitting.root / ".metaflow" / "luigi-locks").glob("*.lock"))

@@ -40,9 +40,9 @@ def check_flow(file: Path) -> None:
     The file is read, not imported: whatever it does at import is for the flow's own process.
     """
     try:
-        starts = bool(_flows(file)) or "__main__" in file.read_text(encoding="utf-8")
+        starts = bool(_flows(file)) or b"__main__" in file.read_bytes()
     except SyntaxError as error:
-        raise FlowNotFoundError(f"{file}, line {error.lineno}: {error.msg}") from error
+        raise FlowNotFoundError(f"{file}, line {error.lineno or 1}: {error.msg}") from error
     if not starts:
         raise FlowNotFoundError(
             f"{file} has no flow: a class based on FlowSpec, and at the end of the file "
@@ -61,11 +61,24 @@ def flow_steps(file: Path) -> dict[str, str | None]:
     Steps that a flow has from elsewhere are not among them.
     """
     steps: dict[str, str | None] = {}
-    for node in ast.walk(ast.parse(file.read_bytes(), str(file))):
+    for node in _nodes(file):
         if isinstance(node, ast.FunctionDef) and any(map(_is_step, node.decorator_list)):
             calls = [call for call in ast.walk(node) if isinstance(call, ast.Call)]
             steps[node.name] = next(filter(None, map(_split, calls)), None)
     return steps
+
+
+def flow_parameters(file: Path) -> list[str]:
+    """The names of the parameters in the file; not those that a flow has from elsewhere."""
+    calls = [node for node in _nodes(file) if isinstance(node, ast.Call)]
+    said = [
+        [*call.args[:1], *(each.value for each in call.keywords if each.arg == "name")]
+        for call in calls
+        if getattr(call.func, "id", getattr(call.func, "attr", None))
+        in ("Parameter", "IncludeFile")
+    ]
+    names = [name.value for names in said for name in names if isinstance(name, ast.Constant)]
+    return sorted(name for name in names if isinstance(name, str))
 
 
 def _is_step(decorator: ast.expr) -> bool:
@@ -80,6 +93,14 @@ def _split(call: ast.Call) -> str | None:
     return None
 
 
+def _nodes(file: Path) -> list[ast.AST]:
+    """What the file is made of; SyntaxError where it does not parse."""
+    try:
+        return list(ast.walk(ast.parse(file.read_bytes(), str(file))))
+    except ValueError as error:  # a NUL, in Python 3.10
+        raise SyntaxError(str(error)) from error
+
+
 def _may_hold_flow(file: Path) -> bool:
     try:
         return bool(_flows(file))
@@ -89,7 +110,7 @@ def _may_hold_flow(file: Path) -> bool:
 
 def _flows(file: Path) -> list[str]:
     """The classes that the file both bases on another and calls."""
-    nodes = list(ast.walk(ast.parse(file.read_bytes(), str(file))))
+    nodes = _nodes(file)
     classes = {node.name for node in nodes if isinstance(node, ast.ClassDef) and node.bases}
     called = [node.func for node in nodes if isinstance(node, ast.Call)]
     return [name.id for name in called if isinstance(name, ast.Name) and name.id in classes]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import logging
 import multiprocessing
 import os
@@ -27,7 +28,7 @@ from .code import Code, code
 from .command import as_list, flags, options
 from .errors import ParameterError, PipelineError
 from .files import alone
-from .flow_file import check_flow, flow_file, flow_names
+from .flow_file import check_flow, flow_file, flow_names, flow_parameters
 from .flow_run import FlowRun
 from .metaflow_config import datastore_root, local_root
 from .parameters import FlowKwargs, handed_over
@@ -85,7 +86,7 @@ class MetaflowTask(luigi.Task):
                 f"flow_tag {self.flow_tag!r} must be letters, digits, '.', '_' or '-', and begin "
                 "with a letter or digit: it names a folder and tags the run"
             )
-        if self.timeout is not None and self.timeout <= 0:
+        if self.timeout is not None and not self.timeout > 0:  # nor not a number
             raise ParameterError(f"timeout must be more than 0 seconds, not {self.timeout:g}")
         if self.from_run and not re.fullmatch(r"\w+/[\w.-]+", self.from_run):
             raise ParameterError(
@@ -191,7 +192,11 @@ class MetaflowTask(luigi.Task):
                 f"from_run {self.from_run} has not succeeded; take one that has, or leave it out"
             )
         taken = parameters_of(run)
-        other = [name for name, value in parameters.items() if taken.get(name, ...) != value]
+        other = [
+            name
+            for name, value in parameters.items()
+            if name not in taken or meant(taken[name]) != meant(value)
+        ]
         if other:
             differ = [
                 f"{name} {taken.get(name)!r:.99}, not {parameters[name]!r:.99}" for name in other
@@ -217,6 +222,7 @@ class MetaflowTask(luigi.Task):
         attempts = Attempts(
             flow=earlier.flow if earlier and origin else "",
             parameters=parameters,
+            declared=earlier.declared if earlier and origin else flow_parameters(self._file),
             runs=earlier.runs if earlier and origin else [],
             env=settings().env,
             retry=retry.arguments(self),
@@ -284,6 +290,17 @@ class MetaflowTask(luigi.Task):
         if earlier.parameters != parameters:
             logger.info("%s starts afresh, with other parameters", self.task_id)
             return None
+        # Metaflow could not resume it: it looks below the flow's name, and a resumed run has the
+        # parameters of the first, and no others.
+        names = flow_names(self._file)
+        if earlier.flow and names and earlier.flow not in names:
+            logger.info("%s starts afresh: %s is now %s", self.task_id, earlier.flow, names[0])
+            return None
+        new = {*flow_parameters(self._file)}.difference(earlier.declared or ())
+        if earlier.declared is not None and new:
+            new_ones = ", ".join(sorted(new))
+            logger.info("%s starts afresh: the flow has now %s too", self.task_id, new_ones)
+            return None
         return earlier
 
     def _marker(
@@ -333,6 +350,14 @@ class MetaflowTask(luigi.Task):
         return [f"--tag={tag}" for tag in tags]
 
 
+def meant(value: Any) -> Any:
+    """The value that a flow has made of it, whose parameter may be text, a number or JSON."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
 def iso(seconds: float) -> str:
     """A time, in seconds since 1970, as date and time in UTC."""
     moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
@@ -345,12 +370,17 @@ def force(tasks: Iterable[luigi.Task], at: float) -> None:
     Luigi keeps one object for each task, so whoever else asks one of them is told the same. A task
     of another kind that is done is asked for nothing it requires: delete what it has made.
     """
-    for task in tasks:
+    waiting, seen = [*tasks], set()
+    while waiting:
+        task = waiting.pop()
+        if task.task_id in seen:
+            continue
+        seen.add(task.task_id)
         if isinstance(task, MetaflowTask):
             if task._forced_at >= at:
                 continue
             task._forced_at = at
-        force(flatten(task.requires()), at)
+        waiting += flatten(task.requires())
 
 
 def forced_at() -> float:
