@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -313,6 +314,10 @@ def test_a_run_that_is_not_the_task_s_is_refused(splitting: Splitting, pipeline:
         with pytest.raises(PipelineError, match=told):
             task.run()
         assert not task.complete()
+    shutil.rmtree(splitting.root / ".metaflow" / "SplitFlow" / "data")
+    shutil.rmtree(splitting.root / ".metaflow" / "client-cache", ignore_errors=True)
+    with pytest.raises(PipelineError, match=f"the artifacts of {made} cannot be read"):
+        splitting.task(from_run=made, flow_kwargs={"n": 1}, flow_tag="other").run()
     for wrong in ("SplitFlow", "123", "../x/1", "SplitFlow/1/start"):
         with pytest.raises(ParameterError, match="must be a flow's class and a run"):
             splitting.task(from_run=wrong)

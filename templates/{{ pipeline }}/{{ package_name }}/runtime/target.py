@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import luigi
 import msgspec
@@ -11,10 +12,12 @@ import msgspec
 from . import stored
 from .attempts import Attempt
 from .errors import PipelineError
-from .metaflow_config import adopt_environment, metadata
+from .metaflow_config import adopt_environment, datastore_root, metadata
 
 if TYPE_CHECKING:
     from metaflow import Run
+
+Read = TypeVar("Read")
 
 
 class Marker(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +156,17 @@ def metaflow_run(pathspec: str) -> Run:
     except metaflow.exception.MetaflowException as error:
         raise PipelineError(
             f"{pathspec} cannot be looked up in Metaflow's metadata, {metadata()}: {error}"
+        ) from error
+
+
+def artifacts_of(run: Run, read: Callable[[Run], Read]) -> Read:
+    """What `read` makes of the run; PipelineError where its artifacts cannot be read."""
+    try:
+        return read(run)
+    except Exception as error:  # Metaflow's client has no error of its own for what is not there
+        raise PipelineError(
+            f"the artifacts of {run.pathspec} cannot be read from {datastore_root()}: "
+            f"{type(error).__name__}: {error}"
         ) from error
 
 

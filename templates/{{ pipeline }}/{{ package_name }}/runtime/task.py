@@ -33,7 +33,7 @@ from .flow_run import FlowRun
 from .metaflow_config import datastore_root, local_root
 from .parameters import FlowKwargs, handed_over
 from .settings import settings
-from .target import FlowTarget, Marker, metaflow_run, parameters_of
+from .target import FlowTarget, Marker, artifacts_of, metaflow_run, parameters_of
 
 logger = logging.getLogger("luigi-interface")
 
@@ -191,7 +191,7 @@ class MetaflowTask(luigi.Task):
             raise PipelineError(
                 f"from_run {self.from_run} has not succeeded; take one that has, or leave it out"
             )
-        taken = parameters_of(run)
+        taken = artifacts_of(run, parameters_of)
         other = [
             name
             for name, value in parameters.items()
@@ -210,7 +210,7 @@ class MetaflowTask(luigi.Task):
             code=Code(tags.get("version", ""), tags.get("branch"), tags.get("commit")),
             finished=run.finished_at.timestamp(),
             seconds=(run.finished_at - run.created_at).total_seconds(),
-            result=handover.left_in(run),
+            result=artifacts_of(run, handover.left_in),
         )
 
     def _make(self, parameters: dict[str, Any], held: int) -> Marker:
@@ -277,7 +277,7 @@ class MetaflowTask(luigi.Task):
             # Where another run had done the step `end`, that one has handed it over. With a
             # datastore on S3 the step may have run on another machine.
             if (resumed and not run.end_was_run) or stored.is_on_s3(datastore_root()):
-                return handover.left_in(metaflow_run(f"{run.flow}/{run.run_id}"))
+                return artifacts_of(metaflow_run(f"{run.flow}/{run.run_id}"), handover.left_in)
             return None
 
     def _earlier_attempts(self, parameters: Mapping[str, Any]) -> Attempts | None:
