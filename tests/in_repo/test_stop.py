@@ -111,8 +111,14 @@ def test_a_task_with_many_files_open_runs_its_flow(pipeline: Pipeline) -> None:
     assert (code, lines) == (0, ["\ufffd"])
 
 
-def test_what_has_ended_a_flow_is_named() -> None:
-    assert process.said(128 + signal.SIGTERM) == "killed by SIGTERM"
+def ends_itself(pipeline: Pipeline) -> int:
+    """The exit code of a command that is ended by SIGTERM."""
+    command = ["sh", "-c", "kill -TERM $$"]
+    return process.run(command, cwd=pipeline.root, env=os.environ, timeout=60, on_line=print)
+
+
+def test_what_has_ended_a_flow_is_named(pipeline: Pipeline) -> None:
+    assert process.said(ends_itself(pipeline)) == "killed by SIGTERM"
     assert process.said(-signal.SIGSEGV) == "killed by SIGSEGV"
     assert process.said(128) == "exit code 128"
     assert process.said(2) == "exit code 2"

@@ -29,7 +29,7 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the flow's class, once a run has begun."""
     parameters: dict[str, Any]
     declared: list[str] | None = None
-    """The names of the parameters in the flow's file when the first run was started."""
+    """The names of the parameters in the flow's file when the last run was started."""
     runs: list[Attempt] = []
     """The oldest first; each but the first has taken over what an earlier one had finished."""
     env: str = ""

@@ -222,7 +222,7 @@ class MetaflowTask(luigi.Task):
         attempts = Attempts(
             flow=earlier.flow if earlier and origin else "",
             parameters=parameters,
-            declared=earlier.declared if earlier and origin else flow_parameters(self._file),
+            declared=flow_parameters(self._file),
             runs=earlier.runs if earlier and origin else [],
             env=settings().env,
             retry=retry.arguments(self),
