@@ -197,8 +197,8 @@ def test_unknown_and_missing_ones_are_told_with_what_the_flow_has(pipeline: Pipe
     )
     told = refused(pipeline, path, {"wekly_csv": "x", "help": True}).splitlines()
     assert told == [
-        "small.py has no parameter 'wekly_csv'; did you mean weekly_csv?",
         "small.py has no parameter 'help'",
+        "small.py has no parameter 'wekly_csv'; did you mean weekly_csv?",
         "small.py requires the parameter 'weekly_csv'",
         "small.py has: count (int), production (bool, default worked out by the flow), rates "
         "(JSON), share (float, default 0.5), sort (str, default worked out by the flow), "

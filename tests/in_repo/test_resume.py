@@ -156,6 +156,11 @@ def test_a_run_that_was_stopped_while_it_resumed_is_not_resumed_itself(
     [
         ('n = Parameter("n", default=3)', 'n, m = Parameter("n", default=3), Parameter("m")'),
         pytest.param("SplitFlow", "OtherFlow", marks=pytest.mark.nightly),
+        pytest.param(
+            "n = Parameter",
+            'm = __import__("metaflow").Config("m", default_value={}); n = Parameter',
+            marks=pytest.mark.nightly,
+        ),
     ],
 )
 def test_a_flow_that_metaflow_could_not_resume_starts_afresh(

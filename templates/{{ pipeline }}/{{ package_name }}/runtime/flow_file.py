@@ -69,13 +69,13 @@ def flow_steps(file: Path) -> dict[str, str | None]:
 
 
 def flow_parameters(file: Path) -> list[str]:
-    """The names of the parameters in the file; not those that a flow has from elsewhere."""
+    """The names of the parameters and configs in the file, not of those that it imports."""
     calls = [node for node in _nodes(file) if isinstance(node, ast.Call)]
     said = [
         [*call.args[:1], *(each.value for each in call.keywords if each.arg == "name")]
         for call in calls
         if getattr(call.func, "id", getattr(call.func, "attr", None))
-        in ("Parameter", "IncludeFile")
+        in ("Parameter", "IncludeFile", "Config")
     ]
     names = [name.value for names in said for name in names if isinstance(name, ast.Constant)]
     return sorted(name for name in names if isinstance(name, str))
