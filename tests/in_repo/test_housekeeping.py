@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shlex
 import subprocess
 import sys
@@ -12,7 +13,14 @@ import time
 from pathlib import Path
 
 import pytest
-from sales_pipelines.runtime import MetaflowTask, ParameterError, clean, inventory, status
+from sales_pipelines.runtime import (
+    FlowFailedError,
+    MetaflowTask,
+    ParameterError,
+    clean,
+    inventory,
+    status,
+)
 from sales_pipelines.runtime.files import alone
 
 from .conftest import Pipeline, Splitting, start
@@ -413,6 +421,8 @@ def test_the_command_that_status_prints_resumes_what_failed(
     said_by(capfd, clean, "--yes")
     said = said_by(capfd, status)
     assert "failed at join" in said
+    assert "  ValueError: fail-join is there\n" in said
+    assert ("  split.py n=2  it.is-1  SplitFlow/" if options else "  split.py  dev  ") in said
     splitting.tell()
     again = start(splitting.root, "run", *retry_in(said))
     printed = again.communicate(timeout=120)[0]
@@ -445,8 +455,15 @@ def test_what_failed_before_there_was_a_run_is_told_and_hinders_no_clean(
     splitting.task(flow_kwargs={"n": 1}, force=True).run()
     with pytest.raises(ParameterError, match="has no parameter 'm'"):
         splitting.task(flow_kwargs={"m": 1}).run()
+    assert "before there was" not in said_by(capfd, status), (
+        "there is nothing to retry as it stands"
+    )
+    splitting.flow.write_text("import no_such_module\n" + splitting.flow.read_text())
+    with pytest.raises(FlowFailedError, match="no_such_module"):
+        splitting.task(flow_kwargs={"n": 2}).run()
     said = said_by(capfd, status)
-    assert "split.py  dev  before there was a run" in said
+    assert "split.py n=2  dev  before there was a run" in said
+    assert re.search(r"\n +ModuleNotFoundError: .* 'no_such_module'\n +retry: ", said)
     make_old(splitting.root)
     said = said_by(capfd, clean, "--yes")
     assert "1 run " in said

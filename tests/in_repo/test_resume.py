@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import luigi
+import msgspec
 import pytest
 from sales_pipelines.runtime import FlowFailedError, MetaflowTask, ParameterError, PipelineError
 from sales_pipelines.runtime.__main__ import in_order
@@ -278,6 +279,24 @@ def test_force_upstream_runs_again_all_that_a_task_requires(
     both = run(force_upstream=True)
     assert not {*both} & {*first, *only_one}
     assert run() == both
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_force_runs_again_whatever_the_clock_has_been(pipeline: Pipeline, hours: int) -> None:
+    pipeline.add_flow("first.py")
+    Upstream().run()
+    first = Upstream().output().marker
+    if hours > 0:  # the clock was ahead when the marker was written
+        ahead = msgspec.structs.replace(first, written=first.written + hours * 3600)
+        Upstream().output().write(ahead)
+    luigi.task_register.Register.clear_instance_cache()
+    task = Upstream(force=True)
+    if hours < 0:  # it is set back now
+        task._forced_at -= hours * 3600
+    assert not task.complete()
+    task.run()
+    assert task.complete()
+    assert task.output().marker.run_id != first.run_id
 
 
 def test_a_finished_run_is_taken_instead_of_running(splitting: Splitting) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import resource
 import signal
@@ -62,6 +63,9 @@ def test_a_signal_to_the_command_leaves_nothing(
     wait_until(lambda: not any(map(is_there, flow)), within=WITHIN)
     assert running.wait(WITHIN) != 0
     assert no_marker(splitting)
+    if command == "run" and number != signal.SIGKILL:
+        (attempts,) = (splitting.root / ".metaflow" / "luigi").rglob("*.attempts")
+        assert json.loads(attempts.read_text())["ended"] == "stopped"
     # And what it had finished is not lost.
     splitting.ran()
     splitting.tell()

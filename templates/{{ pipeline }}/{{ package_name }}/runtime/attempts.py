@@ -10,6 +10,9 @@ import msgspec
 from . import stored
 from .metaflow_config import datastore_root
 
+STOPPED = "stopped"
+"""Why an attempt ended that was interrupted, by a signal or Ctrl-C."""
+
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """One run of the flow, and the code that it was started with."""
@@ -37,6 +40,8 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True):
     """What names the task behind `nox -s run --`, in this environment; empty where nothing does."""
     written: float = 0.0
     """When the last one was added, in seconds since 1970."""
+    ended: str = ""
+    """Why the last one ended: a line, or STOPPED; empty where it was killed, or is at work."""
 
     def origin(self) -> Attempt | None:
         """The run to resume: the last one that has all that the runs before it had finished.

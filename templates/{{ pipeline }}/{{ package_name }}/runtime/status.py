@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -342,7 +343,7 @@ def lines_of(record: Record, place: str, here: Path, is_at_work: bool, nox: str)
     tag, _, flow_path = record.place.removeprefix(f"{place}/luigi/").partition("/")
     flow_path = flow_path.rpartition("/")[0]
     run_id, took = said.get("run_id"), said.get("seconds")
-    state, colour, hint = "succeeded", "32", ""
+    state, colour, hint, why = "succeeded", "32", "", ""
     if not record.is_marker:
         last = (inventory.dicts(said.get("runs")) or [{}])[-1]
         run_id, took = last.get("run_id"), None
@@ -350,10 +351,12 @@ def lines_of(record: Record, place: str, here: Path, is_at_work: bool, nox: str)
         if folder.is_dir() and run_id:
             ended = time.time() if is_at_work else inventory.usage(folder).changed
             took = ended - record.written
+        why = str(said.get("ended") or "")
         if is_at_work:
             state, colour = "running", "36"
         elif took is not None or place == str(here):
-            state, colour, hint = "failed", "31", "retry: " + retry_of(said, nox)
+            state = "stopped" if why == "stopped" else "failed"
+            colour, hint = "31", "retry: " + retry_of(said, nox)
         else:  # nobody here knows
             state, colour = "unfinished", "33"
             hint = "unless another machine is at it, retry: " + retry_of(said, nox)
@@ -362,8 +365,22 @@ def lines_of(record: Record, place: str, here: Path, is_at_work: bool, nox: str)
     seconds = f"  {took:.1f} s" if isinstance(took, (int, float)) and took >= 0 else ""
     ago = in_time(time.time() - record.written)
     its_run = f"{said['flow']}/{run_id}{seconds}" if run_id else "before there was a run"
-    line = f"{coloured(f'{state:<18}', colour)} {ago:>6} ago  {flow_path}  {tag}  {its_run}"
-    return [line, f"  {hint}"] if hint else [line]
+    its_task = " ".join([flow_path, *named_values(said.get("parameters"))])
+    line = f"{coloured(f'{state:<18}', colour)} {ago:>6} ago  {its_task}  {tag}  {its_run}"
+    told_why = [f"  {why}"] if why and state.startswith("failed") else []
+    return [line, *told_why, *([f"  {hint}"] if hint else [])]
+
+
+def named_values(parameters: Any) -> list[str]:
+    """What tells one task of a flow from another: `day=2026-11-20`; at most 60 letters of each."""
+    if not isinstance(parameters, dict):
+        return []
+    texts = {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in parameters.items()
+        if name != "production"  # the tag says so
+    }
+    return [f"{name}={' '.join(text.split()):.60}" for name, text in texts.items()]
 
 
 def retry_of(said: dict[str, Any], nox: str) -> str:

@@ -23,7 +23,7 @@ from luigi.rpc import RPCError
 from luigi.task import flatten
 
 from . import handover, retry, stored
-from .attempts import Attempt, Attempts, read_attempts, write_attempts
+from .attempts import STOPPED, Attempt, Attempts, read_attempts, write_attempts
 from .code import Code, code
 from .command import as_list, flags, options
 from .errors import ParameterError, PipelineError
@@ -131,7 +131,8 @@ class MetaflowTask(luigi.Task):
             return False
         if self.from_run:
             return marker.pathspec == self.from_run
-        return marker.written >= self._forced_at
+        # A clock may have been set back meanwhile, or have been wrong when an old one was written.
+        return marker.written == self._forced_at or self._forced_at < marker.written <= time.time()
 
     def deps(self) -> list[luigi.Task]:
         """Luigi's; with `force_upstream` they are forced as this one is."""
@@ -230,8 +231,10 @@ class MetaflowTask(luigi.Task):
         )
         now, started = code(), time.time()
         write_attempts(self._kept, attempts)  # where that cannot be, nothing is to run
+        grown = attempts
 
         def keep(flow: str, run_id: str) -> None:
+            nonlocal grown
             attempt = Attempt(run_id=run_id, started=iso(started), **msgspec.structs.asdict(now))
             runs = [*attempts.runs, attempt]
             grown = msgspec.structs.replace(attempts, flow=flow, runs=runs, written=time.time())
@@ -248,14 +251,18 @@ class MetaflowTask(luigi.Task):
             else:
                 words, given = ["run"], parameters
             command = [*self._preflow(), *words, *run.options, *self._tags(now)]
-            run.start(
-                [*command, *options(given, "parameters()")],
-                given,
-                production=self.flow_tag == "production",
-                timeout=self.timeout,
-                held=held,
-                resumed=origin.run_id if origin else "",
-            )
+            try:
+                run.start(
+                    [*command, *options(given, "parameters()")],
+                    given,
+                    production=self.flow_tag == "production",
+                    timeout=self.timeout,
+                    held=held,
+                    resumed=origin.run_id if origin else "",
+                )
+            except BaseException as error:
+                self._keep_why(grown, error)
+                raise
             finished = time.time()
             result = self._result_of(run, resumed=origin is not None)
         return self._marker(
@@ -268,6 +275,17 @@ class MetaflowTask(luigi.Task):
             seconds=finished - started,
             result=result,
         )
+
+    def _keep_why(self, attempts: Attempts, error: BaseException) -> None:
+        """Let `nox -s status` say why the last attempt has ended; it is the error that counts."""
+        with contextlib.suppress(OSError, PipelineError):
+            if isinstance(error, ParameterError) and not attempts.runs:
+                stored.remove(self._kept)  # there is nothing to retry as it stands
+            elif isinstance(error, PipelineError):
+                why = str(error).strip().splitlines()[-1].strip()
+                write_attempts(self._kept, msgspec.structs.replace(attempts, ended=why))
+            elif not stored.is_on_s3(self._kept):  # who is being stopped waits for no server
+                write_attempts(self._kept, msgspec.structs.replace(attempts, ended=STOPPED))
 
     def _result_of(self, run: FlowRun, *, resumed: bool) -> Any:
         """The result that the run has left here, or elsewhere."""
@@ -321,7 +339,7 @@ class MetaflowTask(luigi.Task):
             branch=code.branch,
             commit=code.commit,
             finished=iso(finished),
-            written=time.time(),
+            written=max(time.time(), self._forced_at),
             seconds=round(seconds, 3),
             **more,
         )
