@@ -38,12 +38,22 @@ def nightly(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style and types; `-- --fix` mends what can be mended."""
+    """Run all hooks on all files, and mend what can be mended; hooks' names select some."""
     install(session, "lint")
-    fix = "--fix" in session.posargs
-    session.run("ruff", "check", *(["--fix"] if fix else []), ".")
-    session.run("ruff", "format", *([] if fix else ["--check"]), ".")
-    session.run("mypy")
+    session.run("prek", "run", "--all-files", "--stage", "manual", *session.posargs)
+
+
+@nox.session
+def hooks(session: nox.Session) -> None:
+    """Let git run the hooks at commit, merge and push, with the tools of this environment."""
+    session.run("hooks/install", external=True)
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Give what is under Unreleased a version and a tag; `-- --push`, `-- --help`."""
+    install(session, "release")
+    session.run("python", "hooks/release.py", *session.posargs)
 
 
 @nox.session

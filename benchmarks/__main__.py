@@ -173,6 +173,38 @@ def overlay() -> None:
     report("overlay, later uses", found["later"], 0.03, "s")
 
 
+def hooks() -> None:
+    """A commit of one Python file with the repo's hooks on, against one with none."""
+    with repo() as (python, environment):
+        made = Path(python).parents[2]
+        rule = str(made / "hooks" / "branch-name")
+        env = {**environment, **{f"GIT_{who}_{what}": "bench@example.org" for who, what in PEOPLE}}
+
+        def git(*arguments: str) -> float:
+            return seconds(("git", "-C", str(made), *arguments), env)
+
+        git("switch", "--quiet", "--create", "6_bench")
+        times: dict[str, list[float]] = {"none": [], "prek": [], "pre-commit": [], "rule": []}
+        for number in range(15):
+            for runner, taken in times.items():
+                if runner == "rule":
+                    taken.append(seconds((rule,), env, made) - seconds(("sh", "-c", ":"), env))
+                    continue
+                seconds(INSTALL[runner == "pre-commit"], env, made)
+                (made / "a.py").write_text(f'"""{runner}, {number}."""\n')
+                git("add", "a.py")
+                off = ("-c", "core.hooksPath=/dev/null") if runner == "none" else ()
+                taken.append(git(*off, "commit", "--quiet", "--message", runner))
+    none, prek, pre_commit, own = (statistics.median(taken) * 1000 for taken in times.values())
+    report(f"commit with hooks under prek, over one without ({none:.0f} ms)", prek - none, 80, "ms")
+    print(f"      the same under pre-commit: {pre_commit - none:.0f} ms")
+    report("the branch rule, over a shell that does nothing", own, 5, "ms")
+
+
+INSTALL = [("hooks/install",), (sys.executable, "-m", "pre_commit", "install", "--overwrite")]
+PEOPLE = [(who, what) for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")]
+
+
 def tests() -> None:
     """The template's own tests, whole and without those that run end to end."""
     pytest = (sys.executable, "-m", "pytest", "--quiet")
@@ -187,14 +219,24 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "importing": importing,
     "rechecking": rechecking,
     "overlay": overlay,
+    "hooks": hooks,
     "tests": tests,
 }
 
 
-def seconds(command: tuple[str, ...], environment: dict[str, str] | None = None) -> float:
+def seconds(
+    command: tuple[str, ...], environment: dict[str, str] | None = None, folder: Path = ROOT
+) -> float:
     """Run the command, which must succeed, and return how long it took."""
     started = time.perf_counter()
-    subprocess.run(command, env=environment, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        command,
+        env=environment,
+        cwd=folder,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     return time.perf_counter() - started
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import string
+import subprocess
 import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
@@ -114,6 +115,7 @@ ANSWERS = st.fixed_dictionaries(
         "author_name": mostly(one_line(100)),
         "author_email": mostly(st.just("") | st.builds("{}+{}@{}".format, WORD, WORD, HOST)),
         "repo_url": mostly(st.just("") | st.builds("https://{}:80/~{}/%20".format, HOST, NAME)),
+        "protected_branches": mostly(st.lists(NAME, min_size=1, max_size=3).map(" ".join)),
         "license": st.sampled_from(["MIT", "BSD-3-Clause", "Apache-2.0", "Proprietary"]),
         "with_examples": st.booleans(),
     }
@@ -158,7 +160,23 @@ def is_acceptable(question: str, answer: Any) -> bool:
         return is_one_line(answer, 100) and any(
             not (c.isspace() or c in UNSEEN or c in ".,:;<>\"\\'") for c in answer
         )
+    if question == "protected_branches":
+        names = answer.split(" ")
+        beginnings = {part[:1] for name in names for part in name.split("/")}
+        return (
+            len(answer) <= 200
+            and set(answer) <= set(string.ascii_letters + string.digits + "._-/ ")
+            and not beginnings & {"", ".", "-"}
+            and names[0] != "HEAD"
+            and all(is_a_branch(name) for name in names)
+        )
     return True  # addresses: see the examples in test_questions.py
+
+
+def is_a_branch(name: str) -> bool:
+    """Whether git takes it for the name of a branch."""
+    command = ["git", "check-ref-format", f"refs/heads/{name}"]
+    return subprocess.run(command, check=False).returncode == 0
 
 
 def refused(error: ValueError) -> tuple[str, str]:

@@ -105,6 +105,7 @@ def test_every_branch_of_every_template_is_taken(
             "repo_url": "https://example.org",
             "author_email": "a@example.org",
             "description": "See https://example.org/a_b",
+            "protected_branches": "trunk",
         }
         more = addresses if number % 2 else {}
         copy(rendered_only, tmp_path / "combinations" / str(number), **combination, **more)

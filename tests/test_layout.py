@@ -14,8 +14,11 @@ from jinja2 import UndefinedError
 from .conftest import ROOT, Generate, copy_working_tree, git, known, parses, project_of
 
 TEMPLATES = ROOT / "templates"
+SCRIPTS = {"branch-name", "calver", "git-hook", "install", "staged-files", "tool"}
 EVERYWHERE = {
     *(".copier-answers.yml", ".dockerignore", ".editorconfig", ".gitattributes", ".gitignore"),
+    *(".pre-commit-config.yaml", "hooks/branches", "hooks/release.py"),
+    *(f"hooks/{name}" for name in SCRIPTS),
     *("AGENTS.md", "CHANGELOG.md", "LICENSE", "README.md", "bootstrap.py", "luigi.cfg"),
     *("docs/seam.md", "noxfile.py", "pyproject.toml", "tests/__init__.py"),
     *(f"sales_pipelines/{name}" for name in ("__init__.py", "py.typed")),
@@ -101,11 +104,22 @@ def test_the_licence_is_there_in_full(
     assert project["license"] == spdx
 
 
-def test_nothing_is_executable_that_was_not_and_nothing_is_a_link(generate: Generate) -> None:
-    for path in generate().rglob("*"):
+def test_the_hooks_are_executable_nothing_else_is_and_nothing_is_a_link(
+    generate: Generate,
+) -> None:
+    repo = generate()
+    executable = set()
+    for path in repo.rglob("*"):
         assert not path.is_symlink()
-        if path.is_file():
-            assert not path.stat().st_mode & stat.S_IXUSR, path
+        if path.is_file() and path.stat().st_mode & stat.S_IXUSR:
+            executable.add(path.relative_to(repo).as_posix())
+    assert executable == {f"hooks/{name}" for name in SCRIPTS}
+
+
+def test_the_hooks_are_the_templates_own(generate: Generate) -> None:
+    repo = generate()
+    for name in (*SCRIPTS, "release.py"):
+        assert (repo / "hooks" / name).read_bytes() == (ROOT / "hooks" / name).read_bytes()
 
 
 def test_files_end_in_jinja_if_and_only_if_there_is_something_to_render() -> None:
@@ -133,13 +147,30 @@ def test_nothing_asks_for_trust() -> None:
     assert not {"_tasks", "_jinja_extensions", "_migrations"} & set(configuration)
 
 
-def test_actions_are_pinned_by_commit_and_nothing_is_written(generate: Generate) -> None:
-    workflow = yaml.safe_load((generate() / ".github/workflows/ci.yml").read_text())
-    assert workflow["permissions"] == {"contents": "read"}
-    for job in workflow["jobs"].values():
-        for step in job["steps"]:
-            assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", step.get("uses", "a/b@" + "0" * 40))
-            assert "${{" not in step.get("run", "")
+@pytest.mark.parametrize(
+    ("name", "permissions"),
+    [("ci", [{"contents": "read"}, {}]), ("release", [{}, {"contents": "write"}])],
+)
+def test_actions_are_pinned_by_commit_and_may_do_no_more_than_they_must(
+    generate: Generate, name: str, permissions: list[dict[str, str]]
+) -> None:
+    workflow = yaml.safe_load((generate() / f".github/workflows/{name}.yml").read_text())
+    (job,) = workflow["jobs"].values()
+    assert [workflow["permissions"], job.get("permissions", {})] == permissions
+    for step in job["steps"]:
+        assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", step.get("uses", "a/b@" + "0" * 40))
+        assert "${{" not in step.get("run", "")
+
+
+def test_the_main_branch_is_the_first_of_the_protected_ones(generate: Generate) -> None:
+    repo = generate(protected_branches="1.0 release/next")
+    branches = repo / "hooks" / "branches"
+    assert re.findall("(?m)^protected (.*)", branches.read_text()) == ["1.0", "release/next"]
+    for name in ("ci", "release"):
+        workflow = yaml.safe_load((repo / f".github/workflows/{name}.yml").read_text())
+        assert workflow[True]["push"]["branches"] == ["1.0"]
+    assert "--initial-branch=1.0" in (repo / "noxfile.py").read_text()
+    assert "`1.0` and `release/next` are protected" in (repo / "README.md").read_text()
 
 
 def test_a_variable_that_nobody_defines_fails_the_copy(tmp_path: Path) -> None:
@@ -155,7 +186,8 @@ def test_ci_uses_the_developers_commands_with_the_lock_file_as_it_is(generate: G
     (job,) = yaml.safe_load((generate() / ".github/workflows/ci.yml").read_text())["jobs"].values()
     assert job["env"]["UV_LOCKED"] == "1"
     assert [step["run"] for step in job["steps"] if "run" in step] == [
-        "python noxfile.py -s lint test"
+        "hooks/branch-name --ci",
+        "python noxfile.py -s lint test",
     ]
 
 

@@ -15,7 +15,8 @@ from .conftest import QUESTIONS, ROOT, Generate, answers_of
 def test_the_questions_come_in_this_order() -> None:
     assert list(QUESTIONS) == [
         *("repo_name", "package_name", "description", "author_name", "author_email"),
-        *("repo_url", "license", "python_version", "ci", "with_examples"),
+        *("repo_url", "license", "python_version", "ci"),
+        *("protected_branches", "with_examples"),
     ]
 
 
@@ -116,6 +117,18 @@ REFUSED = [
     ("license", "GPL", "GPL"),
     ("python_version", "3.9", "3.9"),
     ("ci", "jenkins", "jenkins"),
+    ("protected_branches", "", "must be names of branches"),
+    ("protected_branches", "main  dev", "with a blank between them"),
+    ("protected_branches", " main", "must be names of branches"),
+    ("protected_branches", "main,dev", "must be names of branches"),
+    ("protected_branches", "-main", "must be names of branches"),
+    ("protected_branches", "a..b", "must be names of branches"),
+    ("protected_branches", "a.lock", "must be names of branches"),
+    ("protected_branches", "a//b", "must be names of branches"),
+    ("protected_branches", "HEAD", "must be names of branches"),
+    ("protected_branches", "$(id)", "must be names of branches"),
+    ("protected_branches", "main\n", "must be names of branches"),
+    ("protected_branches", "x" * 201, "must be names of branches"),
     ("with_examples", "flase", "must be yes or no"),
 ]
 
@@ -143,6 +156,7 @@ def test_a_wrong_answer_is_refused_with_the_rule_and_leaves_nothing(
         ("repo_url", "https://example.org:8443/team/sales-pipelines"),
         ("repo_url", "https://team@example.org/team/_git/sales%20pipelines"),
         ("repo_url", "https://example.org/?p=sales.git;a=tree#readme"),
+        ("protected_branches", "trunk release/2026.11 _x"),
     ],
 )
 def test_an_unusual_answer_is_kept_as_it_was_given(

@@ -21,6 +21,7 @@ from .conftest import (
     copy,
     git,
     make_template,
+    project_of,
 )
 
 pytestmark = pytest.mark.end_to_end
@@ -119,7 +120,8 @@ def line(said: str, name: str) -> str:
 def test_it_says_what_to_do_before_there_is_an_environment(bare: Repo) -> None:
     said = bare.nox("-s", "status")
     assert line(said, "environment") == "none yet: python3 noxfile.py -s setup"
-    assert line(said, "repo") == "sales_pipelines 2026.11.0; no git repo"
+    version = project_of(bare.folder)["version"]
+    assert line(said, "repo") == f"sales_pipelines {version}; no git repo"
     assert line(said, "hooks") == "none: no git repo"
     assert line(said, "last runs") == "none yet"
     assert not (bare.folder / ".venv").exists()
@@ -133,21 +135,23 @@ def test_it_says_what_to_do_before_there_is_an_environment(bare: Repo) -> None:
 def test_a_repo_that_has_been_set_up_is_told_as_it_is(repo: Repo) -> None:
     said = repo.nox("-s", "status")
     commit_ = git(repo.folder, "rev-parse", "--short", "HEAD")
-    assert line(said, "repo") == f"sales_pipelines 2026.11.0, main, {commit_}"
+    version = project_of(repo.folder)["version"]
+    assert line(said, "repo") == f"sales_pipelines {version}, main, {commit_}"
     assert line(said, "environment").startswith("fresh")
-    assert line(said, "hooks") == "none"
+    assert line(said, "hooks") == "pre-commit, pre-merge-commit, pre-push"
     assert "\033" not in said
-    hook = repo.folder / ".git" / "hooks" / "pre-commit"
-    hook.write_text("#!/bin/sh\n")
-    assert line(repo.nox("-s", "status"), "hooks") == "none", "git runs none that is no program"
-    hook.chmod(0o755)
-    configuration = repo.folder / ".pre-commit-config.yaml"
-    configuration.write_text("default_install_hook_types: [pre-commit, pre-push]\nrepos: []\n")
+    hooks = repo.folder / ".git" / "hooks"
+    (hooks / "pre-merge-commit").chmod(0o644)  # git runs none that is no program
+    (hooks / "pre-push").unlink()
+    (repo.folder / "README.md").write_text("edited\n")
     said = repo.nox("-s", "status")
-    assert line(said, "hooks") == "pre-commit; pre-push to be installed: uvx prek install"
+    assert line(said, "hooks") == (
+        "pre-commit; pre-merge-commit, pre-push to be installed: python3 noxfile.py -s setup"
+    )
     assert line(said, "repo").endswith("and 1 file not committed")
-    configuration.unlink()
-    hook.unlink()
+    git(repo.folder, "restore", "README.md")
+    repo.nox("-s", "setup")
+    assert line(repo.nox("-s", "status"), "hooks") == "pre-commit, pre-merge-commit, pre-push"
 
 
 def test_an_environment_that_is_behind_is_told_with_what_mends_it(repo: Repo) -> None:

@@ -108,7 +108,7 @@ def report(count: int, nox: str) -> None:
         "template": begun(template),
         "environment": begun(partial(environment, setup)),
         "repo": begun(repo),
-        "hooks": begun(hooks),
+        "hooks": begun(partial(hooks, setup)),
     }
     place, here, wrong = str(inventory.local()), inventory.local(), ""
     try:
@@ -259,7 +259,7 @@ def order(tag: str) -> tuple[list[int], bool]:
     return ([int(part) for part in found[1].split(".")], not found[2]) if found else ([], False)
 
 
-def hooks() -> str:
+def hooks(setup: str) -> str:
     """Which git hooks are installed, and what installs those that are configured."""
     asked = git("rev-parse", "--git-path", "hooks")
     if asked.code:
@@ -274,7 +274,7 @@ def hooks() -> str:
         found = re.search(r"^default_install_hook_types:\s*([^#:]+)", text, re.MULTILINE)
         configured = set(re.findall(r"[a-z]+(?:-[a-z]+)+", found[1] if found else "pre-commit"))
     if missing := ", ".join(sorted(configured - installed)):
-        return f"{there}; {missing} to be installed: uvx prek install"
+        return f"{there}; {missing} to be installed: {setup}"
     return there
 
 
