@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import msgspec
 
 from . import paths
-
-_UNKNOWN = ("ls-files", "--others", "--exclude-standard", "--directory", "--no-empty-directory")
+from .version import commit, git
 
 
 class Code(msgspec.Struct, frozen=True):
@@ -17,11 +14,7 @@ class Code(msgspec.Struct, frozen=True):
     version: str
     branch: str | None
     commit: str | None
-    """Forty hexadecimal digits.
-
-    `-dirty` behind them where tracked files had been edited, or the package has files that git does
-    not know: a new flow, say.
-    """
+    """Forty hexadecimal digits; `-dirty` behind them as `commit` has it."""
 
 
 def code() -> Code:
@@ -30,17 +23,5 @@ def code() -> Code:
 
     if not paths.IN_CHECKOUT:  # the folder it is used from may be any repo's
         return Code(version=__version__, branch=None, commit=None)
-    commit = _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-    if commit and not commit.endswith("-dirty") and _git(*_UNKNOWN, str(paths.PACKAGE)):
-        commit += "-dirty"
-    return Code(version=__version__, branch=_git("branch", "--show-current"), commit=commit)
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(paths.ROOT), *arguments], capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:  # no git, as in a slim image
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    branch = git("branch", "--show-current")
+    return Code(version=__version__, branch=branch or None, commit=commit(40) or None)

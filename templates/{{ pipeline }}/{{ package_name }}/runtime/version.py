@@ -1,0 +1,64 @@
+"""The version of the repo, and of what is built from it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from importlib import metadata
+
+from . import paths
+
+_UNKNOWN = ("ls-files", "--others", "--exclude-standard", "--directory", "--no-empty-directory")
+
+
+def version(distribution: str) -> str:
+    """The version in pyproject.toml, with branch and commit behind it where that is no release.
+
+    `2026.11.3` at its tag; `2026.11.3+6.readme.gab12cd0` (a local version of PEP 440) at any other
+    commit, with `.dirty` behind it as `commit` has it. What is installed from a wheel has the
+    version of the wheel; bare files, as Metaflow ships them, have `0+unknown`.
+    """
+    if not paths.IN_CHECKOUT:
+        try:
+            return metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            return "0+unknown"
+    released = _released()
+    here = commit(7)
+    tagged = ("describe", "--tags", "--exact-match", f"--match={released}")
+    if not here or (not here.endswith("-dirty") and git(*tagged)):
+        return released
+    words = ".".join([git("branch", "--show-current"), f"g{here}"])
+    return f"{released}+" + re.sub("[^a-z0-9]+", ".", words.lower()).strip(".")
+
+
+def commit(digits: int) -> str:
+    """The commit at hand, by so many digits; nothing where git knows none.
+
+    `-dirty` behind it where tracked files have been edited, or the package has files that git does
+    not know: a new flow, say.
+    """
+    found = git("describe", "--always", "--dirty", f"--abbrev={digits}", "--exclude=*")
+    if found and not found.endswith("-dirty") and git(*_UNKNOWN, str(paths.PACKAGE)):
+        found += "-dirty"
+    return found
+
+
+def git(*arguments: str) -> str:
+    """What git prints; nothing where it fails, or is not there, as in a slim image."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(paths.ROOT), *arguments], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _released() -> str:
+    """The version under [project] in pyproject.toml."""
+    text = (paths.PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8")
+    table = re.search(r"^\[project\]$.*?(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL)
+    line = r"""^version\s*=\s*["']([^"']+)["']"""
+    found = re.search(line, table[0] if table else "", re.MULTILINE)
+    return found[1] if found else "0+unknown"

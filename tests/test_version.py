@@ -1,0 +1,123 @@
+"""What `PACKAGE.__version__` says: in a checkout, at a release, in a wheel, and as bare files."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import HERE, Repo, SetUp, clean_environment, commit, copy, git, project_of
+
+
+@pytest.fixture
+def repo(plain_template: Path, tmp_path: Path) -> Path:
+    """A generated repo with one commit, on main."""
+    folder = copy(plain_template, tmp_path / "sales-pipelines")
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    commit(folder, "The repo")
+    return folder
+
+
+def version_of(folder: Path, **variables: str) -> str:
+    """What the package in the folder says, asked by a Python that has nothing else."""
+    code = "import sales_pipelines; print(sales_pipelines.__version__)"
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(folder), **variables}
+    return subprocess.check_output([sys.executable, "-c", code], text=True, env=env).strip()
+
+
+def test_between_releases_it_says_branch_and_commit(repo: Path) -> None:
+    released = project_of(repo)["version"]
+    sha = git(repo, "rev-parse", "--short=7", "HEAD")
+    assert version_of(repo) == f"{released}+main.g{sha}"
+    git(repo, "switch", "--quiet", "--create", "6_Fix-the.README")
+    assert version_of(repo) == f"{released}+6.fix.the.readme.g{sha}"
+    (repo / "README.md").write_text("edited\n")
+    assert version_of(repo) == f"{released}+6.fix.the.readme.g{sha}.dirty"
+    git(repo, "checkout", "--quiet", "--force", "--detach", "HEAD")
+    git(repo, "reset", "--quiet", "--hard")
+    assert version_of(repo) == f"{released}+g{sha}"
+
+
+@pytest.mark.parametrize("kind", ["--annotate", "--no-sign"])
+def test_at_its_tag_it_is_the_release_alone(repo: Path, kind: str) -> None:
+    released = project_of(repo)["version"]
+    git(repo, "tag", kind, "--message=it", released) if kind == "--annotate" else git(
+        repo, "tag", released
+    )
+    assert version_of(repo) == released
+    (repo / "README.md").write_text("edited\n")
+    assert version_of(repo).endswith(".dirty")
+    commit(repo, "More")
+    assert re.fullmatch(re.escape(released) + r"\+main\.g[0-9a-f]{7}", version_of(repo))
+
+
+def test_it_is_a_version_to_packaging_and_follows_the_release(repo: Path) -> None:
+    from packaging.version import Version
+
+    git(repo, "switch", "--quiet", "--create", "6_ünï/çödé--x")
+    between, released = Version(version_of(repo)), Version(project_of(repo)["version"])
+    assert between > released
+    assert str(between) == version_of(repo), "normal as it stands"
+
+
+def test_without_git_or_a_commit_the_release_is_all_there_is_to_say(
+    repo: Path, tmp_path: Path
+) -> None:
+    released = project_of(repo)["version"]
+    assert version_of(repo, PATH="/nowhere") == released
+    shutil.rmtree(repo / ".git")
+    assert version_of(repo) == released
+    git(repo, "init", "--quiet")
+    assert version_of(repo) == released
+    shutil.copytree(repo / "sales_pipelines", tmp_path / "shipped" / "sales_pipelines")
+    assert version_of(tmp_path / "shipped") == "0+unknown", "as Metaflow ships it"
+
+
+@pytest.fixture(scope="module")
+def made(set_up: SetUp) -> Repo:
+    """A repo that is set up, without the example."""
+    return set_up("sales-pipelines", python_version=HERE, with_examples=False)
+
+
+@pytest.mark.end_to_end
+def test_a_wheel_has_the_version_of_the_checkout_and_no_file_has_changed(made: Repo) -> None:
+    git(made.folder, "switch", "--quiet", "--create", "6_wheel")
+    (made.folder / "sales_pipelines" / "new.py").write_text("x = 1\n")
+    (made.folder / "sales_pipelines" / "secret.env").write_text("x\n")
+    (made.folder / ".git" / "info" / "exclude").write_text("*.env\n")
+    here = version_of(made.folder)
+    status = git(made.folder, "status", "--porcelain")
+    made.nox("-s", "build")
+    assert git(made.folder, "status", "--porcelain") == status
+    (wheel,) = (made.folder / "dist").glob("*.whl")
+    assert wheel.name == f"sales_pipelines-{here}-py3-none-any.whl"
+    uv = str(next(made.folder.glob(".nox/bootstrap-*/bin/uv")))
+    site = made.folder.parent / "site"
+    command = [uv, "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
+    subprocess.run(command, check=True, env=clean_environment(made.home), cwd=made.home)
+    assert version_of(site) == here
+    assert (site / "sales_pipelines" / "new.py").exists()
+    assert not (site / "sales_pipelines" / "secret.env").exists(), "git would not take it"
+
+
+@pytest.mark.end_to_end
+def test_the_command_releases_with_hooks_and_lock_file(made: Repo) -> None:
+    git(made.folder, "config", "user.name", "Tester")
+    git(made.folder, "config", "user.email", "t@example.org")
+    git(made.folder, "switch", "--quiet", "--force", "main")
+    git(made.folder, "clean", "--quiet", "--force", "-d")
+    made.nox("-s", "release", "--", "--local")
+    assert git(made.folder, "describe", "--exact-match") == project_of(made.folder)["version"]
+    assert version_of(made.folder) == project_of(made.folder)["version"]
+    changelog = made.folder / "CHANGELOG.md"
+    news = changelog.read_text().replace("Unreleased\n", "Unreleased\n\n- News.\n", 1)
+    changelog.write_text(news)
+    git(made.folder, "commit", "--quiet", "--no-verify", "--all", "--message", "News")
+    made.nox("-s", "release", "--", "--local")
+    assert project_of(made.folder)["version"].endswith(".1")
+    made.nox("-s", "lint", "--", "calver", UV_LOCKED="1")  # the lock file has it too
