@@ -57,9 +57,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 SLOWEST = (
-    *("test_cookiecutter", "test_other_pythons", "test_generated_repo", "test_any_answer"),
-    *("test_seam_s3", "test_seam_housekeeping", "test_seam_resume", "test_seam_stop"),
-    "test_parameters",
+    *("test_other_pythons", "test_generated_repo", "test_cookiecutter", "test_git_hooks"),
+    *("test_seam_s3", "test_any_answer", "test_seam_housekeeping", "test_seam_resume"),
+    *("test_release", "test_seam_stop", "test_parameters", "test_version"),
 )
 
 

@@ -32,7 +32,7 @@ def hand_over(run_id: str, result: Any) -> None:
         raise TypeError(
             "luigi_result must be a JSON value: dict, list, str, bool, None or a finite number; "
             f"{error}"
-        ) from error
+        ) from None
     if len(encoded) > LARGEST:
         raise ValueError(
             f"luigi_result is {len(encoded):,} bytes of JSON and may have {LARGEST:,}; "
