@@ -70,11 +70,18 @@ def test_a_question_that_is_new_is_named_with_its_answer(template: Template) -> 
     assert {name: answers[name] for name in ANSWERS} == ANSWERS
 
 
+ASK_CI = [
+    f"templates/{{{{ pipeline }}}}/{name}.jinja"
+    for name in ("README.md", "pyproject.toml", ".pre-commit-config.yaml")
+]
+
+
 def test_a_question_with_a_new_name_goes_on_from_the_old_answer(template: Template) -> None:
     template.edit("\nci:\n", "\nchecks:\n")
     template.edit("default: github", "default: \"{{ ci if ci is defined else 'github' }}\"")
     template.edit("'.' if ci == 'github'", "'.' if checks == 'github'")
-    template.edit("if ci ==", "if checks ==", "templates/{{ pipeline }}/README.md.jinja")
+    for file in ASK_CI:
+        template.edit("if ci ==", "if checks ==", file)
     said = template.update()
     assert "  checks: none\n" in said
     answers = answers_of(template.repo)
@@ -105,10 +112,11 @@ def test_an_answer_that_a_stricter_rule_refuses_is_said(template: Template) -> N
 
 def test_a_question_that_is_gone_takes_its_answer_with_it(template: Template) -> None:
     template.edit("'.' if ci == 'github' else ''", "''")
-    template.edit('ci == "github"', "false", "templates/{{ pipeline }}/README.md.jinja")
+    for file in ASK_CI:
+        template.edit('ci == "github"', "false", file)
     text = (template.folder / "copier.yml").read_text()
     start = text.index("ci:\n  type")
-    template.edit(text[start : text.index("# --- Which pieces")], "")
+    template.edit(text[start : text.index("protected_branches:\n  type")], "")
     assert "Answers that have changed" not in template.update()
     assert "ci" not in answers_of(template.repo)
 

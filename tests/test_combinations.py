@@ -20,6 +20,7 @@ from .conftest import (
     answers_of,
     clean_environment,
     copy,
+    git,
     parses,
     project_of,
     pythons,
@@ -126,6 +127,7 @@ def test_a_repo_passes_its_own_lint_types_and_tests_and_builds(
     version = here["python_version"]
     repo = Repo(tmp_path / "sales-pipelines", shared / "home", sys.executable)
     copy(template, repo.folder, **here)
+    git(repo.folder, "init", "--quiet")  # lint looks at what git would take
     sessions = ["lint", "test"] if request.config.getoption("nightly") else ["lint"]
     said = repo.nox(
         *("-s", *sessions),
@@ -133,8 +135,8 @@ def test_a_repo_passes_its_own_lint_types_and_tests_and_builds(
         MYPY_CACHE_DIR=str(shared / f"mypy-{version}"),
         UV_PYTHON=pythons()[version],
     )
-    assert "All checks passed!" in said
-    assert "Success: no issues found" in said
+    assert re.search(r"mypy\.+Passed\n", said)
+    assert "Failed" not in said
     assert len(re.findall(r"\d\d passed", said)) == sessions.count("test")
     assert "skipped" not in said
     builds(repo.folder, shared / "home", pythons()[version])

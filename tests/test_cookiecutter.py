@@ -191,7 +191,7 @@ def test_with_no_answer_at_all_both_doors_agree(doors: Doors) -> None:
 
 
 def test_typed_answers_arrive_and_a_replay_repeats_them(doors: Doors) -> None:
-    typed = ["Sales.2026", "", 'A "{{ 7 * 7 }}" \\ é', "", "", "", "3", "", "2", "n"]
+    typed = ["Sales.2026", "", 'A "{{ 7 * 7 }}" \\ é', "", "", "", "3", "", "2", "", "n"]
     said = doors.run(*COOKIECUTTER, doors.template, typed="\n".join([*typed, ""]))
     assert "Name of the repo and of its distribution" in said
     assert "(sales_2026)" in said, "what the package would be called"

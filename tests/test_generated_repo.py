@@ -147,7 +147,8 @@ def test_the_readme_s_example_is_a_pipeline_that_runs_and_passes_lint(repo: Repo
         for name, text in files.items():
             (package / name).parent.mkdir(exist_ok=True)
             (package / name).write_text(text)
-        said = repo.nox("-s", "lint", "run", "--", "sales_tasks.py")
+        repo.nox("-s", "lint")
+        said = repo.nox("-s", "run", "--", "sales_tasks.py")
     finally:
         for name in files:
             (package / name).unlink()

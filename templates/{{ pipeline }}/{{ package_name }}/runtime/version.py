@@ -8,7 +8,8 @@ from importlib import metadata
 
 from . import paths
 
-_UNKNOWN = ("ls-files", "--others", "--exclude-standard", "--directory", "--no-empty-directory")
+UNKNOWN = "0+unknown"
+_NEW_FILES = ("ls-files", "--others", "--exclude-standard", "--directory", "--no-empty-directory")
 
 
 def version(distribution: str) -> str:
@@ -22,8 +23,10 @@ def version(distribution: str) -> str:
         try:
             return metadata.version(distribution)
         except metadata.PackageNotFoundError:
-            return "0+unknown"
+            return UNKNOWN
     released = _released()
+    if released == UNKNOWN:
+        return released
     here = commit(7)
     tagged = ("describe", "--tags", "--exact-match", f"--match={released}")
     if not here or (not here.endswith("-dirty") and git(*tagged)):
@@ -39,7 +42,7 @@ def commit(digits: int) -> str:
     not know: a new flow, say.
     """
     found = git("describe", "--always", "--dirty", f"--abbrev={digits}", "--exclude=*")
-    if found and not found.endswith("-dirty") and git(*_UNKNOWN, str(paths.PACKAGE)):
+    if found and not found.endswith("-dirty") and git(*_NEW_FILES, str(paths.PACKAGE)):
         found += "-dirty"
     return found
 
@@ -61,4 +64,4 @@ def _released() -> str:
     table = re.search(r"^\[project\]$.*?(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL)
     line = r"""^version\s*=\s*["']([^"']+)["']"""
     found = re.search(line, table[0] if table else "", re.MULTILINE)
-    return found[1] if found else "0+unknown"
+    return found[1] if found else UNKNOWN
