@@ -168,6 +168,23 @@ def test_a_rebase_of_a_branch_with_a_bad_name_goes_on(repo: Path) -> None:
     said(folder=repo, exit_code=1)
 
 
+@pytest.mark.parametrize("what", ["cherry-pick", "revert"])
+def test_a_protected_branch_says_the_way_out_of_what_is_picked_with_a_conflict(
+    repo: Path, what: str
+) -> None:
+    for text in ("b\n", "c\n"):
+        (repo / "a.txt").write_text(text)
+        commit(repo, text)
+    with pytest.raises(subprocess.CalledProcessError):
+        git(repo, what, "HEAD~1")
+    git(repo, "add", "--all")
+    command = said(folder=repo, exit_code=1).splitlines()[-1].strip()
+    command = command.replace("<issue>", "6").replace("<desc>", "x")
+    subprocess.run(["sh", "-c", command], cwd=repo, check=True, capture_output=True)
+    assert said(folder=repo) == ""
+    assert git(repo, "branch", "--show-current") == "6_x"
+
+
 def test_a_linked_work_tree_and_a_submodule_have_branches_of_their_own(
     repo: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -200,6 +217,8 @@ def test_a_tag_of_the_same_name_does_not_change_the_branch(repo: Path) -> None:
         ([f"refs/tags/v1 {OLD} refs/tags/v1 {OLD}"], 0),
         ([f"HEAD {OLD} refs/for/main {OLD}", f"HEAD {OLD} refs/notes/x {OLD}"], 0),
         ([f"HEAD {OLD} refs/heads/dependabot/pip/x {OLD}"], 1),  # bots do not push from here
+        ([f"HEAD^{{/two words}} {OLD} refs/heads/readme {OLD}"], 1),
+        ([f"HEAD^{{/two words}} {OLD} refs/heads/6_a {OLD}"], 0),
         ([], 0),
     ],
 )
