@@ -81,14 +81,14 @@ def release(options: argparse.Namespace) -> int:
     if changed := git("status", "--porcelain").splitlines():
         some = ", ".join(line[3:] for line in changed[:3]) + (", …" if changed[3:] else "")
         raise ReleaseError(f"there is what is not committed: {some}; commit it or git stash -u")
-    remote = None if options.local else fetched(branch)
+    remote, ref = ("", branch) if options.local else fetched(branch)
     last = current()
     interrupted = commit_of(last)
     if interrupted and not tag_of(last):
         print(f"{last} has its commit, and no tag: that was interrupted")
         version = tag(last, interrupted)
     elif not unreleased(Path(CHANGELOG)):
-        if options.push and remote and tag_of(last):
+        if options.push and tag_of(last):
             version = last  # is it there already? then git says so
         elif options.if_any:
             print("Nothing is under Unreleased")
@@ -100,7 +100,7 @@ def release(options: argparse.Namespace) -> int:
         commit = committed(version, last)
         git("merge", "--quiet", "--ff-only", commit)
         tag(version, commit)
-    push = ("push", "--atomic", remote or "origin", branch, f"refs/tags/{version}")
+    push = ("push", "--atomic", remote, ref, f"refs/tags/{version}")
     if options.push:
         try:
             git(*push)
@@ -139,8 +139,11 @@ def main_branch() -> str:
     return here
 
 
-def fetched(branch: str) -> str:
-    """The branch's remote, after a look at what is new there; all of which must be here."""
+def fetched(branch: str) -> tuple[str, str]:
+    """The branch's remote, after a look at what is new there; all of which must be here.
+
+    And what says to `git push` which branch goes where.
+    """
     remote = git("config", f"branch.{branch}.remote", otherwise="")
     upstream = git(
         "rev-parse", "--quiet", "--verify", "--symbolic-full-name", "@{upstream}", otherwise=""
@@ -158,7 +161,8 @@ def fetched(branch: str) -> str:
     if behind:
         commits = "a commit" if behind == 1 else f"{behind} commits"
         raise ReleaseError(f"{remote} has {commits} that {branch} lacks: git pull --ff-only")
-    return remote
+    there = git("config", f"branch.{branch}.merge").removeprefix("refs/heads/")
+    return remote, branch if there == branch else f"{branch}:{there}"
 
 
 def current() -> Version:
@@ -228,9 +232,9 @@ def committed(version: Version, last: Version) -> str:
             run(sys.executable, "-m", *bump, cwd=folder)
         changelog = folder / CHANGELOG
         text = changelog.read_bytes()
-        heading = f"## Unreleased\n\n## {version}\n".encode()
+        heading = rf"## Unreleased\1\1## {version}\1".encode()
         changelog.write_bytes(
-            re.sub(rb"^## Unreleased[ \t]*\n", heading, text, count=1, flags=re.MULTILINE)
+            re.sub(rb"^## Unreleased[ \t]*(\r?\n)", heading, text, count=1, flags=re.MULTILINE)
         )
         git("commit", "--quiet", "--all", "--message", f"Release {version}", cwd=folder)
         return git("rev-parse", "HEAD", cwd=folder)
@@ -239,10 +243,12 @@ def committed(version: Version, last: Version) -> str:
 @contextlib.contextmanager
 def work_tree() -> Iterator[Path]:
     """A work tree with the last commit; those that an interrupt has left are removed."""
+    temporary = Path(tempfile.gettempdir()).resolve()
     for line in git("worktree", "list", "--porcelain").splitlines():
-        if line.startswith("worktree ") and Path(line[9:]).parent.name.startswith(WORK_TREE):
-            remove(Path(line[9:]))
-    folder = Path(tempfile.mkdtemp(prefix=WORK_TREE)).resolve() / Path.cwd().name
+        left = Path(line.removeprefix("worktree "))
+        if left.parent.parent == temporary and left.parent.name.startswith(WORK_TREE):
+            remove(left)
+    folder = Path(tempfile.mkdtemp(prefix=WORK_TREE, dir=temporary)) / Path.cwd().name
     try:
         git("worktree", "add", "--quiet", "--detach", str(folder), "HEAD")
         yield folder
@@ -252,7 +258,8 @@ def work_tree() -> Iterator[Path]:
 
 def remove(folder: Path) -> None:
     """Let the work tree be gone."""
-    git("worktree", "remove", "--force", str(folder), otherwise="")
+    # Twice: git locks it until it is there as a whole.
+    git("worktree", "remove", "--force", "--force", str(folder), otherwise="")
     shutil.rmtree(folder.parent, ignore_errors=True)
     git("worktree", "prune")
 
@@ -313,7 +320,8 @@ def run(*command: str, cwd: Path | None = None, otherwise: str | None = None) ->
     if otherwise is not None:
         return otherwise
     said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-    raise ReleaseError("\n".join([f"{Path(command[0]).name} {command[1]} failed:", *said[-15:]]))
+    name = " ".join([Path(command[0]).name, *command[1:3]])
+    raise ReleaseError("\n".join([f"{name} failed:", *said[-15:]]))
 
 
 if __name__ == "__main__":

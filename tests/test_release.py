@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from .conftest import clean_environment, commit, copy, git, project_of
 
@@ -131,6 +132,23 @@ def test_what_is_new_gets_a_version_a_commit_and_a_tag(repo: Path) -> None:
     assert 'name = "luigi"\nversion = "2026.11.2"' in lock
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("# C\r\n\r\n## Unreleased\r\n\r\n- New\r\n", "\r\n\r\n- New\r\n"),
+        ("# C\n## Unreleased\n- New\n```\n## Code\n```", "\n- New\n```\n## Code\n```"),
+    ],
+)
+def test_the_changelogs_lines_stay_as_they_are(repo: Path, before: str, after: str) -> None:
+    (repo / ".gitattributes").unlink()
+    (repo / "CHANGELOG.md").write_bytes(before.encode())
+    git(repo, "-c", "core.autocrlf=false", "add", "--all")
+    git(repo, "commit", "--quiet", "--message=News")
+    release(repo)
+    assert (repo / "CHANGELOG.md").read_bytes().decode().endswith(f"\n## 2026.11.3{after}")
+    assert "nothing is under" in release(repo, exit_code=1)
+
+
 def test_what_is_printed_pushes_it_and_so_does_push(repo: Path) -> None:
     said = release(repo)
     command = re.search(r"Push it: (git .*)", said)
@@ -141,6 +159,61 @@ def test_what_is_printed_pushes_it_and_so_does_push(repo: Path) -> None:
     remote = repo.parent / "remote.git"
     assert git(remote, "rev-parse", "main") == git(repo, "rev-parse", "HEAD")
     assert {"2026.11.3", "2026.11.4"} <= set(git(remote, "tag").split())
+
+
+def test_the_branch_is_pushed_to_that_which_it_follows(repo: Path) -> None:
+    remote = repo.parent / "remote.git"
+    git(remote, "branch", "--move", "main", "trunk")
+    git(repo, "fetch", "--quiet", "--prune")
+    git(repo, "branch", "--quiet", "--set-upstream-to=origin/trunk")
+    assert "git push --atomic origin main:trunk refs/tags/2026.11.3" in release(repo)
+    release(repo, "--push")
+    assert git(remote, "rev-parse", "trunk") == git(repo, "rev-parse", "HEAD")
+    assert git(remote, "branch", "--format=%(refname:short)") == "trunk"
+
+
+def test_a_folder_of_the_users_is_not_taken_for_what_a_killed_one_left(repo: Path) -> None:
+    folder = repo.parent / "release-of-2026"
+    git(repo, "worktree", "add", "--quiet", "-b", "6_old", str(folder / "tree"))
+    (folder / "notes.txt").write_text("mine\n")
+    release(repo)
+    assert {path.name for path in folder.iterdir()} == {"tree", "notes.txt"}
+
+
+def test_a_work_tree_that_git_had_not_finished_is_removed(repo: Path) -> None:
+    left = repo.parent / "tmp" / "release-of-x" / "tree"
+    git(repo, "worktree", "add", "--quiet", "--detach", "--lock", str(left))
+    release(repo, TMPDIR=str(repo.parent / "tmp"))
+    is_released(repo, "2026.11.3")
+    assert not left.parent.exists()
+
+
+def test_in_ci_a_merge_that_comes_in_between_is_released_too(repo: Path) -> None:
+    """The workflow's own script, with a remote that goes on between its look and its push."""
+    git(repo, "push", "--quiet")
+    remote, path = repo.parent / "remote.git", repo.parent / "bin"
+    git(repo, "switch", "--quiet", "--create", "6_a")
+    (repo / "a.txt").write_text("a\n")
+    commit(repo, "A file")
+    git(repo, "push", "--quiet", "origin", "6_a")
+    git(repo, "switch", "--quiet", "main")
+    merge = f"git -C '{remote}' branch --force main 6_a"
+    for name, script in {
+        "gh": "",
+        "python": f'shift 4; exec {sys.executable} hooks/release.py "$@"',
+        "git": f'PATH=$REAL; [ "$1" != push ] || [ -e ../once ] || {merge} > ../once; git "$@"',
+    }.items():
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (path / name).chmod(0o755)
+    workflow = yaml.safe_load((repo / ".github/workflows/release.yml").read_text())
+    script = workflow["jobs"]["release"]["steps"][-1]["run"]
+    path_there = f"{path}:{os.environ['PATH']}"
+    env = clean_environment(repo.parent, PATH=path_there, REAL=os.environ["PATH"])
+    done = subprocess.run(["bash", "-e", "-c", script], cwd=repo, env=env, check=False)
+    assert done.returncode == 0
+    assert git(remote, "log", "-3", "--format=%s", "main").splitlines()[1:] == ["A file", "News"]
+    assert git(remote, "rev-parse", "main") == git(repo, "rev-parse", f"{git(repo, 'describe')}^0")
 
 
 def test_versions_go_on_over_days_months_and_years_and_never_back(repo: Path) -> None:
