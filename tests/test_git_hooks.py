@@ -36,18 +36,25 @@ def made(set_up: SetUp) -> Repo:
     return repo
 
 
-@pytest.fixture(params=["set up", "pre-commit install", "prek install"])
+HOWEVER = pytest.mark.parametrize(
+    "git", ["set up", "pre-commit install", "prek install"], indirect=True
+)
+"""For a test of what the runners could do otherwise."""
+
+
+@pytest.fixture
 def git(request: pytest.FixtureRequest, made: Repo) -> Iterator[Git]:
     """A function that runs git in the repo, which must exit so; whoever has installed the hooks.
 
     A user's own `install` puts itself in the place of what `setup` has installed.
     """
     hooks = made.folder / ".git" / "hooks"
-    shutil.rmtree(hooks)
+    shutil.rmtree(hooks, ignore_errors=True)
     run(made, "hooks/install")
-    if request.param == "pre-commit install":
+    install = getattr(request, "param", "set up")
+    if install == "pre-commit install":
         run(made, sys.executable, "-m", "pre_commit", "install")
-    elif request.param == "prek install":
+    elif install == "prek install":
         run(made, ".venv/bin/prek", "install")
 
     def git(*arguments: str, exit_code: int = 0, folder: Path = made.folder) -> str:
@@ -94,6 +101,7 @@ def write(made: Repo, name: str, text: str, git: Git) -> None:
     git("add", "--force", name)
 
 
+@HOWEVER
 def test_branches_for_issues_are_committed_to_and_others_are_not(git: Git, made: Repo) -> None:
     write(made, "sales_pipelines/sums.py", GOOD, git)
     assert "main is protected" in git("commit", "-m", "Sums", exit_code=1)
@@ -103,6 +111,7 @@ def test_branches_for_issues_are_committed_to_and_others_are_not(git: Git, made:
     git("commit", "-m", "Sums")
 
 
+@HOWEVER
 def test_merges_go_into_the_main_branch_and_not_into_bad_ones(git: Git, made: Repo) -> None:
     for number, branch in enumerate(("6_a", "7_b")):
         git("switch", "--quiet", "--create", branch, "main")
@@ -119,6 +128,7 @@ def test_merges_go_into_the_main_branch_and_not_into_bad_ones(git: Git, made: Re
     assert "readme is not" in git("merge", "--no-ff", "-m", "A merge", "7_b", exit_code=1)
 
 
+@HOWEVER
 def test_what_is_ill_written_is_mended_and_committed_the_second_time(git: Git, made: Repo) -> None:
     git("switch", "--quiet", "--create", "6_sums")
     write(made, "sales_pipelines/sums.py", GOOD.replace("a + b", "a+b"), git)
@@ -128,29 +138,28 @@ def test_what_is_ill_written_is_mended_and_committed_the_second_time(git: Git, m
     git("commit", "-m", "Sums")
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "sentence"),
-    [
-        ("base.yaml.rej", "a\n", "base.yaml.rej is left over from an update or a merge"),
-        ("a file.orig", "a\n", "a file.orig is left over"),
-        ("big.csv", "a,b\n" * 300_000, "big.csv is larger than 1 MB"),
-        ("-big.csv", "a,b\n" * 300_000, "-big.csv is larger than 1 MB"),
-        ("key", KEY, "key:1:"),
-        ("account.json", '{"key": "' + KEY.strip() + '\\n"}\n', "account.json:1:"),
-        ("a.md", "a\n<<<<<<< ours\nb\n=======\nc\n>>>>>>> theirs\n", "a.md:2:<<<<<<< ours"),
-        ("b.md", "<<<<<<< before updating\n=======\n", "b.md:1:"),
-    ],
-)
-def test_what_nobody_means_to_commit_is_refused(
-    git: Git, made: Repo, name: str, text: str, sentence: str
-) -> None:
+def test_what_nobody_means_to_commit_is_refused(git: Git, made: Repo) -> None:
     git("switch", "--quiet", "--create", "6_files")
-    path = made.folder / name
-    path.write_text(text)
-    git("add", "--", name)
-    said = git("commit", "-m", "A file", exit_code=1)
-    assert sentence in said
+    for name, text, _ in REFUSED:
+        (made.folder / name).write_text(text)
+        git("add", "--", name)
+    said = git("commit", "-m", "Files", exit_code=1)
+    for _, _, sentence in REFUSED:
+        assert sentence in said
     assert "MIIE" not in said, "of a key nothing is shown"
+
+
+REFUSED = [
+    ("base.yaml.rej", "a\n", "base.yaml.rej is left over from an update or a merge"),
+    ("a file.orig", "a\n", "a file.orig is left over"),
+    ("big.csv", "a,b\n" * 300_000, "big.csv is larger than 1 MB"),
+    ("-big.csv", "a,b\n" * 300_000, "-big.csv is larger than 1 MB"),
+    ("(", "a\n", ""),  # to find more than a name
+    ("key", KEY, "key:1:"),
+    ("account.json", '{"key": "' + KEY.strip() + '\\n"}\n', "account.json:1:"),
+    ("a.md", "a\n<<<<<<< ours\nb\n=======\nc\n>>>>>>> theirs\n", "a.md:2:<<<<<<< ours"),
+    ("b.md", "<<<<<<< before updating\n=======\n", "b.md:1:"),
+]
 
 
 def test_what_looks_like_that_and_is_not_is_committed(git: Git, made: Repo) -> None:
@@ -171,45 +180,51 @@ def test_versions_do_not_change_on_a_branch_for_an_issue(git: Git, made: Repo) -
     assert "version '1.0' is not YYYY.M.N" in git("commit", "-m", "1.0", exit_code=1)
 
 
+@HOWEVER
 def test_what_is_pushed_counts_not_what_is_checked_out(git: Git, made: Repo) -> None:
     git("push", "origin", "main")
     git("switch", "--quiet", "--create", "6_readme")
     assert "readme is not" in git("push", "origin", "HEAD:readme", exit_code=1)
     git("branch", "readme")
     assert "readme is not" in git("push", "origin", "6_readme", "readme", exit_code=1)
+    assert "readme is not" in git(
+        "push", "origin", "HEAD^{/from its}:refs/heads/readme", exit_code=1
+    )
     git("push", "origin", "6_readme")
     git("push", "--no-verify", "origin", "readme")
     git("push", "--delete", "origin", "readme", "6_readme")
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "hook"),
-    [
-        ("sales_pipelines/sums.py", GOOD.replace("-> int", "-> str"), "mypy"),
-        (
-            "config.ini",
-            "[aws]\naws_secret_access_key = " + "wJalrXUtnFEMI/K7MDENG/" + "bPxRfiCYEXAMPLEKEY\n",
-            "detect-secrets",
-        ),
-        (
-            ".github/workflows/x.yml",
-            "on: push\njobs: {a: {runs-on: x, steps: [{uses: a/b@v1}]}}\n",
-            "zizmor",
-        ),
-        ("do.sh", "#!/bin/sh\nrm $1/*\n", "shellcheck"),
-        ("Dockerfile", "FROM debian\nRUN cd /tmp && sudo ls\n", "hadolint"),
-    ],
-)
-def test_what_is_thorough_waits_for_the_push(
-    git: Git, made: Repo, name: str, text: str, hook: str
-) -> None:
+@HOWEVER
+def test_what_is_thorough_waits_for_the_push(git: Git, made: Repo) -> None:
     git("push", "origin", "main")
     git("switch", "--quiet", "--create", "6_thorough")
-    write(made, name, text, git)
-    git("commit", "-m", hook)
-    assert hook in git("push", "origin", "6_thorough", exit_code=1)
+    for name, text, _ in THOROUGH:
+        write(made, name, text, git)
+    git("commit", "-m", "Wrong in five ways")
+    said = git("push", "origin", "6_thorough", exit_code=1)
+    for _, _, sentence in THOROUGH:
+        assert sentence in said
 
 
+THOROUGH = [
+    ("sales_pipelines/sums.py", GOOD.replace("-> int", "-> str"), "[return-value]"),
+    (
+        "config.ini",
+        "[aws]\naws_secret_access_key = " + "wJalrXUtnFEMI/K7MDENG/" + "bPxRfiCYEXAMPLEKEY\n",
+        "config.ini:2",
+    ),
+    (
+        ".github/workflows/x.yml",
+        "on: push\njobs: {a: {runs-on: x, steps: [{uses: a/b@v1}]}}\n",
+        "unpinned-uses",
+    ),
+    ("do.sh", "#!/bin/sh\nrm $1/*\n", "SC2086"),
+    ("Dockerfile", "FROM debian\nRUN cd /tmp && sudo ls\n", "DL3004"),
+]
+
+
+@HOWEVER
 def test_a_linked_work_tree_has_the_same_hooks(git: Git, made: Repo) -> None:
     linked = made.folder.parent / "linked"
     git("worktree", "add", "--quiet", "-b", "readme", str(linked))
@@ -264,15 +279,54 @@ def test_a_hook_of_the_users_is_kept_and_runs_first(made: Repo) -> None:
     shutil.rmtree(hooks)
 
 
-def test_hooks_that_git_looks_for_elsewhere_are_said(made: Repo) -> None:
-    run(made, "git", "config", "core.hooksPath", "/company/hooks")
+def test_a_hook_of_the_users_that_calls_ours_is_kept(made: Repo) -> None:
+    hooks = made.folder / ".git" / "hooks"
+    hooks.mkdir(exist_ok=True)
+    own = hooks / "pre-push"
+    own.write_text("#!/bin/sh\necho 'the first word'\nexec hooks/git-hook pre-push \"$@\"\n")
+    own.chmod(0o755)
+    run(made, "hooks/install")
+    assert "the first word" in run(made, "git", "push", "origin", "main:6_calls")
+    assert "readme is not" in run(made, "git", "push", "origin", "main:readme", exit_code=1)
+    shutil.rmtree(hooks)
+
+
+def test_of_runners_that_were_installed_over_each_other_nothing_is_left(
+    git: Git, made: Repo
+) -> None:
+    run(made, ".venv/bin/prek", "install")
+    run(made, sys.executable, "-m", "pre_commit", "install")
+    assert run(made, "hooks/install") == ""
+    assert not list((made.folder / ".git" / "hooks").glob("*.legacy"))
+    git("switch", "--quiet", "--create", "6_over")
+    assert "error" not in git("commit", "--allow-empty", "-m", "A")
+
+
+def test_without_the_hooks_in_the_work_tree_nothing_is_committed(git: Git, made: Repo) -> None:
+    git("switch", "--quiet", "--create", "readme")
+    git("sparse-checkout", "set", "docs")
+    said = git("commit", "--allow-empty", "-m", "A", exit_code=1)
+    assert "git sparse-checkout add hooks" in said
+    git("sparse-checkout", "add", "hooks")
+    assert "readme is not" in git("commit", "--allow-empty", "-m", "A", exit_code=1)
+    git("sparse-checkout", "disable")
+    git("rm", "-r", "--quiet", "hooks")
+    git("commit", "-m", "Without hooks")  # as before there were any
+
+
+@pytest.mark.parametrize("scope", ["--local", "--global"])
+def test_hooks_that_git_looks_for_elsewhere_are_said(made: Repo, scope: str) -> None:
+    run(made, "git", "config", scope, "core.hooksPath", "/company/hooks")
     said = run(made, "hooks/install")
     assert "git runs those in /company/hooks" in said
-    command = re.search(r"^ *(git config core.hooksPath .*)$", said, re.MULTILINE)
-    assert command
-    run(made, "sh", "-c", command[1])
+    run(made, "sh", "-c", said.splitlines()[-1])
     assert run(made, "hooks/install") == ""
-    run(made, "git", "config", "--unset", "core.hooksPath")
+    assert "main is protected" in run(
+        made, "git", "commit", "--allow-empty", "-m", "A", exit_code=1
+    )
+    if scope == "--global":
+        run(made, "git", "config", "--unset", "core.hooksPath")
+        run(made, "git", "config", scope, "--unset", "core.hooksPath")
 
 
 def test_without_a_runner_the_commit_says_what_makes_one(made: Repo) -> None:
@@ -289,10 +343,14 @@ def test_without_a_runner_the_commit_says_what_makes_one(made: Repo) -> None:
 def test_lint_runs_the_same_hooks_on_files_that_git_would_take(made: Repo) -> None:
     new = made.folder / "sales_pipelines" / "new.py"
     new.write_text("a=1\n")
+    odd = made.folder / os.fsdecode(b"caf\xe9.txt")  # no UTF-8
+    odd.write_text("a\n")
     assert "ruff format" in made.nox("-s", "lint", exit_code=1)
     said = made.nox("-s", "lint")
+    assert "noxfile.py" not in said, "thousands of names are no news"
     for hook in ("version is", "left-overs", "ruff check", "mypy", "secrets", "shellcheck"):
         assert hook in said
     assert "protected" not in said, "main may be looked at"
     new.unlink()
+    odd.unlink()
     assert "mypy" not in made.nox("-s", "lint", "--", "ruff-check")
