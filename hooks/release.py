@@ -108,12 +108,17 @@ def release(options: argparse.Namespace) -> int:
             raise ReleaseError(
                 f"{version} is tagged here, and not pushed: {error}\n"
                 "Again: nox -s release -- --push. Or, where the remote has gone on, undo it first: "
-                f"git tag -d {version} && git reset --keep HEAD~1 && git pull --ff-only"
+                + undoing(version)
             ) from None
         print(f"{version} is pushed to {remote}")
     elif remote:
         print(f"Push it: git {' '.join(push)}")
     return 0
+
+
+def undoing(version: Version) -> str:
+    """The command that takes back a release which is not pushed, for what is at the remote."""
+    return f"git tag -d {version} && git reset --keep HEAD~1 && git pull --ff-only"
 
 
 def main_branch() -> str:
@@ -154,13 +159,18 @@ def fetched(branch: str) -> tuple[str, str]:
             "or release without one: nox -s release -- --local"
         )
     try:
-        git("fetch", "--quiet", "--tags", remote)
+        git("fetch", remote)  # tags of its commits come along
     except ReleaseError as error:
         raise ReleaseError(f"what is new at {remote} cannot be seen: {error}") from None
     behind = int(git("rev-list", "--count", "HEAD..@{upstream}"))
     if behind:
         commits = "a commit" if behind == 1 else f"{behind} commits"
-        raise ReleaseError(f"{remote} has {commits} that {branch} lacks: git pull --ff-only")
+        ahead = int(git("rev-list", "--count", "@{upstream}..HEAD"))
+        way = "git pull --no-rebase" if ahead else "git pull --ff-only"
+        mine = parsed(git("log", "-1", "--format=%s").removeprefix("Release "))
+        if ahead and mine:
+            way = undoing(mine)
+        raise ReleaseError(f"{remote} has {commits} that {branch} lacks: {way}")
     there = git("config", f"branch.{branch}.merge").removeprefix("refs/heads/")
     return remote, branch if there == branch else f"{branch}:{there}"
 

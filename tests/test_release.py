@@ -172,6 +172,23 @@ def test_the_branch_is_pushed_to_that_which_it_follows(repo: Path) -> None:
     assert git(remote, "branch", "--format=%(refname:short)") == "trunk"
 
 
+def test_of_two_clones_the_later_one_is_told_the_way_out(repo: Path) -> None:
+    git(repo, "push", "--quiet")
+    other = repo.parent / "other"
+    git(repo.parent, "clone", "--quiet", "--config=user.name=T", "remote.git", str(other))
+    git(other, "config", "user.email", "t@example.org")
+    release(other)
+    release(repo, "--push")
+    said = release(other, "--push", exit_code=1)
+    assert "origin has a commit that main lacks: " in said
+    subprocess.run(
+        ["sh", "-c", said.split("lacks: ")[1]], cwd=other, check=True, capture_output=True
+    )
+    assert git(other, "rev-parse", "HEAD") == git(repo, "rev-parse", "HEAD")
+    add_news(other)
+    assert "2026.11.4 is pushed" in release(other, "--push")
+
+
 def test_a_folder_of_the_users_is_not_taken_for_what_a_killed_one_left(repo: Path) -> None:
     folder = repo.parent / "release-of-2026"
     git(repo, "worktree", "add", "--quiet", "-b", "6_old", str(folder / "tree"))
@@ -293,7 +310,7 @@ def remote_ahead(repo: Path) -> str:
     commit(other, "A file")
     git(other, "push", "--quiet")
     git(repo, "fetch", "--quiet")  # so that the refusal changes nothing
-    return "origin has a commit that main lacks: git pull --ff-only"
+    return "origin has a commit that main lacks: git pull --no-rebase"
 
 
 def broken_pyproject(repo: Path) -> str:
