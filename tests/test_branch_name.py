@@ -254,14 +254,23 @@ def test_a_repo_says_which_branches_it_has_besides(repo: Path) -> None:
     (repo / "hooks").mkdir()
     told = "# what we have\nprotected trunk\n\nbot robot/*\nallow gh-pages"
     (repo / "hooks" / "branches").write_text(told)
+    (repo / "robot").mkdir()
+    (repo / "robot" / "2").touch()  # a pattern is for branches, not for files
     assert said("--protected", folder=repo) == "trunk\n"
     assert "main is not" in said(folder=repo, exit_code=1)
     said("--ci", folder=repo, GITHUB_HEAD_REF="robot/1")
     said("--ci", folder=repo, exit_code=1, GITHUB_HEAD_REF="dependabot/1")
     git(repo, "switch", "--quiet", "--create", "gh-pages")
     assert said(folder=repo) == ""
+    said("--ci", folder=repo, GITHUB_HEAD_REF="gh-pages")
+    said("--push", folder=repo, typed=f"HEAD {OLD} refs/heads/gh-pages {OLD}\n")
     git(repo, "switch", "--quiet", "--create", "robot/1")
     said(folder=repo, exit_code=1)
+
+
+def test_a_name_does_not_reach_the_terminal_as_more_than_letters(repo: Path) -> None:
+    refusal = said("--ci", folder=repo, exit_code=1, GITHUB_HEAD_REF="6_\x1b[31m\x7f\rx")
+    assert not set(refusal) & set("\x1b\x7f\r")
 
 
 @pytest.mark.parametrize("line", ["protect main", "protected", "protected main dev"])

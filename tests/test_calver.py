@@ -68,7 +68,7 @@ def test_the_months_next_version_is_taken(repo: Path, version: str) -> None:
     [
         *("1.2.3", "2026.11", "2026.11.3.1", "2026.13.0", "2026.0.1", "20261120", "2026-11-20"),
         *("2026.11.03", "2026.01.0", "2026.11.3rc1", "2026.11.3+local", "v2026.11.3", "2026.11.x"),
-        *("0", "26.11.0", "2026.11.3 ", "${VERSION}"),
+        *("0", "26.11.0", "2026.11.3 ", "${VERSION}", "2026.11.9999999999"),
     ],
 )
 def test_what_is_no_calver_is_refused_with_the_rule(repo: Path, version: str) -> None:
@@ -85,6 +85,7 @@ def test_it_never_goes_behind_the_last_commit(repo: Path, version: str) -> None:
 
 
 def test_it_never_goes_behind_the_last_tag(repo: Path) -> None:
+    git(repo, "tag", "2026.10.9")
     git(repo, "tag", "2026.11.9")
     git(repo, "tag", "2026.11.10")
     git(repo, "tag", "20261231")  # no version of ours
@@ -110,7 +111,8 @@ def test_a_month_to_come_is_refused(repo: Path, version: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("date", "version"), [("2026-12-01", "2026.12.0"), ("2027-01-01", "2027.1.0")]
+    ("date", "version"),
+    [("2026-12-01", "2026.12.0"), ("2027-01-01", "2027.1.0"), ("2027-08-31", "2027.8.0")],
 )
 def test_a_month_that_has_come_is_taken(repo: Path, date: str, version: str) -> None:
     clock(repo, date)
@@ -175,6 +177,15 @@ def test_a_merge_brings_the_main_branchs_version(repo: Path, tmp_path: Path, how
     assert said(work, 0, "--merge") == ""
     write(work, "2026.11.1")
     said(work, 1, "--merge")
+
+
+def test_a_squash_of_the_remotes_main_branch_brings_its_version(repo: Path, tmp_path: Path) -> None:
+    git(repo, "branch", "6_readme")
+    write(repo, "2026.11.3")
+    commit(repo, "Release 2026.11.3")
+    git(tmp_path, "clone", "--quiet", "--branch=6_readme", str(repo), "clone")
+    git(tmp_path / "clone", "merge", "--quiet", "--squash", "origin/main")
+    assert said(tmp_path / "clone") == ""
 
 
 def test_the_staged_version_counts_and_not_that_of_the_file(repo: Path) -> None:
