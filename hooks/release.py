@@ -300,6 +300,11 @@ def alone() -> Iterator[None]:
     folder = git("rev-parse", "--git-common-dir", otherwise="")
     if not folder:
         raise ReleaseError(f"{Path.cwd()} is in no git repo")
+    if git("rev-parse", "--show-prefix"):
+        top = git("rev-parse", "--show-toplevel")
+        raise ReleaseError(
+            f"{Path.cwd()} is a folder of the git repo {top}, and has no own versions"
+        )
     with Path(folder, "release.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -116,6 +116,7 @@ def is_released(repo: Path, version: str) -> None:
 
 def test_what_is_new_gets_a_version_a_commit_and_a_tag(repo: Path) -> None:
     before = git(repo, "rev-parse", "HEAD")
+    git(repo, "config", "merge.ff", "false")
     said = release(repo)
     is_released(repo, "2026.11.3")
     assert "2026.11.3 is released" in said
@@ -388,7 +389,10 @@ def test_without_a_repo_a_commit_or_git_one_sentence_says_so(repo: Path, tmp_pat
     shutil.copytree(repo / "hooks", bare / "hooks")
     assert "in no git repo" in release(bare, exit_code=1)
     git(bare, "init", "--quiet")
+    inner = bare / "inner"
+    shutil.copytree(repo / "hooks", inner / "hooks")
     assert "there is no commit yet" in release(bare, exit_code=1)
+    assert "is a folder of the git repo" in release(inner, exit_code=1)
     assert "git is not on PATH" in release(bare, exit_code=1, PATH="")
 
 

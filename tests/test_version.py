@@ -106,6 +106,17 @@ def test_a_wheel_has_the_version_of_the_checkout_and_no_file_has_changed(made: R
 
 
 @pytest.mark.end_to_end
+def test_without_a_git_repo_build_and_lint_say_what_makes_one(made: Repo) -> None:
+    away = made.folder.parent / "away"
+    (made.folder / ".git").rename(away)
+    try:
+        for session in ("build", "lint"):
+            assert "nox -s setup makes" in made.nox("-s", session, exit_code=1)
+    finally:
+        away.rename(made.folder / ".git")
+
+
+@pytest.mark.end_to_end
 def test_the_command_releases_with_hooks_and_lock_file(made: Repo) -> None:
     git(made.folder, "config", "user.name", "Tester")
     git(made.folder, "config", "user.email", "t@example.org")
