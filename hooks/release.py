@@ -97,7 +97,7 @@ def release(options: argparse.Namespace) -> int:
             raise ReleaseError(f"nothing is under '## Unreleased' in {CHANGELOG}: say what is new")
     else:
         version = following(last)
-        commit = committed(version, last)
+        commit = committed(version)
         git("merge", "--quiet", "--ff-only", commit)
         tag(version, commit)
     push = ("push", "--atomic", remote, ref, f"refs/tags/{version}")
@@ -234,12 +234,11 @@ def unreleased(changelog: Path) -> bool:
     return bool(found[1].strip())
 
 
-def committed(version: Version, last: Version) -> str:
+def committed(version: Version) -> str:
     """The commit of the release, which is on no branch yet."""
     with work_tree() as folder:
-        if version != last:
-            bump = ("bumpversion", "bump", "--new-version", str(version))
-            run(sys.executable, "-m", *bump, cwd=folder)
+        bump = ("bumpversion", "bump", "--new-version", str(version))
+        run(sys.executable, "-m", *bump, cwd=folder)
         changelog = folder / CHANGELOG
         text = changelog.read_bytes()
         heading = rf"## Unreleased\1\1## {version}\1".encode()

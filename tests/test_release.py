@@ -463,7 +463,7 @@ def test_a_remote_that_has_gone_on_gets_neither_commit_nor_tag(repo: Path) -> No
 @pytest.fixture
 def held(repo: Path) -> Iterator[None]:
     """Another release that is at work."""
-    code = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print(); input()"
+    code = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, 1); print(); input()"
     command = [sys.executable, "-c", code, str(repo / ".git" / "release.lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout
