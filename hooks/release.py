@@ -238,7 +238,13 @@ def committed(version: Version) -> str:
     """The commit of the release, which is on no branch yet."""
     with work_tree() as folder:
         bump = ("bumpversion", "bump", "--new-version", str(version))
-        run(sys.executable, "-m", *bump, cwd=folder)
+        try:
+            run(sys.executable, "-m", *bump, cwd=folder)
+        except ReleaseError as error:
+            raise ReleaseError(
+                f"{error}\nWhere a file has another version than pyproject.toml, or another name "
+                "of the project: uv lock, and commit that"
+            ) from None
         changelog = folder / CHANGELOG
         text = changelog.read_bytes()
         heading = rf"## Unreleased\1\1## {version}\1".encode()

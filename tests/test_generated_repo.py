@@ -207,7 +207,8 @@ def test_a_repo_inside_another_is_not_given_a_git_of_its_own(
     (tmp_path / "secret.txt").touch()
     inner = tmp_path / "inner"
     shutil.copytree(repo.folder, inner, ignore=shutil.ignore_patterns(".git", ".nox", ".venv"))
-    Repo(inner, repo.home, sys.executable).nox("-s", "setup")
+    said = Repo(inner, repo.home, sys.executable).nox("-s", "setup")
+    assert f"a part of the git repo {tmp_path}, which is given no hooks" in said
     assert not (inner / ".git").exists()
     assert "No commits yet" in git(tmp_path, "status"), "nor is what is around it committed"
     assert not list((tmp_path / ".git" / "hooks").glob("*[!e]")), "nor given hooks"

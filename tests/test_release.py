@@ -358,6 +358,13 @@ def no_changelog(repo: Path) -> str:
     return "there is no CHANGELOG.md"
 
 
+def another_lock_file(repo: Path) -> str:
+    lock = repo / "uv.lock"
+    lock.write_text(lock.read_text().replace("sales-pipelines", "other"))
+    commit(repo, "Another name")
+    return "uv lock, and commit that"
+
+
 def refused_by_a_hook(repo: Path) -> str:
     hook = repo / ".git" / "hooks" / "pre-commit"
     hook.parent.mkdir(exist_ok=True)
@@ -371,7 +378,7 @@ def refused_by_a_hook(repo: Path) -> str:
     [
         *(dirty, untracked, on_a_branch, detached, no_main_branch, no_upstream, no_remote),
         *(remote_gone, remote_ahead, broken_pyproject, other_version, behind_its_tag, tag_there),
-        *(nothing_new, no_heading, no_changelog, refused_by_a_hook),
+        *(nothing_new, no_heading, no_changelog, another_lock_file, refused_by_a_hook),
     ],
     ids=lambda each: each.__name__,
 )
