@@ -331,6 +331,20 @@ def seam(
     return seam
 
 
+@pytest.fixture(scope="session")
+def needs_docker() -> None:
+    """Skips a test where no Docker engine answers; fails it where REQUIRE_DOCKER=1 asks for one."""
+    why = "there is no docker command"
+    if shutil.which("docker"):
+        asked = subprocess.run(["docker", "info"], capture_output=True, text=True, check=False)
+        if asked.returncode == 0:
+            return
+        why = f"no Docker engine answers: {asked.stderr.strip()}"
+    if os.environ.get("REQUIRE_DOCKER") == "1":
+        pytest.fail(f"REQUIRE_DOCKER=1, and {why}")
+    pytest.skip(why)
+
+
 @contextmanager
 def s3_server(log: Path) -> Iterator[str]:
     """The address of an S3 with nothing in it, moto's server on a free port of loopback."""
