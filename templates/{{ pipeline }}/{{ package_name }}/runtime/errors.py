@@ -21,5 +21,9 @@ class RequirementsError(PipelineError):
     """A flow's `requirements.txt` cannot be had on top of the repo's environment."""
 
 
+class ImageError(PipelineError):
+    """A flow's image cannot be built, or there is no engine that could."""
+
+
 class FlowFailedError(PipelineError):
     """A flow ran and did not succeed; the message has the step and its traceback."""

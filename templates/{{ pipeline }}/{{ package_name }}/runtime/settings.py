@@ -38,6 +38,22 @@ class MetaflowSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Decorators for every step (Metaflow's `--with`), e.g. `retry` or `batch`."""
 
 
+class ContainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the building of images finds what it needs; none of it ends in an image."""
+
+    registry: str = ""
+    """Where Python's image is, e.g. `registry.example.org/mirror`; by default on Docker Hub."""
+
+    index_url: str = ""
+    """Index that packages come from; by default the one that `uv.lock` names."""
+
+    proxy: str = ""
+    """Proxy to reach the index by, e.g. `http://proxy.example.org:3128`."""
+
+    certificates: str = ""
+    """File of the certificates to trust, in PEM format; relative to the repo's root."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the repo can be told without editing code."""
 
@@ -56,6 +72,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Seconds after which a flow is stopped; None for no limit."""
 
     metaflow: MetaflowSettings = MetaflowSettings()
+
+    container: ContainerSettings = ContainerSettings()
+
+
+_SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "metaflow": MetaflowSettings,
+    "container": ContainerSettings,
+}
 
 
 @lru_cache(maxsize=1)
@@ -109,8 +133,9 @@ def _from_file(config: os.PathLike[str], name: str) -> dict[str, Any]:
         raise SettingsError(f"{file} must hold `key: value` pairs, not a {type(layer).__name__}")
     if "env" in layer:
         raise SettingsError(f"{file}: env cannot be set in a file it selects; use {PREFIX}ENV")
-    if layer.get("metaflow", ...) is None:  # the heading alone, its lines commented out
-        del layer["metaflow"]
+    for section in _SECTIONS:
+        if layer.get(section, ...) is None:  # the heading alone, its lines commented out
+            del layer[section]
     _check(layer, str(file), strict=True)
     return layer
 
@@ -156,7 +181,7 @@ def _explain(message: str) -> str:
     if not unknown:
         return f"{path or 'the file'}: {what}"
     key = unknown[1]
-    section = MetaflowSettings if path == "metaflow" else Settings
+    section = _SECTIONS.get(path, Settings)
     known = [field.encode_name for field in msgspec.structs.fields(section)]
     near = difflib.get_close_matches(key, known, n=1)
     hint = f"did you mean {near[0]}? " if near else ""

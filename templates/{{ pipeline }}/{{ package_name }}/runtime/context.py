@@ -1,0 +1,187 @@
+"""What an image is built from: the files, packed so that the same files give the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from . import paths
+from .errors import ImageError
+from .requirements import Line, shown
+from .version import git
+
+_JUNK = re.compile(
+    r"__pycache__|\.git|\.venv|\.nox|\.metaflow|\.env|\.DS_Store|.*\.py[co]|.*\.egg-info"
+)
+_NAMES_A_PATH = re.compile(
+    r"^\s*(?:-r|-c|-f|--requirement|--constraint|--find-links)[ \t=]*(?P<path>[^\s#]+)",
+    re.MULTILINE,
+)
+
+
+class Context:
+    """Files by their place in it; their times and owners, and the umask, do not count."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, tuple[int, bytes | Path]] = {}
+        """Mode, and the contents, or the file that has them, or the link."""
+
+    def add_text(self, place: str, text: str | bytes, mode: int = 0o644) -> None:
+        """Add a file of these contents."""
+        self._files[place] = (mode, text.encode() if isinstance(text, str) else text)
+
+    def add_file(self, place: str, file: Path) -> None:
+        """Add the file as it is on disk, or the link."""
+        executable = not file.is_symlink() and os.access(file, os.X_OK)
+        self._files[place] = (0o755 if executable else 0o644, file)
+
+    def add_folder(self, place: str) -> None:
+        """Add a folder, which may stay empty."""
+        self._files[f"{place}/"] = (0o755, b"")
+
+    def digest(self) -> str:
+        """A hash of it all, in hexadecimal digits."""
+        told = hashlib.sha256()
+        for place, (mode, contents) in sorted(self._files.items()):
+            is_link = isinstance(contents, Path) and contents.is_symlink()
+            told.update(f"{place}\0{mode:o}\0{is_link}\0{_digest(contents)}\0".encode())
+        return told.hexdigest()
+
+    def write(self, to: IO[bytes]) -> None:
+        """Write it as a tar archive, as `docker build -` takes it."""
+        with tarfile.open(fileobj=to, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            for place, (mode, contents) in sorted(self._files.items()):
+                entry = tarfile.TarInfo(place.rstrip("/"))
+                entry.mode = mode
+                if place.endswith("/"):
+                    entry.type = tarfile.DIRTYPE
+                    archive.addfile(entry)
+                elif isinstance(contents, bytes):
+                    entry.size = len(contents)
+                    archive.addfile(entry, io.BytesIO(contents))
+                elif contents.is_symlink():
+                    entry.type, entry.linkname = tarfile.SYMTYPE, str(contents.readlink())
+                    archive.addfile(entry)
+                else:
+                    with contents.open("rb") as opened:
+                        entry.size = os.fstat(opened.fileno()).st_size
+                        archive.addfile(entry, opened)
+
+
+def repo_files() -> list[str]:
+    """The files of the repo that images may have: their paths from its root, sorted.
+
+    They are those that git tracks or would track, as they are on disk, without what the repo's
+    `.dockerignore` names. Where there is no git they are those of the package, without what is
+    plainly left over.
+    """
+    found = _of_git() or list(_of_package())
+    ignored = _ignored(paths.ROOT / ".dockerignore")
+    return sorted(
+        name
+        for name in found
+        if not ignored(name) and Path(name).name != ".env" and _is_file(paths.ROOT / name)
+    )
+
+
+def add_requirements(context: Context, lines: Sequence[Line], flow_file: Path, to: str) -> None:
+    """Add a flow's `requirements.txt` below the folder `to`, and the files that it includes.
+
+    They lie there as they do in the repo, and `requirements.txt` in `to` includes the flow's.
+    Raises ImageError where one of them is outside the repo.
+    """
+    context.add_folder(to)
+    if not lines:
+        return
+    file = flow_file.with_name("requirements.txt")
+    todo = [file]
+    seen: set[Path] = set()
+    while todo:
+        each = Path(os.path.normpath(todo.pop()))
+        if each in seen:
+            continue
+        seen.add(each)
+        if not each.is_relative_to(paths.ROOT):
+            raise ImageError(
+                f"{shown(file)} names {each}, which is outside the repo, and so not in its image; "
+                "move it into the repo"
+            )
+        if each.is_dir():
+            todo += each.iterdir()
+            continue
+        context.add_file(f"{to}/{each.relative_to(paths.ROOT).as_posix()}", each)
+        if each.suffix in (".txt", ".in"):
+            for found in _NAMES_A_PATH.finditer(each.read_text(encoding="utf-8-sig")):
+                if "://" not in found["path"]:
+                    todo.append(each.parent / found["path"])
+    inner = file.relative_to(paths.ROOT).as_posix()
+    context.add_text(f"{to}/requirements.txt", f"-r {inner}\n")
+
+
+def _digest(contents: bytes | Path) -> str:
+    if isinstance(contents, Path):
+        if not contents.is_symlink():
+            told = hashlib.sha256()
+            with contents.open("rb") as opened:
+                while block := opened.read(1 << 20):
+                    told.update(block)
+            return told.hexdigest()
+        contents = os.fsencode(contents.readlink())
+    return hashlib.sha256(contents).hexdigest()
+
+
+def _is_file(file: Path) -> bool:
+    return file.is_symlink() or file.is_file()
+
+
+def _of_git() -> list[str]:
+    listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    names = [name for name in listed.split("\0") if name]
+    package = f"{paths.PACKAGE.name}/"
+    return names if any(name.startswith(package) for name in names) else []
+
+
+def _of_package() -> Iterator[str]:
+    for folder, folders, names in os.walk(paths.PACKAGE):
+        folders[:] = [name for name in folders if not _JUNK.fullmatch(name)]
+        for name in names:
+            if not _JUNK.fullmatch(name):
+                yield Path(folder, name).relative_to(paths.ROOT).as_posix()
+
+
+def _ignored(file: Path) -> Callable[[str], bool]:
+    """Says whether a `.dockerignore` leaves out a path, by its rules: the last that fits counts."""
+    rules: list[tuple[re.Pattern[str], bool]] = []
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        lines = []
+    for line in lines:
+        pattern = line.strip()
+        if pattern and not pattern.startswith("#"):
+            keeps = pattern.startswith("!")
+            pattern = os.path.normpath(pattern.removeprefix("!").strip()).strip("/")
+            rules.append((re.compile(_as_regex(pattern)), keeps))
+
+    def ignored(name: str) -> bool:
+        fits = [keeps for rule, keeps in rules if rule.fullmatch(name)]
+        return bool(fits) and not fits[-1]
+
+    return ignored
+
+
+def _as_regex(pattern: str) -> str:
+    """A pattern of `.dockerignore` for what it names and all that lies below."""
+    parts = re.findall(r"\*\*/?|\*|\?|\[[^\]]+\]|\\.|.", pattern)
+    words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    regex = "".join(
+        words.get(part) or (part if part.startswith("[") and part[1:] else re.escape(part[-1]))
+        for part in parts
+    )
+    return f"{regex}(?:/.*)?"

@@ -1,0 +1,401 @@
+"""The image of a flow: named by what is in it, and built where there is none of that name.
+
+It is made of two layers, each an image of its own: the base, `REPO/base:HASH`, and on it the
+flow's, `REPO/FLOW:HASH`. The hash is over all that goes in, so what is unchanged is found, and
+another branch or another user has another image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from . import paths, process
+from .code import Code, code
+from .context import Context, add_requirements, repo_files
+from .errors import ImageError
+from .files import alone
+from .flow_file import flow_file
+from .layers import layers_of
+from .output import FlowOutput
+from .requirements import shown
+from .settings import ContainerSettings, settings
+
+CHECKOUT = "metaflowtask.checkout"
+"""Label of all images that this checkout has made: its value is `checkout()`."""
+
+VERSION, REVISION, BRANCH = (
+    *("org.opencontainers.image.version", "org.opencontainers.image.revision"),
+    "org.opencontainers.image.ref.name",
+)
+
+# `#7 [packages 2/3] RUN …` begins a step, `#7 0.123 …` is what it prints.
+_STEP = re.compile(r"#\d+ (\[(?!internal|auth)[^\]]*\] .*)")
+_FAILED = re.compile(r"(?m)^[^\n:]*Dockerfile[^\n:]*:(\d+)\n-{10,}\n(.*?)^-{10,}$", re.DOTALL)
+_PRINTED = re.compile(r"(?m)^------\n > [^\n]*\n(.*?)^------$", re.DOTALL)
+_SHOWN_LINES = 15
+_NO_ENGINE = [
+    (
+        "permission denied while trying to connect|permission denied.*docker\\.sock",
+        "you have no right to Docker's socket: `sudo usermod -aG docker $USER`, and log in anew",
+    ),
+    (
+        "Cannot connect to the Docker daemon|error during connect|Is the docker daemon running",
+        "the Docker engine does not answer: start it, with `sudo systemctl start docker` or Docker "
+        "Desktop, or set DOCKER_HOST to where it is",
+    ),
+    (
+        "no space left on device",
+        "the engine's disk is full: `nox -s clean` frees what this repo has made, `docker system "
+        "df` shows who has the rest, and `docker builder prune` empties the cache of builds",
+    ),
+    (
+        "BuildKit is enabled but the buildx component is missing|requires BuildKit|"
+        "unknown flag: --(?:secret|progress)",
+        "docker has no BuildKit: install its buildx plugin, docker-buildx-plugin or docker-buildx",
+    ),
+]
+
+
+class Image(NamedTuple):
+    """An image as it is to be."""
+
+    name: str
+    of: str
+    """What it is, for messages."""
+    dockerfile: Path
+    context: Context
+    build_args: Mapping[str, str]
+    labels: Mapping[str, str]
+
+
+def image_for(flow_path: str, *, rebuild_flow: bool = False, rebuild_base: bool = False) -> str:
+    """The name of the image that runs the flow as it is on disk, built where there is none yet.
+
+    `rebuild_flow` builds it anew without Docker's cache, `rebuild_base` what it is built on, too.
+
+    Raises FlowNotFoundError where there is no such flow, RequirementsError where its
+    requirements.txt cannot be read, and ImageError where its files do not go together, where they
+    cannot be built, or where there is no engine that could.
+    """
+    base, image = images_for(flow_path)
+    if not (rebuild_flow or rebuild_base) and is_there(image.name):
+        _note_use(base, image)
+        return image.name
+    output = FlowOutput(flow_path, {})
+    if rebuild_base or not is_there(base.name):
+        _build(base, output, anew=rebuild_base)
+    _build(image, output, anew=rebuild_flow or rebuild_base)
+    _note_use(base, image)
+    return image.name
+
+
+def images_for(flow_path: str) -> tuple[Image, Image]:
+    """The base and the image of the flow as they are to be, whether they are there or not.
+
+    Raises as `image_for` does; nothing is built, and no engine is asked.
+    """
+    file = flow_file(flow_path)
+    if not paths.IN_CHECKOUT:
+        raise ImageError(
+            f"{paths.PACKAGE} is installed, and images are built from a checkout of the repo"
+        )
+    layers = layers_of(file)
+    base = _base(layers.dockerfile_base)
+    here = code()
+    context = Context()
+    for name in repo_files():
+        context.add_file(name, paths.ROOT / name)
+    context.add_file(".layer/Dockerfile", layers.dockerfile)
+    context.add_file(".layer/launch.sh", layers.launch)
+    add_requirements(context, layers.requirements, file, ".layer/requirements")
+    project = _project()
+    folder = f"{project.replace('-', '_')}-{here.version}.dist-info"
+    told = f"Metadata-Version: 2.1\nName: {project}\nVersion: {here.version}\n"
+    context.add_text(f".layer/version/{folder}/METADATA", told)
+    said = _hash(base.name, flow_path, context.digest(), [here.version, here.branch, here.commit])
+    flow = _as_name(flow_path.removesuffix(".py"))
+    return base, Image(
+        f"{_as_name(project)}/{flow}:{said}",
+        flow_path,
+        layers.dockerfile,
+        context,
+        {"BASE": base.name, "PACKAGE": paths.PACKAGE.name},
+        {CHECKOUT: checkout(), **_labels(here)},
+    )
+
+
+def is_there(name: str) -> bool:
+    """Does the engine have an image of this name? Raises ImageError where it does not answer."""
+    asked = docker("image", "inspect", "--format={{.Id}}", name)
+    if asked.returncode and not re.search("(?i)no such (image|object)", asked.stderr):
+        raise no_engine(asked.stderr)
+    return asked.returncode == 0
+
+
+def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """What the docker command says. Raises ImageError where there is none."""
+    command = [_docker(), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def no_engine(said: str) -> ImageError:
+    """The error for what docker has said where the engine, and no Dockerfile, is at fault."""
+    for pattern, way_out in _NO_ENGINE:
+        if re.search(pattern, said):
+            return ImageError(way_out)
+    return ImageError(f"docker failed: {said.strip()}")
+
+
+def push(name: str, registry: str) -> str:
+    """Push the image to the registry, e.g. `registry.example.org/team`, and return its name there.
+
+    Raises ImageError where the registry does not take it.
+    """
+    there = f"{registry.rstrip('/')}/{name}"
+    tagged = docker("image", "tag", name, there)
+    if tagged.returncode:
+        raise ImageError(
+            f"{there!r} is no name of an image: {tagged.stderr.strip()}; a registry is HOST, "
+            "HOST:PORT or HOST/PATH, in small letters"
+        )
+    try:
+        lines: list[str] = []
+        command = [_docker(), "image", "push", there]
+        failed = process.run(
+            command, cwd=paths.ROOT, env=os.environ, timeout=None, on_line=lines.append
+        )
+        if failed:
+            said = "\n".join(lines[-3:])
+            raise ImageError(
+                f"{registry} does not take the image: {said}\nis it a registry that you may push "
+                f"to? `docker login {registry.partition('/')[0]}`"
+            )
+    finally:
+        docker("image", "rm", there)  # this name alone: the image has another
+    return there
+
+
+def checkout() -> str:
+    """What tells this checkout's images from those of others, without saying where it is."""
+    return hashlib.sha256(os.fsencode(paths.ROOT.resolve())).hexdigest()[:16]
+
+
+def used_file(name: str) -> Path:
+    """The file whose time is that of the image's last use."""
+    return paths.ROOT / ".metaflow" / "images" / name.replace("/", "_").replace(":", "_")
+
+
+def _note_use(*images: Image) -> None:
+    with contextlib.suppress(OSError):  # a read-only repo
+        for image in images:
+            file = used_file(image.name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+
+
+def _base(dockerfile: Path) -> Image:
+    """The base: without the repo's code and version, so that neither builds it anew."""
+    lock = paths.ROOT / "uv.lock"
+    if not lock.is_file():
+        raise ImageError(f"there is no {lock}, whose packages an image gets: nox -s setup")
+    context = Context()
+    context.add_text("pyproject.toml", _dependencies(_pyproject()))
+    locked = re.sub(
+        r'(\nversion = )"[^"\n]*"(\nsource = \{ (?:editable|virtual) = "\." \})',
+        r'\1"0"\2',
+        lock.read_text(encoding="utf-8"),
+    )
+    context.add_text("uv.lock", locked)
+    context.add_file(".layer/Dockerfile", dockerfile)
+    own = dockerfile.with_name("base")
+    context.add_folder("base")
+    for file in sorted(own.rglob("*")) if own.is_dir() else ():
+        if file.is_file() and file.name != ".env":
+            context.add_file(f"base/{file.relative_to(own).as_posix()}", file)
+    where = settings().container
+    registry = f"{where.registry.rstrip('/')}/" if where.registry else ""
+    index = urlsplit(where.index_url)
+    said = _hash(context.digest(), registry, index.hostname, index.path)
+    return Image(
+        f"{_as_name(_project())}/base:{said}",
+        "the base",
+        dockerfile,
+        context,
+        {"REGISTRY": registry},
+        {CHECKOUT: checkout()},
+    )
+
+
+def _pyproject() -> str:
+    return (paths.ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def _project() -> str:
+    """The name of the repo's distribution, as indexes compare it."""
+    table = re.search(r"(?ms)^\[project\]$.*?(?=^\[|\Z)", _pyproject())
+    found = re.search(r"""(?m)^name\s*=\s*["']([^"']+)["']""", table[0] if table else "")
+    return re.sub(r"[-_.]+", "-", found[1] if found else paths.PACKAGE.name).lower()
+
+
+def _dependencies(text: str) -> str:
+    """What of pyproject.toml says which packages there are, without the version."""
+    kept, keeps = [], False
+    for line in text.splitlines(keepends=True):
+        if header := re.match(r"\[+\s*([\w.\"'-]+)\s*\]+\s*(?:#.*)?$", line):
+            keeps = bool(re.match(r"project\b|dependency-groups$|tool\.uv\b", header[1]))
+            in_project = header[1] == "project"
+        if keeps:
+            if in_project and re.match(r"version\s*=", line):
+                line = 'version = "0"\n'
+            kept.append(line)
+    return "".join(kept)
+
+
+def _labels(here: Code) -> dict[str, str]:
+    """What the image says of the code in it."""
+    labels = {VERSION: here.version, REVISION: here.commit, BRANCH: here.branch}
+    return {name: value for name, value in labels.items() if value}
+
+
+def _as_name(text: str) -> str:
+    """The text as part of an image's name."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "x"
+
+
+def _hash(*told: object) -> str:
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+
+
+def _docker() -> str:
+    found = shutil.which("docker")
+    if not found:
+        raise ImageError(
+            "there is no docker command on PATH, which builds and runs images: install Docker "
+            "(https://docs.docker.com/engine/install), or run flows as processes"
+        )
+    return found
+
+
+def _build(image: Image, output: FlowOutput, *, anew: bool) -> None:
+    """Build the image; two processes that want the same one do so once."""
+
+    def tell_who_is_waited_for(process_id: str) -> None:
+        output.add(f"waits for process {process_id}, which is building {image.name}")
+
+    lock = used_file(image.name).with_suffix(".lock")
+    with alone(lock, tell_who_is_waited_for):
+        if not anew and is_there(image.name):  # another process was faster
+            return
+        output.add(f"building {image.name}")
+        where = settings().container
+        command = _command(image, where, anew=anew)
+        with tempfile.NamedTemporaryFile(prefix="image-", suffix=".tar") as packed:
+            image.context.write(packed)
+            packed.flush()
+            _run(image, command, packed.name, where, output)
+        if not is_there(image.name):
+            raise ImageError(
+                f"the image {image.name} is not among the engine's images after its build: the "
+                "builder in use keeps what it builds; choose another: docker buildx use default"
+            )
+
+
+def _command(image: Image, where: ContainerSettings, *, anew: bool) -> list[str]:
+    certificates = paths.ROOT / Path(where.certificates).expanduser()
+    if where.certificates and not certificates.is_file():
+        raise ImageError(
+            f"container.certificates is {where.certificates!r}, and there is no {certificates}"
+        )
+    return [
+        *(_docker(), "build", "--progress=plain", "--file=.layer/Dockerfile"),
+        *(f"--tag={image.name}", "--secret=id=network,env=METAFLOWTASK_NETWORK"),
+        *([f"--secret=id=certificates,src={certificates}"] if where.certificates else []),
+        *(f"--build-arg={name}={value}" for name, value in image.build_args.items()),
+        *(f"--label={name}={value}" for name, value in image.labels.items()),
+        *(["--no-cache"] if anew else []),
+        "-",
+    ]
+
+
+def _network(where: ContainerSettings) -> str:
+    """What a build's shell reads, for pip and uv: index, proxy and certificates."""
+    variables: dict[str, str] = {}
+    if where.index_url:
+        variables |= {"UV_DEFAULT_INDEX": where.index_url, "PIP_INDEX_URL": where.index_url}
+    if where.proxy:
+        proxies = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+        variables |= dict.fromkeys(proxies, where.proxy)
+    if where.certificates:
+        files = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE")
+        variables |= dict.fromkeys(files, "/run/secrets/certificates")
+    said = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+    return f"# From the settings.\n{said}"
+
+
+def _run(
+    image: Image, command: Sequence[str], packed: str, where: ContainerSettings, output: FlowOutput
+) -> None:
+    printed: deque[str] = deque(maxlen=2000)
+
+    def on_line(line: str) -> None:
+        shown_line = _without_passwords(line, where)
+        printed.append(shown_line)
+        if found := _STEP.match(shown_line):
+            output.add(f"{found[1]:.100}")
+
+    environment = {
+        **os.environ,
+        "DOCKER_BUILDKIT": "1",
+        "DOCKER_CLI_HINTS": "false",
+        "METAFLOWTASK_NETWORK": _network(where),
+    }
+    read = ("sh", "-c", 'exec "$@" <"$0"', packed)
+    failed = process.run(
+        [*read, *command], cwd=paths.ROOT, env=environment, timeout=None, on_line=on_line
+    )
+    if failed:
+        raise _failure(image, "\n".join(printed))
+
+
+def _failure(image: Image, said: str) -> ImageError:
+    """The error of a build that has failed, from all that it has printed."""
+    at = _FAILED.search(said)
+    for pattern, way_out in _NO_ENGINE:
+        if re.search(pattern, said):
+            return ImageError(f"{image.of} has no image: {way_out}")
+    if not at:
+        last = "\n".join(said.splitlines()[-_SHOWN_LINES:])
+        return ImageError(
+            f"the image of {image.of} cannot be built by {shown(image.dockerfile)}\n{last}"
+        )
+    line = "\n".join(found for found in re.findall(r"(?m)^ *\d+ \| >>> (.*)$", at[2]))
+    block = _PRINTED.findall(said)
+    told = block[-1] if block else said[at.end() :]
+    last = "\n".join(re.sub(r"^\d+\.\d+ ", "", each) for each in told.splitlines()[-_SHOWN_LINES:])
+    return ImageError(
+        f"the image of {image.of} cannot be built: {shown(image.dockerfile)}, line {at[1]}:\n"
+        f"{line}\n{last}"
+    )
+
+
+def _without_passwords(line: str, where: ContainerSettings) -> str:
+    for address in (where.index_url, where.proxy):
+        user, at, _ = urlsplit(address).netloc.rpartition("@")
+        if at:
+            line = line.replace(user, "***")
+            _, _, password = user.partition(":")
+            line = line.replace(password, "***") if password else line
+    return line

@@ -1,0 +1,60 @@
+"""`nox -s image`: builds the image of a flow, and says its name."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from . import paths
+from .errors import PipelineError
+from .image import image_for, push
+
+
+def main(arguments: list[str]) -> int:
+    """Build the image, and push it where that is asked for; the exit code is as `--help` says."""
+    parser = argparse.ArgumentParser(
+        prog="nox -s image --",
+        description="Builds the image in which a flow runs as a container, where there is none yet "
+        "of what is in it now, and says its name. docs/seam.md says what goes in.",
+        epilog="Exit codes: 0; 2 where it cannot be built or pushed; 130 when stopped.",
+    )
+    parser.add_argument("flow", help="the flow's file below flows/, e.g. sales/clean.py")
+    parser.add_argument("--rebuild-flow", action="store_true", help="build it anew, without cache")
+    parser.add_argument("--rebuild-base", action="store_true", help="and what it is built on, too")
+    parser.add_argument(
+        "--push", metavar="REGISTRY", help="push it there, e.g. registry.example.org/team"
+    )
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        name = image_for(
+            flow_path(options.flow),
+            rebuild_flow=options.rebuild_flow,
+            rebuild_base=options.rebuild_base,
+        )
+        print(push(name, options.push) if options.push else name)
+    except PipelineError as error:
+        print(f"image: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"image: {where}{error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("image: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def flow_path(name: str) -> str:
+    """The flow's path below flows/, where it is named from the folder that one is in, too."""
+    here = Path(name).resolve()
+    if not (paths.FLOWS / name).is_file() and here.is_relative_to(paths.FLOWS):
+        return here.relative_to(paths.FLOWS).as_posix()
+    return name
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,109 @@
+"""Which files make up the image of a flow: those of its folder, else those of the repo."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+from . import paths
+from .errors import ImageError
+from .requirements import Line, read, shown
+
+_FROM = re.compile(r"FROM\s+(?:--\S+\s+)*(?P<image>\S+)(?:\s+AS\s+(?P<name>\S+))?", re.IGNORECASE)
+_BASE = re.compile(r"\$(?:BASE\b|\{BASE[}:])")
+_SHELLS = ("sh", "ash", "bash", "dash", "ksh", "zsh")
+
+
+class Layers(NamedTuple):
+    """The files of a flow's image."""
+
+    dockerfile_base: Path
+    """What the base is built by."""
+    dockerfile: Path
+    """What is built on the base."""
+    launch: Path
+    """The entry point."""
+    requirements: list[Line]
+    """The lines of the flow's own `requirements.txt`, and of the files it includes; may be none."""
+
+
+def layers_of(flow_file: Path) -> Layers:
+    """The files that make up the image of the flow in this file, checked.
+
+    Raises ImageError where they do not go together: a Dockerfile-base without a Dockerfile beside
+    it, a Dockerfile that does not build on its base, a launch.sh that cannot be run. Raises
+    RequirementsError where the `requirements.txt` cannot be read.
+    """
+    own, default = flow_file.parent, paths.CONFIG / "metaflowtask"
+
+    def chosen(name: str) -> Path:
+        found = own / name
+        if not found.is_file() and not (default / name).is_file():
+            raise ImageError(
+                f"there is no {shown(default / name)}, of which every flow's image is made; bring "
+                f"it back: git checkout HEAD -- {shown(default / name)}"
+            )
+        return found if found.is_file() else default / name
+
+    layers = Layers(chosen("Dockerfile-base"), chosen("Dockerfile"), chosen("launch.sh"), [])
+    if layers.dockerfile_base.parent == own and layers.dockerfile.parent != own:
+        raise ImageError(
+            f"{shown(layers.dockerfile_base)} has no Dockerfile beside it: a flow with a base of "
+            f"its own says itself what is built on it. Copy {shown(layers.dockerfile)} there, and "
+            "change it where the base wants that"
+        )
+    _check_dockerfile(layers.dockerfile)
+    _check_launch(layers.launch)
+    requirements = own / "requirements.txt"
+    return layers._replace(requirements=read(requirements) if requirements.is_file() else [])
+
+
+def _check_dockerfile(file: Path) -> None:
+    """Raise ImageError where what the Dockerfile makes is not built on the base."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ImageError(f"{shown(file)} is not UTF-8: {error}") from error
+    code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    lines = [line.strip() for line in re.sub(r"\\[ \t]*\n", " ", code).splitlines()]
+    stages = list(filter(None, map(_FROM.match, lines)))
+    images = {stage["name"].lower(): stage["image"] for stage in stages if stage["name"]}
+    image = stages[-1]["image"] if stages else ""
+    while image.lower() in images:
+        image = images.pop(image.lower())
+    if not _BASE.match(image):
+        found = f"its last stage is built on {image!r}" if image else "it has no FROM"
+        raise ImageError(
+            f"{shown(file)} does not build on its base: {found}. It must begin with `ARG BASE` and "
+            "`FROM ${BASE}`; what else the image is to be built on goes into a Dockerfile-base "
+            "beside it"
+        )
+    if not any(re.match(r"ARG\s+BASE\b", line, re.IGNORECASE) for line in lines):
+        raise ImageError(f"{shown(file)} says `FROM ${{BASE}}` without `ARG BASE` above it; add it")
+
+
+def _check_launch(file: Path) -> None:
+    """Raise ImageError where the script cannot be run, or does not parse."""
+    if not file.stat().st_mode & stat.S_IXUSR:
+        raise ImageError(
+            f"{shown(file)} is not executable, and it is what the container starts: "
+            f"chmod +x {shown(file)}"
+        )
+    first = file.read_bytes().partition(b"\n")[0].decode(errors="replace")
+    words = first.removeprefix("#!").split()
+    if not first.startswith("#!/") or first.endswith("\r"):
+        raise ImageError(
+            f"{shown(file)} begins with {first!r}, and must with the program that runs it: "
+            "#!/bin/sh, with the line ends of Unix"
+        )
+    shell = Path(words[1] if words[0].endswith("/env") and words[1:] else words[0]).name
+    if shell not in _SHELLS or not (program := shutil.which(shell)):
+        return
+    tried = subprocess.run([program, "-n", str(file)], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        said = tried.stderr.strip().replace(str(file), shown(file))
+        raise ImageError(f"{shown(file)} does not parse: {said}\ncorrect the script")
