@@ -116,6 +116,7 @@ def splitting(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Splitting:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "docker: builds and runs images in a Docker engine")
     config.addinivalue_line("markers", "nightly: left to the nightly session, for it takes long")
 
 

@@ -1,8 +1,9 @@
 """`nox -s clean`: frees this machine's disk of what is old and what nothing names any more.
 
 What a marker or a retry names stays, and so does all of a flow that may be at work, and the markers
-themselves. Nothing outside of `.metaflow` is touched, no link is followed to what is deleted, and
-no bucket is looked at: who is at work on it elsewhere cannot be seen from here.
+themselves. Nothing outside of `.metaflow` is touched but the Docker images that this checkout has
+made, no link is followed to what is deleted, and no bucket is looked at: who is at work on it
+elsewhere cannot be seen from here.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from . import inventory
-from .errors import PipelineError
+from . import engine, inventory
+from .errors import ImageError, PipelineError
 from .files import alone
 from .inventory import Record, counted, in_time, in_units
 
@@ -32,7 +33,7 @@ _UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _KEY = re.compile(rb"[0-9a-f]{40}")
 
 RUN, ARTIFACT, OVERLAY, CACHED = "run", "artifact", "overlay", "cached file"
-ATTEMPTS, LEFT = "lost attempt", "left-over"
+IMAGE, ATTEMPTS, LEFT = "image", "lost attempt", "left-over"
 
 
 class Item(NamedTuple):
@@ -61,6 +62,8 @@ class Seen(NamedTuple):
     """Those that markers and attempts name."""
     busy: set[str]
     """The flows that may be at work."""
+    images: set[str]
+    """The Docker images that markers name."""
     lost: list[Record]
     """The attempts whose runs are all gone, so that there is nothing left to resume."""
 
@@ -78,11 +81,12 @@ def main(arguments: list[str]) -> int:
     """Show what is old, ask, and delete it; the exit code is as `--help` says."""
     parser = argparse.ArgumentParser(
         prog="nox -s clean --",
-        description="Deletes runs with their artifacts and cards, overlays and cached files that "
-        "are older than a limit, shows them and asks first. What a marker names or a retry would "
-        "resume is kept, and so are all markers, and all of a flow that may be at work. With the "
-        "datastore on S3 it frees this machine's disk only: what is at work on other machines "
-        "cannot be seen from here, so a bucket is left to whoever keeps it.",
+        description="Deletes what is older than a limit: runs with their artifacts and cards, "
+        "overlays, cached files, and the Docker images that this checkout has made; shows it and "
+        "asks first. What a marker names or a retry would resume is kept, and so are all markers, "
+        "and all of a flow that may be at work. With the datastore on S3 it frees this machine's "
+        "disk only: what is at work on other machines cannot be seen from here, so a bucket is "
+        "left to whoever keeps it.",
         epilog="Exit codes: 0, also where nothing is deleted; 1 where something could not be "
         "deleted; 2 for a mistake, and where there is no terminal to ask at; 130 when stopped.",
     )
@@ -154,7 +158,7 @@ def show(plan: Plan, older_than: float) -> None:
         print(f"Older than {in_time(older_than)}, and named by nothing:")
     else:
         print(f"Nothing to delete that is older than {in_time(older_than)}.")
-    for kind in (RUN, ARTIFACT, OVERLAY, CACHED, ATTEMPTS, LEFT):
+    for kind in (RUN, ARTIFACT, OVERLAY, IMAGE, CACHED, ATTEMPTS, LEFT):
         if items := [item for item in plan.items if item.kind == kind]:
             size = in_units(sum(item.bytes for item in items))
             some = [f"{each.name} ({in_time(time.time() - each.used)})" for each in items[:2]]
@@ -202,16 +206,31 @@ def plan_for(place: str, here: Path, before: float) -> Plan:
                 except (OSError, ValueError) as error:
                     notes.append(f"{flow.name} is left alone: {error}.")
         found += [item_of(ATTEMPTS, each.task_id, Path(each.place)) for each in seen.lost]
+    if seen or place != str(here):
+        found += of_engine(seen.images if seen else set(), notes)
     # A task uses its overlay when it starts; what it has used since then is at work.
     since = min([before, *(begun - 1 for begun in inventory.tasks_at_work(here).values())])
     overlays = [item_of(OVERLAY, each.name, each) for each in inventory.overlays()]
     found += [item for item in overlays if item.used < since]
     for folder, _, names in os.walk(inventory.local() / "client-cache"):
         found += [item_of(CACHED, name[:8], Path(folder, name)) for name in names]
-    found = [item for item in found if item.paths and item.used < before]
+    found = [each for each in found if (each.paths or each.kind == IMAGE) and each.used < before]
     for base in {here, inventory.local()}:
         found += [item_of(LEFT, each.name, each) for each in inventory.inside(base / "trash")]
     return Plan(sorted(found, key=lambda each: each.used), notes, seen)
+
+
+def of_engine(named: set[str], notes: list[str]) -> list[Item]:
+    """The images that this checkout has made and that nothing names."""
+    try:
+        made = engine.made()
+    except ImageError as error:
+        if engine.used_file("").is_dir():  # it has made some
+            notes.append(f"No image is touched: {error}.")
+        return []
+    return [
+        Item(IMAGE, each.name, (), each.bytes, each.used) for each in made if each.name not in named
+    ]
 
 
 def item_of(kind: str, name: str, *its: Path) -> Item:
@@ -239,11 +258,14 @@ def look(here: Path) -> Seen:
         if run.name in processes or inventory.may_be_at_work(run)
     }
     named: set[str] = set()
+    images: set[str] = set()
     lost: list[Record] = []
     flow_of: dict[str, str] = {}
     for record in records:
         its = record.named()
         named |= its
+        if record.is_marker:
+            images.add(str(record.read().get("image")))
         if not record.is_marker and record.task_id in at_work:
             flow_of[record.task_id] = record.read()["flow"]
         elif not record.is_marker and not its & runs.keys():
@@ -251,7 +273,7 @@ def look(here: Path) -> Seen:
     busy |= {flow_of.get(task_id, "") for task_id in at_work}
     if "" in busy:  # a task that has yet to say its flow may have any
         busy = {flow.name for flow in inventory.flows(here)}
-    return Seen({*runs}, named, busy, lost)
+    return Seen({*runs}, named, busy, images, lost)
 
 
 def of_flow(here: Path, flow: Path, named: set[str], before: float) -> Iterator[Item]:
@@ -318,7 +340,7 @@ def delete(plan: Plan, here: Path) -> int:
     with contextlib.ExitStack() as stack:
         trash = {base: stack.enter_context(trash_in(base)) for base in {here, inventory.local()}}
         try:
-            for item in plan.items:
+            for item in (each for each in plan.items if each.kind != IMAGE):
                 base = here if item.paths[0].is_relative_to(here) else inventory.local()
                 its = moved[item] = []
                 with explained(item, failed):
@@ -328,8 +350,10 @@ def delete(plan: Plan, here: Path) -> int:
                             path.rename(target)
                             its.append((path, target))
             stirred: set[str] = set()
+            named: set[str] = set()
             if plan.seen:
                 now = look(here)
+                named = now.images
                 new = (now.runs - plan.seen.runs) | (now.named - plan.seen.named)
                 stirred = now.busy | {each.partition("/")[0] for each in new}
             for item, its in moved.items():
@@ -350,6 +374,15 @@ def delete(plan: Plan, here: Path) -> int:
                         shutil.rmtree(target)
                     else:
                         target.unlink()
+    for item in (each for each in plan.items if each.kind == IMAGE):
+        said = "named" if item.name in named else engine.remove(item.name)
+        if not said:
+            going.add(item)
+        elif said == "named" or "container" in said:  # one is made of it, and may be at work
+            back.append(item)
+        else:
+            failed.add(item)
+            print(f"clean: {item.name}: {said}", file=sys.stderr)
     if used_meanwhile := sorted({item.flow or item.name for item in back if item not in failed}):
         print(f"Used meanwhile, so left alone: {', '.join(used_meanwhile)}.")
     print(f"Freed {in_units(sum(item.bytes for item in going if item not in failed))}.")

@@ -13,8 +13,6 @@ import json
 import os
 import re
 import shlex
-import shutil
-import subprocess
 import tempfile
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -25,6 +23,7 @@ from urllib.parse import urlsplit
 from . import paths, process
 from .code import Code, code
 from .context import Context, add_requirements, repo_files
+from .engine import CHECKOUT, checkout, docker, fault_of_engine, is_there, program, used_file
 from .errors import ImageError
 from .files import alone
 from .flow_file import flow_file
@@ -32,9 +31,6 @@ from .layers import layers_of
 from .output import FlowOutput
 from .requirements import shown
 from .settings import ContainerSettings, settings
-
-CHECKOUT = "metaflowtask.checkout"
-"""Label of all images that this checkout has made: its value is `checkout()`."""
 
 VERSION, REVISION, BRANCH = (
     *("org.opencontainers.image.version", "org.opencontainers.image.revision"),
@@ -46,27 +42,6 @@ _STEP = re.compile(r"#\d+ (\[(?!internal|auth)[^\]]*\] .*)")
 _FAILED = re.compile(r"(?m)^[^\n:]*Dockerfile[^\n:]*:(\d+)\n-{10,}\n(.*?)^-{10,}$", re.DOTALL)
 _PRINTED = re.compile(r"(?m)^------\n > [^\n]*\n(.*?)^------$", re.DOTALL)
 _SHOWN_LINES = 15
-_NO_ENGINE = [
-    (
-        "permission denied while trying to connect|permission denied.*docker\\.sock",
-        "you have no right to Docker's socket: `sudo usermod -aG docker $USER`, and log in anew",
-    ),
-    (
-        "Cannot connect to the Docker daemon|error during connect|Is the docker daemon running",
-        "the Docker engine does not answer: start it, with `sudo systemctl start docker` or Docker "
-        "Desktop, or set DOCKER_HOST to where it is",
-    ),
-    (
-        "no space left on device",
-        "the engine's disk is full: `nox -s clean` frees what this repo has made, `docker system "
-        "df` shows who has the rest, and `docker builder prune` empties the cache of builds",
-    ),
-    (
-        "BuildKit is enabled but the buildx component is missing|requires BuildKit|"
-        "unknown flag: --(?:secret|progress)",
-        "docker has no BuildKit: install its buildx plugin, docker-buildx-plugin or docker-buildx",
-    ),
-]
 
 
 class Image(NamedTuple):
@@ -74,7 +49,7 @@ class Image(NamedTuple):
 
     name: str
     of: str
-    """What it is, for messages."""
+    """What it is, as messages begin."""
     dockerfile: Path
     context: Context
     build_args: Mapping[str, str]
@@ -113,7 +88,7 @@ def images_for(flow_path: str) -> tuple[Image, Image]:
             f"{paths.PACKAGE} is installed, and images are built from a checkout of the repo"
         )
     layers = layers_of(file)
-    base = _base(layers.dockerfile_base)
+    base = _base(flow_path, layers.dockerfile_base)
     here = code()
     context = Context()
     for name in repo_files():
@@ -129,34 +104,12 @@ def images_for(flow_path: str) -> tuple[Image, Image]:
     flow = _as_name(flow_path.removesuffix(".py"))
     return base, Image(
         f"{_as_name(project)}/{flow}:{said}",
-        flow_path,
+        f"the image of {flow_path}",
         layers.dockerfile,
         context,
         {"BASE": base.name, "PACKAGE": paths.PACKAGE.name},
         {CHECKOUT: checkout(), **_labels(here)},
     )
-
-
-def is_there(name: str) -> bool:
-    """Does the engine have an image of this name? Raises ImageError where it does not answer."""
-    asked = docker("image", "inspect", "--format={{.Id}}", name)
-    if asked.returncode and not re.search("(?i)no such (image|object)", asked.stderr):
-        raise no_engine(asked.stderr)
-    return asked.returncode == 0
-
-
-def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """What the docker command says. Raises ImageError where there is none."""
-    command = [_docker(), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def no_engine(said: str) -> ImageError:
-    """The error for what docker has said where the engine, and no Dockerfile, is at fault."""
-    for pattern, way_out in _NO_ENGINE:
-        if re.search(pattern, said):
-            return ImageError(way_out)
-    return ImageError(f"docker failed: {said.strip()}")
 
 
 def push(name: str, registry: str) -> str:
@@ -173,7 +126,7 @@ def push(name: str, registry: str) -> str:
         )
     try:
         lines: list[str] = []
-        command = [_docker(), "image", "push", there]
+        command = [program(), "image", "push", there]
         failed = process.run(
             command, cwd=paths.ROOT, env=os.environ, timeout=None, on_line=lines.append
         )
@@ -188,16 +141,6 @@ def push(name: str, registry: str) -> str:
     return there
 
 
-def checkout() -> str:
-    """What tells this checkout's images from those of others, without saying where it is."""
-    return hashlib.sha256(os.fsencode(paths.ROOT.resolve())).hexdigest()[:16]
-
-
-def used_file(name: str) -> Path:
-    """The file whose time is that of the image's last use."""
-    return paths.ROOT / ".metaflow" / "images" / name.replace("/", "_").replace(":", "_")
-
-
 def _note_use(*images: Image) -> None:
     with contextlib.suppress(OSError):  # a read-only repo
         for image in images:
@@ -206,7 +149,7 @@ def _note_use(*images: Image) -> None:
             file.touch()
 
 
-def _base(dockerfile: Path) -> Image:
+def _base(flow_path: str, dockerfile: Path) -> Image:
     """The base: without the repo's code and version, so that neither builds it anew."""
     lock = paths.ROOT / "uv.lock"
     if not lock.is_file():
@@ -231,7 +174,7 @@ def _base(dockerfile: Path) -> Image:
     said = _hash(context.digest(), registry, index.hostname, index.path)
     return Image(
         f"{_as_name(_project())}/base:{said}",
-        "the base",
+        f"the base of {flow_path}",
         dockerfile,
         context,
         {"REGISTRY": registry},
@@ -279,16 +222,6 @@ def _hash(*told: object) -> str:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
-def _docker() -> str:
-    found = shutil.which("docker")
-    if not found:
-        raise ImageError(
-            "there is no docker command on PATH, which builds and runs images: install Docker "
-            "(https://docs.docker.com/engine/install), or run flows as processes"
-        )
-    return found
-
-
 def _build(image: Image, output: FlowOutput, *, anew: bool) -> None:
     """Build the image; two processes that want the same one do so once."""
 
@@ -320,7 +253,7 @@ def _command(image: Image, where: ContainerSettings, *, anew: bool) -> list[str]
             f"container.certificates is {where.certificates!r}, and there is no {certificates}"
         )
     return [
-        *(_docker(), "build", "--progress=plain", "--file=.layer/Dockerfile"),
+        *(program(), "build", "--progress=plain", "--file=.layer/Dockerfile"),
         *(f"--tag={image.name}", "--secret=id=network,env=METAFLOWTASK_NETWORK"),
         *([f"--secret=id=certificates,src={certificates}"] if where.certificates else []),
         *(f"--build-arg={name}={value}" for name, value in image.build_args.items()),
@@ -372,22 +305,25 @@ def _run(
 
 def _failure(image: Image, said: str) -> ImageError:
     """The error of a build that has failed, from all that it has printed."""
-    at = _FAILED.search(said)
-    for pattern, way_out in _NO_ENGINE:
-        if re.search(pattern, said):
-            return ImageError(f"{image.of} has no image: {way_out}")
+    if way_out := fault_of_engine(said):
+        return ImageError(f"{image.of} cannot be built: {way_out}")
+    at, printed = _FAILED.search(said), _PRINTED.findall(said)
     if not at:
-        last = "\n".join(said.splitlines()[-_SHOWN_LINES:])
-        return ImageError(
-            f"the image of {image.of} cannot be built by {shown(image.dockerfile)}\n{last}"
+        last = said.splitlines()[-_SHOWN_LINES:]
+        return ImageError("\n".join([f"{shown(image.dockerfile)} cannot be built:", *last]))
+    lines = re.findall(r"(?m)^ *\d+ \| >>> (.*)$", at[2])
+    lines = lines if len(lines) <= 5 else [*lines[:2], "    …", *lines[-2:]]
+    told = [re.sub(r"^\d+\.\d+ ", "", each) for each in (printed or [""])[-1].splitlines()]
+    if not told:
+        told = re.findall(r"(?m)^ERROR: (?:failed to solve: )?(.*)", said)[-1:]
+    if re.search("failed to do request|failed to resolve source metadata|pull access", said):
+        told.append(
+            "the registry does not give this image: the setting container.registry names another "
+            "one, `docker login` says who you are, and `docker pull` brings an image"
         )
-    line = "\n".join(found for found in re.findall(r"(?m)^ *\d+ \| >>> (.*)$", at[2]))
-    block = _PRINTED.findall(said)
-    told = block[-1] if block else said[at.end() :]
-    last = "\n".join(re.sub(r"^\d+\.\d+ ", "", each) for each in told.splitlines()[-_SHOWN_LINES:])
+    where = f"{shown(image.dockerfile)}, line {at[1]}:"
     return ImageError(
-        f"the image of {image.of} cannot be built: {shown(image.dockerfile)}, line {at[1]}:\n"
-        f"{line}\n{last}"
+        "\n".join([f"{image.of} cannot be built: {where}", *lines, *told[-_SHOWN_LINES:]])
     )
 
 

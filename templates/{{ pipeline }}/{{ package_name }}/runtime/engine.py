@@ -1,0 +1,141 @@
+"""The Docker engine: what it says, what is wrong with it, and the images that it has of ours."""
+
+from __future__ import annotations
+
+import calendar
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import paths
+from .errors import ImageError
+
+CHECKOUT = "metaflowtask.checkout"
+"""Label of all images that this checkout has made: its value is `checkout()`."""
+
+_NO_ENGINE = [
+    (
+        "permission denied while trying to connect|permission denied.*docker\\.sock",
+        "you have no right to Docker's socket: `sudo usermod -aG docker $USER`, and log in anew",
+    ),
+    (
+        "Cannot connect to the Docker daemon|error during connect|Is the docker daemon running",
+        "the Docker engine does not answer: start it, with `sudo systemctl start docker` or Docker "
+        "Desktop, or set DOCKER_HOST to where it is",
+    ),
+    (
+        "no space left on device",
+        "the engine's disk is full: `nox -s clean` frees what this repo has made, `docker system "
+        "df` shows who has the rest, and `docker builder prune` empties the cache of builds",
+    ),
+    (
+        "BuildKit is enabled but the buildx component is missing|requires BuildKit|"
+        "unknown flag: --(?:secret|progress)",
+        "docker has no BuildKit: install its buildx plugin, docker-buildx-plugin or docker-buildx",
+    ),
+]
+
+
+class Made(NamedTuple):
+    """An image that this checkout has made."""
+
+    name: str
+    """Its name, or its id where a newer image has taken the name."""
+    bytes: int
+    """What it takes beside the image of ours that it is built on."""
+    used: float
+    """When it was last asked for, in seconds since 1970."""
+
+
+def program() -> str:
+    """The docker command. Raises ImageError where there is none."""
+    found = shutil.which("docker")
+    if not found:
+        raise ImageError(
+            "there is no docker command on PATH, which builds and runs images: install Docker "
+            "(https://docs.docker.com/engine/install), or run flows as processes"
+        )
+    return found
+
+
+def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """What the docker command says. Raises ImageError where there is none."""
+    command = [program(), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def fault_of_engine(said: str) -> str:
+    """The way out where the engine is at fault for what docker has said; else empty."""
+    return next((way_out for pattern, way_out in _NO_ENGINE if re.search(pattern, said)), "")
+
+
+def is_there(name: str) -> bool:
+    """Does the engine have an image of this name? Raises ImageError where it does not answer."""
+    asked = docker("image", "inspect", "--format={{.Id}}", name)
+    if asked.returncode and not re.search("(?i)no such (image|object)", asked.stderr):
+        raise ImageError(_why(asked.stderr))
+    return asked.returncode == 0
+
+
+def made() -> list[Made]:
+    """The images that this checkout has made, whatever has become of them.
+
+    Raises ImageError where there is no engine, or it does not answer.
+    """
+    ours = f"--filter=label={CHECKOUT}={checkout()}"
+    listed = docker("image", "ls", "--quiet", "--no-trunc", ours)
+    if listed.returncode:
+        raise ImageError(_why(listed.stderr))
+    ids = sorted(set(listed.stdout.split()))
+    told = docker("image", "inspect", *ids).stdout if ids else "[]"
+    images = json.loads(told or "[]")
+    found = []
+    for each in images:
+        size = each["Size"] - max(
+            (other["Size"] for other in images if _is_below(_layers(other), _layers(each))),
+            default=0,
+        )
+        created = calendar.timegm(time.strptime(each["Created"][:19], "%Y-%m-%dT%H:%M:%S"))
+        for name in each["RepoTags"] or [each["Id"]]:
+            used = float(created)
+            with contextlib.suppress(OSError):
+                used = max(used, used_file(name).stat().st_mtime)
+            found.append(Made(name, size, used))
+    return found
+
+
+def _layers(image: dict[str, Any]) -> list[str]:
+    return list(image["RootFS"].get("Layers") or [])
+
+
+def _is_below(these: list[str], others: list[str]) -> bool:
+    return len(these) < len(others) and others[: len(these)] == these
+
+
+def _why(said: str) -> str:
+    return fault_of_engine(said) or f"docker failed: {said.strip()}"
+
+
+def remove(name: str) -> str:
+    """Remove the image, unless a container is made of it; what docker has against it, or empty."""
+    removed = docker("image", "rm", name)
+    if removed.returncode == 0:
+        used_file(name).unlink(missing_ok=True)
+    return removed.stderr.strip()
+
+
+def checkout() -> str:
+    """What tells this checkout's images from those of others, without saying where it is."""
+    return hashlib.sha256(os.fsencode(paths.ROOT.resolve())).hexdigest()[:16]
+
+
+def used_file(name: str) -> Path:
+    """The file whose time is that of the image's last use."""
+    return paths.ROOT / ".metaflow" / "images" / name.replace("/", "_").replace(":", "_")

@@ -1,0 +1,741 @@
+"""Images of flows: what goes in, what they are named by, and what a real engine makes of it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from sales_pipelines.runtime import clean, engine, image, image_command, paths
+from sales_pipelines.runtime.errors import ImageError, RequirementsError
+from sales_pipelines.runtime.image import image_for, images_for
+from sales_pipelines.runtime.settings import PREFIX, settings
+
+from .conftest import wait_until
+
+FLOW = "examples/co2/clean.py"
+SETTINGS = Path("sales_pipelines/config/metaflowtask")
+DOCKERFILE = "ARG BASE\nFROM ${BASE}\n"
+# A base of a few bytes, for what is not about Python.
+SMALL_BASE = "FROM scratch\nCOPY base /\n"
+
+
+class Checkout:
+    """A checkout of the repo of its own, whose flows may be edited."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folder = root / "sales_pipelines" / "flows" / "own"
+
+    def add(self, name: str, text: str, mode: int = 0o644) -> None:
+        """Write a file, named from the repo's root, or from the flow's folder by `own/`."""
+        file = self.folder / name[4:] if name.startswith("own/") else self.root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        file.chmod(mode)
+
+    def python(self) -> str:
+        """Python's image, of which the default base is made."""
+        text = (self.root / SETTINGS / "Dockerfile-base").read_text()
+        version = text.partition("PYTHON_VERSION=")[2].split()[0]
+        return f"python:{version}-slim-bookworm"
+
+    def git(self, *arguments: str) -> str:
+        command = ("git", "-c", "user.name=T", "-c", "user.email=t@example.org", *arguments)
+        done = subprocess.run(command, cwd=self.root, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    def files(self, flow: str = "own/flow.py") -> dict[str, bytes]:
+        """What the context of the flow's image holds."""
+        packed = io.BytesIO()
+        images_for(flow)[1].context.write(packed)
+        packed.seek(0)
+        with tarfile.open(fileobj=packed) as archive:
+            return {
+                each.name: found.read()
+                for each in archive
+                if each.isfile() and (found := archive.extractfile(each))
+            }
+
+    def small(self) -> str:
+        """Give the flow an image of a few bytes, and return the flow's path."""
+        self.add("own/Dockerfile-base", SMALL_BASE)
+        self.add("own/base/hello.txt", "hello")
+        self.add("own/Dockerfile", DOCKERFILE + "COPY sales_pipelines/flows/own/flow.py /\n")
+        return "own/flow.py"
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start `nox -s image` in this checkout."""
+        command = (sys.executable, "-m", "sales_pipelines.runtime.image_command", *arguments)
+        return subprocess.Popen(
+            command, cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Checkout]:
+    """A checkout with one commit, and a flow of its own; its images go with it."""
+    root = tmp_path / "repo"
+    kept = shutil.ignore_patterns(
+        ".git", ".venv", ".metaflow", "reports", "__pycache__", ".*_cache"
+    )
+    shutil.copytree(paths.PACKAGE.parent, root, ignore=kept)
+    made = Checkout(root)
+    made.git("init", "--quiet", "--initial-branch=main")
+    made.git("add", "--all")
+    made.git("commit", "--quiet", "--message", "All")
+    made.add("own/flow.py", (root / "sales_pipelines" / "flows" / FLOW).read_text())
+    package = root / "sales_pipelines"
+    for name, value in {
+        **{"ROOT": root, "PACKAGE": package, "CONFIG": package / "config"},
+        **{"FLOWS": package / "flows", "TASKS": package / "tasks"},
+    }.items():
+        monkeypatch.setattr(paths, name, value)
+    for name in os.environ:
+        if name.startswith(PREFIX):
+            monkeypatch.delenv(name)
+    settings.cache_clear()
+    yield made
+    settings.cache_clear()
+    if shutil.which("docker"):
+        for each in engine.made():
+            if "/base:" not in each.name:  # another test may be building on it
+                engine.remove(each.name)
+
+
+def in_image(name: str, *command: str, options: tuple[str, ...] = ()) -> str:
+    """What the command prints in a container of the image, whose root is read-only."""
+    words = ("docker", "run", "--rm", "--pull=never", "--read-only", *options, name, *command)
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def fake_docker(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """Let `docker` be this shell script."""
+    program = folder / "fake" / "docker"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+
+REFUSED: dict[str, tuple[dict[str, tuple[str, int]], str]] = {
+    "base-alone": (
+        {"Dockerfile-base": ("FROM scratch\n", 0o644)},
+        r"own/Dockerfile-base has no Dockerfile beside it.* Copy .*metaflowtask/Dockerfile there",
+    ),
+    "another-base": (
+        {"Dockerfile": ("FROM python:3.12\n", 0o644)},
+        r"own/Dockerfile does not build on its base: .* 'python:3\.12'.*`FROM \$\{BASE\}`",
+    ),
+    "another-base-at-last": (
+        {"Dockerfile": (f"{DOCKERFILE.rstrip()} AS one\nFROM two:1 AS two\nFROM two\n", 0o644)},
+        r"does not build on its base: its last stage is built on 'two:1'",
+    ),
+    "base-in-a-comment": (
+        {"Dockerfile": ("# ARG BASE\n# FROM ${BASE}\n", 0o644)},
+        "does not build on its base: it has no FROM",
+    ),
+    "no-argument": (
+        {"Dockerfile": ("FROM ${BASE}\n", 0o644)},
+        "without `ARG BASE` above it",
+    ),
+    "argument-below": (
+        {"Dockerfile": ("FROM ${BASE}\nARG BASE\n", 0o644)},
+        "without `ARG BASE` above it",
+    ),
+    "base-and-another": (
+        {"Dockerfile-base": ("FROM scratch\n", 0o644), "Dockerfile": ("FROM scratch\n", 0o644)},
+        "own/Dockerfile does not build on its base",
+    ),
+    "not-executable": (
+        {"launch.sh": ('#!/bin/sh\nexec "$@"\n', 0o644)},
+        r"own/launch\.sh is not executable.* chmod \+x sales_pipelines/flows/own/launch\.sh",
+    ),
+    "does-not-parse": (
+        {"launch.sh": ("#!/bin/sh\nif true; then\n", 0o755)},
+        r"own/launch\.sh does not parse: .*correct the script",
+    ),
+    "no-program": (
+        {"launch.sh": ('exec "$@"\n', 0o755)},
+        r"own/launch\.sh begins with 'exec .*must with the program that runs it: #!/bin/sh",
+    ),
+    "line-ends": (
+        {"launch.sh": ('#!/bin/sh\r\nexec "$@"\r\n', 0o755)},
+        "with the line ends of Unix",
+    ),
+    "good-and-bad": (
+        {"Dockerfile": (DOCKERFILE, 0o644), "launch.sh": ('#!/bin/sh\nexec "$@"\n', 0o600)},
+        "is not executable",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_wrong_combination_is_refused_before_docker_is_asked(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    files, message = REFUSED[name]
+    for file, (text, mode) in files.items():
+        checkout.add(f"own/{file}", text, mode)
+    monkeypatch.setattr(engine, "docker", lambda *_: pytest.fail("docker was asked"))
+    with pytest.raises(ImageError, match=f"(?s){message}"):
+        image_for("own/flow.py")
+
+
+def test_the_context_is_what_git_tracks_or_would_track_as_it_is_on_disk(
+    checkout: Checkout,
+) -> None:
+    checkout.add("sales_pipelines/__init__.py", "edited = True\n")
+    checkout.add(".env", "PASSWORD=planted\n")
+    checkout.add("own/.env", "PASSWORD=planted\n")
+    checkout.git("add", "--force", "sales_pipelines/flows/own/.env")
+    checkout.add(".gitignore", "ignored.csv\n")
+    checkout.add("own/ignored.csv", "1,2\n")
+    checkout.add("own/new.csv", "3,4\n")
+    checkout.git("rm", "--quiet", "--cached", "sales_pipelines/py.typed")
+    (checkout.root / "sales_pipelines" / "py.typed").unlink()
+    files = checkout.files()
+    assert files["sales_pipelines/__init__.py"] == b"edited = True\n"
+    assert files["sales_pipelines/flows/own/new.csv"] == b"3,4\n"
+    assert f"sales_pipelines/flows/{FLOW}" in files
+    assert "sales_pipelines/py.typed" not in files
+    outside = [name for name in files if not name.startswith("sales_pipelines/")]
+    version = f".layer/version/sales_pipelines-{image.code().version}.dist-info/METADATA"
+    assert outside == [".layer/Dockerfile", ".layer/launch.sh", version]
+    assert not [name for name in files if "ignored" in name or ".env" in name or ".git/" in name]
+
+
+def test_without_git_the_context_is_the_package(checkout: Checkout) -> None:
+    before = set(checkout.files())
+    shutil.rmtree(checkout.root / ".git")
+    checkout.add("sales_pipelines/__pycache__/x.pyc", "")
+    checkout.add("sales_pipelines/.env", "PASSWORD=planted\n")
+    after = {name for name in checkout.files() if "METADATA" not in name}
+    assert after == {name for name in before if "METADATA" not in name}
+
+
+@pytest.mark.parametrize(
+    ("rules", "left"),
+    [
+        ("*.csv", {"a/b.csv", "a/c.txt", "a/d/e.csv"}),
+        ("**/*.csv", {"a/c.txt"}),
+        ("**/*.csv\n!a/d/*.csv", {"a/c.txt", "a/d/e.csv"}),
+        ("# a\n/a/d/", {"a/b.csv", "a/c.txt", "top.csv"}),
+        ("a/?.[a-c]sv", {"a/c.txt", "a/d/e.csv", "top.csv"}),
+    ],
+)
+def test_dockerignore_leaves_out_what_it_names(
+    checkout: Checkout, rules: str, left: set[str]
+) -> None:
+    for name in ("a/b.csv", "a/c.txt", "a/d/e.csv", "top.csv"):
+        checkout.add(name, "")
+    checkout.add(".dockerignore", rules)
+    names = {"a/b.csv", "a/c.txt", "a/d/e.csv", "top.csv"}
+    assert names & set(checkout.files()) == left
+
+
+def test_an_image_is_named_by_what_is_in_it(checkout: Checkout) -> None:
+    def names() -> tuple[str, str]:
+        base, flow = images_for("own/flow.py")
+        assert re.fullmatch(r"sales-pipelines/base:[0-9a-f]{16}", base.name)
+        assert re.fullmatch(r"sales-pipelines/own-flow:[0-9a-f]{16}", flow.name)
+        return base.name, flow.name
+
+    seen = [names()]
+    assert names() == seen[0]
+    os.utime(checkout.folder / "flow.py", (0, 0))
+    assert names() == seen[0]
+    for name, text in {
+        "own/flow.py": "edited",
+        "own/launch.sh": '#!/bin/sh\nexec "$@"\n',
+        "own/Dockerfile": DOCKERFILE,
+        "own/requirements.txt": "cowsay\n",
+        "sales_pipelines/config/base.yaml": "timeout: 5\n",
+    }.items():
+        checkout.add(name, text, 0o755)
+        seen.append(names())
+    checkout.git("switch", "--quiet", "--create", "7_other")
+    seen.append(names())
+    assert len({base for base, _ in seen}) == 1
+    assert len({flow for _, flow in seen}) == len(seen)
+
+
+def test_a_base_is_named_by_what_is_locked_and_not_by_version_or_tools(checkout: Checkout) -> None:
+    def base() -> str:
+        return images_for("own/flow.py")[0].name
+
+    first = base()
+    for name in ("pyproject.toml", "uv.lock"):
+        file = checkout.root / name
+        pattern = r'(?m)^(name = "sales-pipelines"\nversion = )".*"'
+        text, count = re.subn(pattern, r'\1"2030.1.0"', file.read_text())
+        assert count == 1
+        file.write_text(text.replace("line-length = 100", "line-length = 90"))
+    assert base() == first
+    lock = checkout.root / "uv.lock"
+    lock.write_text(
+        lock.read_text().replace('name = "luigi"\nversion = "', 'name = "luigi"\nversion = "9')
+    )
+    second = base()
+    assert second != first
+    checkout.add("sales_pipelines/config/metaflowtask/base/odbc.ini", "[x]\n")
+    assert base() not in (first, second)
+    lock.unlink()
+    with pytest.raises(ImageError, match=r"there is no .*uv\.lock.*nox -s setup"):
+        base()
+
+
+def test_what_a_requirements_file_includes_goes_in_with_it(checkout: Checkout) -> None:
+    checkout.add("own/requirements.txt", "-r ../shared/more.txt\n--find-links wheels\n")
+    checkout.add("own/wheels/x.whl", "")
+    checkout.add("sales_pipelines/flows/shared/more.txt", "cowsay  # -r nowhere.txt\n")
+    files = checkout.files()
+    assert files[".layer/requirements/requirements.txt"] == (
+        b"-r sales_pipelines/flows/own/requirements.txt\n"
+    )
+    flows = ".layer/requirements/sales_pipelines/flows"
+    assert {f"{flows}/shared/more.txt", f"{flows}/own/wheels/x.whl"} <= set(files)
+    checkout.add("own/requirements.txt", "--find-links ../../../../outside\n")
+    (checkout.root.parent / "outside").mkdir()
+    with pytest.raises(ImageError, match="outside the repo.* move it into the repo"):
+        checkout.files()
+    checkout.add("own/requirements.txt", "-r nowhere.txt\n")
+    with pytest.raises(RequirementsError, match=r"there is no .*nowhere\.txt"):
+        checkout.files()
+
+
+def test_without_an_engine_a_sentence_says_the_way_out(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "which", lambda _: None)
+        assert image_command.main([FLOW]) == 2
+        assert re.fullmatch(
+            r"image: there is no docker .*install Docker.*\n", capsys.readouterr().err
+        )
+    said = "permission denied while trying to connect to the Docker daemon socket at unix:///x"
+    fake_docker(checkout.root.parent, monkeypatch, f"echo '{said}' >&2; exit 1")
+    assert image_command.main([FLOW]) == 2
+    assert re.fullmatch(r"image: you have no right .*usermod.*\n", capsys.readouterr().err)
+
+
+def test_a_full_disk_is_said_with_the_way_out(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = 'case "$1" in build) echo "write /var/x: no space left on device"; exit 1;; esac'
+    fake_docker(checkout.root.parent, monkeypatch, f"{full}; echo 'No such image: x' >&2; exit 1")
+    assert image_command.main([FLOW]) == 2
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"image: the base of .*engine's disk is full: `nox -s clean`.*\n", said)
+
+
+@pytest.mark.docker
+def test_an_engine_that_is_down_is_said_with_the_way_out(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{checkout.root}/no.sock")
+    with pytest.raises(ImageError, match=r"engine does not answer: start it.*DOCKER_HOST"):
+        image_for(FLOW)
+
+
+@pytest.mark.docker
+def test_the_defaults_make_an_image_that_is_safe_and_small(checkout: Checkout) -> None:
+    name = image_for("own/flow.py")
+    base, _ = images_for("own/flow.py")
+    assert in_image(name, "id", "-u") == "1000"
+    assert in_image(name, "id", "-u", options=("--user=4321:4321",)) == "4321"
+    for program in ("gcc", "cc", "uv"):
+        assert in_image(name, "sh", "-c", f"command -v {program} || echo none") == "none"
+    assert in_image(name, "cat", "/proc/1/comm") == "dumb-init"
+    code = "import sales_pipelines as s, luigi, metaflow; print(s.__version__, s.__file__)"
+    version, file = in_image(name, "python", "-c", code).split()
+    assert (version, file) == (image.code().version, "/repo/sales_pipelines/__init__.py")
+    assert version.endswith(".dirty")
+    text = in_image(name, "cat", "/repo/sales_pipelines/flows/own/flow.py")
+    assert text == (checkout.folder / "flow.py").read_text().strip()
+    sizes = [
+        int(subprocess.check_output(["docker", "image", "inspect", "-f", "{{.Size}}", each]))
+        for each in (base.name, name)
+    ]
+    assert sizes[0] <= 450e6
+    assert sizes[1] - sizes[0] <= 5e6
+    labels = json.loads(
+        subprocess.check_output(
+            ["docker", "image", "inspect", "-f", "{{json .Config.Labels}}", name]
+        )
+    )
+    assert labels[image.VERSION] == version
+    assert labels[image.REVISION] == checkout.git("rev-parse", "HEAD") + "-dirty"
+    assert labels[image.BRANCH] == "main"
+    assert str(checkout.root) not in json.dumps(labels)
+
+
+@pytest.mark.docker
+def test_a_signal_reaches_the_command(checkout: Checkout) -> None:
+    name = image_for("own/flow.py")
+    started = time.monotonic()
+    container = subprocess.check_output(
+        ["docker", "run", "--rm", "--detach", "--pull=never", name, "sleep", "600"], text=True
+    ).strip()
+    subprocess.run(["docker", "stop", container], check=True, capture_output=True)
+    assert time.monotonic() - started < 9  # docker kills after 10 seconds
+
+
+@pytest.mark.docker
+def test_nothing_unchanged_is_built_again_and_a_rebuild_is(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = checkout.small()
+    built: list[tuple[str, bool]] = []
+    build = image._build
+
+    def note(image: image.Image, output: image.FlowOutput, *, anew: bool) -> None:
+        built.append((image.name.partition(":")[0], anew))
+        build(image, output, anew=anew)
+
+    monkeypatch.setattr(image, "_build", note)
+    base, of_flow = "sales-pipelines/base", "sales-pipelines/own-flow"
+    name = image_for(flow)
+    assert built in ([(base, False), (of_flow, False)], [(of_flow, False)])  # of an earlier test
+    assert (image_for(flow), len(built)) == (name, len(built))
+    built.clear()
+    assert image_for(flow) == name
+    assert built == []
+    assert image_for(flow, rebuild_flow=True) == name
+    assert built == [(of_flow, True)]
+    assert image_for(flow, rebuild_base=True) == name
+    assert built[1:] == [(base, True), (of_flow, True)]
+    built.clear()
+    checkout.add("own/flow.py", "# edited\n")
+    assert image_for(flow) != name
+    assert built == [(of_flow, False)]
+
+
+GOOD: dict[str, tuple[dict[str, str], str]] = {
+    "launch": (
+        {
+            "launch.sh": '#!/bin/bash\nwords=("$@")\nexport SAID="by ${words[0]}"\nexec "${words[@]}"\n'
+        },
+        'printenv SAID || echo "${SAID}"',
+    ),
+    "dockerfile": (
+        {
+            "Dockerfile": "ARG BASE=x\nFROM ${BASE:-y} AS first\nFROM first\nENV SAID=own\n"
+            'ENTRYPOINT ["dumb-init", "--"]\n',
+        },
+        "printenv SAID",
+    ),
+    "base-and-dockerfile": (
+        {
+            "Dockerfile-base": "FROM {python}\nCOPY base/said /said\n",
+            "base/said": "own base\n",
+            "Dockerfile": DOCKERFILE + "USER 1000:1000\n",
+        },
+        "cat /said",
+    ),
+    "requirements": (
+        {"requirements.txt": "-r more.txt\n", "more.txt": "cowsay==6.1\n"},
+        "python -c 'import cowsay; print(cowsay.__version__)'",
+    ),
+    "launch-and-requirements": (
+        {
+            "launch.sh": '#!/bin/sh\nexport SAID=both\nexec "$@"\n',
+            "requirements.txt": "cowsay==6.1\n",
+        },
+        "python -c 'import os, cowsay; print(os.environ[\"SAID\"])'",
+    ),
+}
+SAID = {
+    "launch": "by sh",
+    "dockerfile": "own",
+    "base-and-dockerfile": "own base",
+    "requirements": "6.1",
+    "launch-and-requirements": "both",
+}
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("name", GOOD)
+def test_a_flow_may_have_layers_of_its_own(checkout: Checkout, name: str) -> None:
+    files, command = GOOD[name]
+    for file, text in files.items():
+        checkout.add(f"own/{file}", text.replace("{python}", checkout.python()), 0o755)
+    made = image_for("own/flow.py")
+    assert in_image(made, "sh", "-c", command) == SAID[name]
+
+
+@pytest.mark.docker
+def test_a_requirement_that_conflicts_with_the_repo_makes_no_image(checkout: Checkout) -> None:
+    checkout.add("own/requirements.txt", "msgspec<0.1\n")
+    with pytest.raises(ImageError, match=r"(?s)metaflowtask/Dockerfile, line \d+:.*msgspec<0\.1"):
+        image_for("own/flow.py")
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(
+    ("instruction", "message"),
+    [
+        ("RUN echo one && false", r"own/Dockerfile, line 3:\nRUN echo one && false\none\Z"),
+        ("COPY nowhere /", r"own/Dockerfile, line 3:\nCOPY nowhere /\n.*/nowhere.*not found"),
+        ("RUNN x", r"own/Dockerfile, line 3:\nRUNN x\n.*unknown instruction: RUNN"),
+    ],
+)
+def test_a_build_that_fails_says_line_and_output(
+    checkout: Checkout, instruction: str, message: str
+) -> None:
+    checkout.add("own/Dockerfile", f"{DOCKERFILE}{instruction}\n")
+    with pytest.raises(ImageError, match=message) as error:
+        image_for("own/flow.py")
+    assert str(error.value).startswith("the image of own/flow.py cannot be built: sales_pipelines/")
+    name = images_for("own/flow.py")[1].name
+    assert not engine.is_there(name)
+
+
+@pytest.mark.docker
+def test_a_registry_that_does_not_answer_is_said(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"{PREFIX}CONTAINER__REGISTRY", "127.0.0.1:9/mirror/")
+    settings.cache_clear()
+    with pytest.raises(
+        ImageError, match=r"(?s)the base of .*127\.0\.0\.1:9/mirror/python.*container"
+    ):
+        image_for(FLOW)
+
+
+@pytest.mark.docker
+def test_what_the_settings_say_is_known_to_the_build_and_in_no_layer(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    certificates = checkout.root / "ours.pem"
+    certificates.write_text("-----BEGIN planted-certificate-----\n")
+    values = {
+        "INDEX_URL": "https://someone:planted-index@127.0.0.1:9/simple",
+        "PROXY": "http://someone:planted-proxy@127.0.0.1:9",
+        "CERTIFICATES": "ours.pem",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(f"{PREFIX}CONTAINER__{name}", value)
+    settings.cache_clear()
+    mounts = "--mount=type=secret,id=network --mount=type=secret,id=certificates"
+    checkout.add(".gitignore", "ours.pem\n")
+    checkout.add("own/Dockerfile-base", f"FROM {checkout.python()}\n")
+    run = 'printenv UV_DEFAULT_INDEX HTTPS_PROXY | md5sum >/said; cat "$SSL_CERT_FILE" | md5sum >>/said'
+    checkout.add("own/Dockerfile", f"{DOCKERFILE}RUN {mounts} . /run/secrets/network; {run}\n")
+    made = image_for("own/flow.py")
+    shown = f"{values['INDEX_URL']}\n{values['PROXY']}\n"
+    digests = [hash_of(text) for text in (shown, certificates.read_text())]
+    assert in_image(made, "cat", "/said").split()[::2] == digests
+    told = subprocess.check_output(["docker", "image", "inspect", made], text=True)
+    told += subprocess.check_output(["docker", "history", "--no-trunc", made], text=True)
+    told += "".join(capfd.readouterr())
+    assert "planted" not in told
+    saved = subprocess.check_output(["docker", "image", "save", made])
+    with tarfile.open(fileobj=io.BytesIO(saved)) as archive:
+        for member in archive:
+            found = archive.extractfile(member)
+            assert found is None or b"planted-" not in found.read(), member.name
+    checkout.add("own/Dockerfile", f"{DOCKERFILE}RUN {mounts} cat /run/secrets/network; false\n")
+    with pytest.raises(ImageError, match=r"HTTPS_PROXY=.*\*\*\*") as error:
+        image_for("own/flow.py")
+    assert "planted" not in str(error.value) + "".join(capfd.readouterr())
+
+
+def hash_of(text: str) -> str:
+    return subprocess.check_output(["md5sum"], input=text, text=True).split()[0]
+
+
+@pytest.mark.docker
+def test_a_build_that_is_killed_leaves_no_process_and_no_image(checkout: Checkout) -> None:
+    checkout.add("own/Dockerfile", f"{DOCKERFILE}RUN sleep 613\n")
+    build = checkout.start("own/flow.py")
+    assert build.stdout
+    for line in build.stdout:
+        if "RUN sleep 613" in line:
+            break
+    wait_until(lambda: processes("sleep 613"))
+    build.kill()
+    build.communicate()
+    wait_until(lambda: not processes("sleep 613") and not processes("own-flow:"), within=15)
+    assert not engine.is_there(images_for("own/flow.py")[1].name)
+    checkout.add("own/Dockerfile", DOCKERFILE)
+    assert image_for("own/flow.py")
+
+
+def test_a_build_that_is_stopped_says_so(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = 'case "$1" in build) sleep 614;; esac'
+    fake_docker(checkout.root.parent, monkeypatch, f"{build}; echo 'No such image: x' >&2; exit 1")
+    started = checkout.start(FLOW)
+    wait_until(lambda: processes("sleep 614"))
+    started.send_signal(signal.SIGTERM)
+    said, _ = started.communicate(timeout=30)
+    assert (started.returncode, said.splitlines()[-1]) == (130, "image: stopped")
+    wait_until(lambda: not processes("sleep 614"), within=10)
+
+
+def processes(words: str) -> list[str]:
+    """The commands of this machine that have these words."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        found += [line] if words in line else []
+    return found
+
+
+@pytest.mark.docker
+def test_two_at_once_build_once(checkout: Checkout) -> None:
+    flow = checkout.small()
+    both = [checkout.start(flow), checkout.start(flow)]
+    printed = [each.communicate(timeout=120)[0] for each in both]
+    assert [each.returncode for each in both] == [0, 0], printed
+    assert len({text.splitlines()[-1] for text in printed}) == 1
+    assert "".join(printed).count("| building sales-pipelines/own-flow:") == 1
+
+
+@pytest.mark.docker
+def test_clean_takes_this_checkouts_old_images_but_those_that_a_marker_names(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    flow = checkout.small()
+    old = image_for(flow)
+    checkout.add("own/flow.py", "# the next\n")
+    named = image_for(flow)
+    monkeypatch.setattr(image, "checkout", lambda: "another")
+    checkout.add("own/flow.py", "# another's\n")
+    others = image_for(flow)
+    monkeypatch.undo()
+    monkeypatch.setattr(paths, "ROOT", checkout.root)
+    try:
+        names = {each.name for each in engine.made()}
+        assert {old, named} <= names
+        assert others not in names
+        root = checkout.root / ".metaflow"
+        marker = root / "luigi" / "dev" / "own" / "flow.py" / "x.json"
+        marker.parent.mkdir(parents=True)
+        marker.write_text(json.dumps({"flow": "F", "run_id": "1", "image": named}))
+        soon = time.time() + 60
+        plan = clean.plan_for(str(root), root, time.time() - 3600)
+        assert clean.IMAGE not in {item.kind for item in plan.items}
+        plan = clean.plan_for(str(root), root, soon)
+        chosen = {item.name for item in plan.items if item.kind == clean.IMAGE}
+        assert old in chosen
+        assert not chosen & {named, others}
+        plan = plan._replace(items=[item for item in plan.items if "/base:" not in item.name])
+        container = subprocess.check_output(["docker", "create", old, "x"], text=True).strip()
+        assert clean.delete(plan, root) == 0
+        assert f"left alone: {old}" in capfd.readouterr().out
+        subprocess.run(["docker", "rm", container], check=True, capture_output=True)
+        assert clean.delete(plan, root) == 0
+        assert [engine.is_there(each) for each in (old, named, others)] == [False, True, True]
+    finally:
+        for each in (named, others):
+            engine.remove(each)
+
+
+class Registry(BaseHTTPRequestHandler):
+    """What of a registry a push needs."""
+
+    protocol_version = "HTTP/1.1"
+    manifests: dict[str, bytes]
+    blobs: dict[str, bytes]
+
+    def answer(self, code: int, **headers: str) -> None:
+        self.send_response(code)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        read = b""
+        while size := int(self.rfile.readline(), 16):
+            read += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return read
+
+    def do_GET(self) -> None:
+        self.answer(200 if self.path == "/v2/" else 404)
+
+    def do_HEAD(self) -> None:
+        there = self.path.rpartition("/")[2] in self.blobs
+        self.answer(200 if there else 404)
+
+    def do_POST(self) -> None:
+        self.body()
+        self.answer(202, Location=f"{self.path.rstrip('/')}/1-{time.monotonic_ns()}")
+
+    def do_PATCH(self) -> None:
+        path = self.path.partition("?")[0]
+        self.blobs[path] = self.body()
+        self.answer(202, Location=path, Range=f"0-{max(len(self.blobs[path]) - 1, 0)}")
+
+    def do_PUT(self) -> None:
+        contents = self.body()
+        if "/manifests/" in self.path:
+            self.manifests[self.path] = contents
+        else:
+            path, _, digest = self.path.partition("?digest=")
+            digest = digest.replace("%3A", ":")
+            self.blobs[digest] = self.blobs.pop(path, b"") + contents
+        self.answer(201, Docker_Content_Digest="sha256:" + "0" * 64)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def registry() -> Iterator[tuple[str, type[Registry]]]:
+    """The address of a registry on loopback, and what it has got."""
+    Registry.manifests, Registry.blobs = {}, {}
+    with ThreadingHTTPServer(("127.0.0.1", 0), Registry) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}", Registry
+        server.shutdown()
+
+
+@pytest.mark.docker
+def test_an_image_is_pushed_with_version_branch_and_commit(
+    checkout: Checkout,
+    registry: tuple[str, type[Registry]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    address, got = registry
+    flow = checkout.small()
+    assert image_command.main([flow, "--push", f"{address}/team"]) == 0
+    name = image_for(flow)
+    assert capsys.readouterr().out.splitlines()[-1] == f"{address}/team/{name}"
+    repository, _, tag = name.partition(":")
+    manifest = json.loads(got.manifests[f"/v2/team/{repository}/manifests/{tag}"])
+    labels = json.loads(got.blobs[manifest["config"]["digest"]])["config"]["Labels"]
+    code = image.code()
+    assert [labels[each] for each in (image.VERSION, image.REVISION, image.BRANCH)] == [
+        *(code.version, code.commit, "main")
+    ]
+    assert engine.is_there(name)
+    assert not engine.is_there(f"{address}/team/{name}")
+    assert image_command.main([flow, "--push", "127.0.0.1:9"]) == 2
+    assert "docker login 127.0.0.1:9" in capsys.readouterr().err
+    assert image_command.main([flow, "--push", "Not A Registry"]) == 2
+    assert "is no name of an image" in capsys.readouterr().err
