@@ -107,12 +107,18 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Checko
         if name.startswith(PREFIX):
             monkeypatch.delenv(name)
     settings.cache_clear()
+    ours = f"--filter=label={engine.CHECKOUT}={engine.checkout()}"
     yield made
+    monkeypatch.undo()
     settings.cache_clear()
     if shutil.which("docker"):
-        for each in engine.made():
-            if "/base:" not in each.name:  # another test may be building on it
-                engine.remove(each.name)
+        form = "--format={{.Repository}}:{{.Tag}}"
+        listed = engine.docker("image", "ls", ours, form).stdout.split()
+        listed = [each for each in listed if "<none>" not in each]
+        listed += engine.docker("image", "ls", "-q", ours, "--filter=dangling=true").stdout.split()
+        for each in listed:
+            if "/base:" not in each:  # another test may be building on it
+                engine.docker("image", "rm", each)
 
 
 def in_image(name: str, *command: str, options: tuple[str, ...] = ()) -> str:
@@ -311,7 +317,7 @@ def test_what_a_requirements_file_includes_goes_in_with_it(checkout: Checkout) -
     assert {f"{flows}/shared/more.txt", f"{flows}/own/wheels/x.whl"} <= set(files)
     checkout.add("own/requirements.txt", "--find-links ../../../../outside\n")
     (checkout.root.parent / "outside").mkdir()
-    with pytest.raises(ImageError, match="outside the repo.* move it into the repo"):
+    with pytest.raises(ImageError, match=r"outside the repo.* move it into the repo"):
         checkout.files()
     checkout.add("own/requirements.txt", "-r nowhere.txt\n")
     with pytest.raises(RequirementsError, match=r"there is no .*nowhere\.txt"):
@@ -427,9 +433,7 @@ def test_nothing_unchanged_is_built_again_and_a_rebuild_is(
 
 GOOD: dict[str, tuple[dict[str, str], str]] = {
     "launch": (
-        {
-            "launch.sh": '#!/bin/bash\nwords=("$@")\nexport SAID="by ${words[0]}"\nexec "${words[@]}"\n'
-        },
+        {"launch.sh": '#!/bin/bash\nall=("$@")\nexport SAID="by ${all[0]}"\nexec "${all[@]}"\n'},
         'printenv SAID || echo "${SAID}"',
     ),
     "dockerfile": (
@@ -534,7 +538,7 @@ def test_what_the_settings_say_is_known_to_the_build_and_in_no_layer(
     mounts = "--mount=type=secret,id=network --mount=type=secret,id=certificates"
     checkout.add(".gitignore", "ours.pem\n")
     checkout.add("own/Dockerfile-base", f"FROM {checkout.python()}\n")
-    run = 'printenv UV_DEFAULT_INDEX HTTPS_PROXY | md5sum >/said; cat "$SSL_CERT_FILE" | md5sum >>/said'
+    run = "(printenv UV_DEFAULT_INDEX HTTPS_PROXY | md5sum; md5sum <$SSL_CERT_FILE) >/said"
     checkout.add("own/Dockerfile", f"{DOCKERFILE}RUN {mounts} . /run/secrets/network; {run}\n")
     made = image_for("own/flow.py")
     shown = f"{values['INDEX_URL']}\n{values['PROXY']}\n"

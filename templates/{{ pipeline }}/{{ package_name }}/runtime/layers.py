@@ -82,8 +82,11 @@ def _check_dockerfile(file: Path) -> None:
             "`FROM ${BASE}`; what else the image is to be built on goes into a Dockerfile-base "
             "beside it"
         )
-    if not any(re.match(r"ARG\s+BASE\b", line, re.IGNORECASE) for line in lines):
-        raise ImageError(f"{shown(file)} says `FROM ${{BASE}}` without `ARG BASE` above it; add it")
+    first = next(number for number, line in enumerate(lines) if _FROM.match(line))
+    if not any(re.match(r"ARG\s+BASE\b", line, re.IGNORECASE) for line in lines[:first]):
+        raise ImageError(
+            f"{shown(file)} says `FROM ${{BASE}}` without `ARG BASE` above its first FROM; add it"
+        )
 
 
 def _check_launch(file: Path) -> None:
