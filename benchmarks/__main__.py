@@ -173,6 +173,17 @@ def overlay() -> None:
     report("overlay, later uses", found["later"], 0.03, "s")
 
 
+def docker() -> None:
+    """A flow's image: built from nothing, after an edit, and unchanged; and what it takes."""
+    with repo() as (python, environment):
+        found = in_repo("image", python, environment)
+    report("image, cold", found["cold"], 60, "s")
+    report("image after an edit of its flow", found["edited"], 3, "s")
+    report("image, unchanged", found["unchanged"], 0.3, "s")
+    report("size of the base", found["base"], 450, "MB")
+    report("size of a flow's layer", found["layer"], 5, "MB")
+
+
 def hooks() -> None:
     """A commit of one Python file with the repo's hooks on, against one with none."""
     with repo() as (python, environment):
@@ -219,6 +230,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "importing": importing,
     "rechecking": rechecking,
     "overlay": overlay,
+    "docker": docker,
     "hooks": hooks,
     "tests": tests,
 }

@@ -23,6 +23,8 @@ EVERYWHERE = {
     *("docs/seam.md", "noxfile.py", "pyproject.toml", "tests/__init__.py"),
     *(f"sales_pipelines/{name}" for name in ("__init__.py", "py.typed")),
     *(f"sales_pipelines/config/{name}.yaml" for name in ("base", "production")),
+    *(f"sales_pipelines/config/metaflowtask/{name}" for name in ("Dockerfile", "Dockerfile-base")),
+    "sales_pipelines/config/metaflowtask/launch.sh",
     *(f"sales_pipelines/{folder}/__init__.py" for folder in ("flows", "tasks", "runtime")),
 }
 
@@ -113,7 +115,8 @@ def test_the_hooks_are_executable_nothing_else_is_and_nothing_is_a_link(
         assert not path.is_symlink()
         if path.is_file() and path.stat().st_mode & stat.S_IXUSR:
             executable.add(path.relative_to(repo).as_posix())
-    assert executable == {f"hooks/{name}" for name in SCRIPTS}
+    launch = "sales_pipelines/config/metaflowtask/launch.sh"
+    assert executable == {launch, *(f"hooks/{name}" for name in SCRIPTS)}
 
 
 def test_the_hooks_are_the_templates_own(generate: Generate) -> None:
