@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import boto3
 import pytest
@@ -28,8 +29,8 @@ IMAGE = "registry.example.org/team/sales-pipelines/small:0123456789abcdef"
 class Batch(BaseHTTPRequestHandler):
     """AWS Batch as far as the definition of a job, which it refuses."""
 
-    defined: list[dict[str, Any]]
-    answers = {
+    defined: ClassVar[list[dict[str, Any]]]
+    answers: ClassVar[dict[str, Any]] = {
         "/v1/describejobqueues": {
             "jobQueues": [{"computeEnvironmentOrder": [{"computeEnvironment": "c"}]}]
         },
@@ -86,6 +87,7 @@ def test_batch_gets_the_image(on_s3: Pipeline) -> None:
     assert defined["containerProperties"]["image"] == IMAGE
 
 
+@pytest.mark.nightly
 def test_kubernetes_gets_the_image(on_s3: Pipeline, tmp_path: Path) -> None:
     install = ("uv", "pip", "install", "--quiet", f"--python={sys.executable}")
     subprocess.run([*install, f"--target={tmp_path / 'packages'}", "kubernetes"], check=True)
@@ -100,4 +102,6 @@ def test_kubernetes_gets_the_image(on_s3: Pipeline, tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         text=True,
     ).stdout
-    assert made.count(f'"image": "{IMAGE}"') == 2  # a step each
+    images = re.findall(r'"image": "(.*)"', made)
+    assert len(images) >= 2  # a step each
+    assert {*images} == {IMAGE}

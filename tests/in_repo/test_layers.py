@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import IO
 
 import pytest
 from sales_pipelines.runtime import clean, engine, image, image_command, paths
@@ -613,6 +614,27 @@ def test_two_at_once_build_once(checkout: Checkout) -> None:
     assert [each.returncode for each in both] == [0, 0], printed
     assert len({text.splitlines()[-1] for text in printed}) == 1
     assert "".join(printed).count("| building sales-pipelines/own-flow:") == 1
+
+
+@pytest.mark.docker
+def test_an_edit_during_a_build_does_not_end_under_the_old_name(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow = checkout.small()
+    before = image_for(flow)
+    checkout.add("own/flow.py", "# one\n")
+    first = images_for(flow)[1].name
+    write = image.Context.write
+
+    def write_late(context: image.Context, to: IO[bytes]) -> None:
+        checkout.add("own/flow.py", "# two\n")
+        write(context, to)
+
+    monkeypatch.setattr(image.Context, "write", write_late)
+    made = image_for(flow)
+    assert made == images_for(flow)[1].name
+    assert made not in (before, first)
+    assert not engine.is_there(first)
 
 
 @pytest.mark.docker

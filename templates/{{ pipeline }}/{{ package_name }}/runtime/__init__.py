@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .errors import (
         FlowFailedError,
         FlowNotFoundError,
+        ImageError,
         ParameterError,
         PipelineError,
         RequirementsError,
@@ -27,6 +28,7 @@ __all__ = [
     "FlowFailedError",
     "FlowNotFoundError",
     "FlowTarget",
+    "ImageError",
     "MetaflowTask",
     "ParameterError",
     "PipelineError",
@@ -39,6 +41,7 @@ _HOMES = {
     "FlowFailedError": "errors",
     "FlowNotFoundError": "errors",
     "FlowTarget": "target",
+    "ImageError": "errors",
     "MetaflowTask": "task",
     "ParameterError": "errors",
     "PipelineError": "errors",

@@ -52,8 +52,14 @@ class Image(NamedTuple):
     """What it is, as messages begin."""
     dockerfile: Path
     context: Context
+    digest: str
+    """That of the context, as the name has it."""
     build_args: Mapping[str, str]
     labels: Mapping[str, str]
+
+
+class _EditedError(Exception):
+    """What goes into the image is not what it was when the image was named."""
 
 
 def image_for(flow_path: str, *, rebuild_flow: bool = False, rebuild_base: bool = False) -> str:
@@ -65,6 +71,14 @@ def image_for(flow_path: str, *, rebuild_flow: bool = False, rebuild_base: bool 
     requirements.txt cannot be read, and ImageError where its files do not go together, where they
     cannot be built, or where there is no engine that could.
     """
+    while True:
+        try:
+            return _image_now(flow_path, rebuild_flow, rebuild_base)
+        except _EditedError:  # while the base was built, say: the name must fit what is in it
+            FlowOutput(flow_path, {}).add("its files have been edited meanwhile: once more")
+
+
+def _image_now(flow_path: str, rebuild_flow: bool, rebuild_base: bool) -> str:
     base, image = images_for(flow_path)
     if not (rebuild_flow or rebuild_base) and is_there(image.name):
         _note_use(base, image)
@@ -100,13 +114,15 @@ def images_for(flow_path: str) -> tuple[Image, Image]:
     folder = f"{project.replace('-', '_')}-{here.version}.dist-info"
     told = f"Metadata-Version: 2.1\nName: {project}\nVersion: {here.version}\n"
     context.add_text(f".layer/version/{folder}/METADATA", told)
-    said = _hash(base.name, flow_path, context.digest(), [here.version, here.branch, here.commit])
+    digest = context.digest()
+    said = _hash(base.name, flow_path, digest, [here.version, here.branch, here.commit])
     flow = _as_name(flow_path.removesuffix(".py"))
     return base, Image(
         f"{_as_name(project)}/{flow}:{said}",
         f"the image of {flow_path}",
         layers.dockerfile,
         context,
+        digest,
         {"BASE": base.name, "PACKAGE": paths.PACKAGE.name},
         {CHECKOUT: checkout(), **_labels(here)},
     )
@@ -171,12 +187,14 @@ def _base(flow_path: str, dockerfile: Path) -> Image:
     where = settings().container
     registry = f"{where.registry.rstrip('/')}/" if where.registry else ""
     index = urlsplit(where.index_url)
-    said = _hash(context.digest(), registry, index.hostname, index.path)
+    digest = context.digest()
+    said = _hash(digest, registry, index.hostname, index.path)
     return Image(
         f"{_as_name(_project())}/base:{said}",
         f"the base of {flow_path}",
         dockerfile,
         context,
+        digest,
         {"REGISTRY": registry},
         {CHECKOUT: checkout()},
     )
@@ -236,8 +254,13 @@ def _build(image: Image, output: FlowOutput, *, anew: bool) -> None:
         where = settings().container
         command = _command(image, where, anew=anew)
         with tempfile.NamedTemporaryFile(prefix="image-", suffix=".tar") as packed:
-            image.context.write(packed)
-            packed.flush()
+            try:
+                image.context.write(packed)
+                packed.flush()
+                if image.context.digest() != image.digest:
+                    raise _EditedError
+            except FileNotFoundError:
+                raise _EditedError from None
             _run(image, command, packed.name, where, output)
         if not is_there(image.name):
             raise ImageError(
