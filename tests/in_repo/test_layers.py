@@ -158,11 +158,11 @@ REFUSED: dict[str, tuple[dict[str, tuple[str, int]], str]] = {
     ),
     "no-argument": (
         {"Dockerfile": ("FROM ${BASE}\n", 0o644)},
-        "without `ARG BASE` above it",
+        r"has no `ARG BASE` above its first FROM.*add it",
     ),
     "argument-below": (
         {"Dockerfile": ("FROM ${BASE}\nARG BASE\n", 0o644)},
-        "without `ARG BASE` above it",
+        r"has no `ARG BASE` above its first FROM.*add it",
     ),
     "base-and-another": (
         {"Dockerfile-base": ("FROM scratch\n", 0o644), "Dockerfile": ("FROM scratch\n", 0o644)},

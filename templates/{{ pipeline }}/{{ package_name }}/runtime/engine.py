@@ -78,7 +78,7 @@ def fault_of_engine(said: str) -> str:
 
 def is_there(name: str) -> bool:
     """Does the engine have an image of this name? Raises ImageError where it does not answer."""
-    asked = docker("image", "inspect", "--format={{.Id}}", name)
+    asked = docker("image", "inspect", name)
     if asked.returncode and not re.search("(?i)no such (image|object)", asked.stderr):
         raise ImageError(_why(asked.stderr))
     return asked.returncode == 0
