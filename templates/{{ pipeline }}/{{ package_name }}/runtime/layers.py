@@ -85,7 +85,7 @@ def _check_dockerfile(file: Path) -> None:
     first = next(number for number, line in enumerate(lines) if _FROM.match(line))
     if not any(re.match(r"ARG\s+BASE\b", line, re.IGNORECASE) for line in lines[:first]):
         raise ImageError(
-            f"{shown(file)} has no `ARG BASE` above its first FROM, which says what the base is; add it"
+            f"{shown(file)} has no `ARG BASE` above its first FROM, with which it begins; add it"
         )
 
 
