@@ -251,8 +251,12 @@ def test_dockerignore_leaves_out_what_it_names(
     for name in ("a/b.csv", "a/c.txt", "a/d/e.csv", "top.csv"):
         checkout.add(name, "")
     checkout.add(".dockerignore", rules)
+    checkout.add(".gitignore", "# nothing\n")
+    checkout.add("a/.env", "PASSWORD=planted\n")
     names = {"a/b.csv", "a/c.txt", "a/d/e.csv", "top.csv"}
-    assert names & set(checkout.files()) == left
+    files = set(checkout.files())
+    assert names & files == left
+    assert "a/.env" not in files  # never
 
 
 def test_an_image_is_named_by_what_is_in_it(checkout: Checkout) -> None:

@@ -355,6 +355,4 @@ def _without_passwords(line: str, where: ContainerSettings) -> str:
         user, at, _ = urlsplit(address).netloc.rpartition("@")
         if at:
             line = line.replace(user, "***")
-            _, _, password = user.partition(":")
-            line = line.replace(password, "***") if password else line
     return line
