@@ -7,11 +7,14 @@ import json
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import paths, process
+from . import process
 from .errors import FlowFailedError, ParameterError
 from .parameters import RUN_OPTIONS
+
+if TYPE_CHECKING:
+    from .runner import Runner
 
 
 class FlowParameter(NamedTuple):
@@ -31,23 +34,25 @@ class FlowParameter(NamedTuple):
 class AskedFlow:
     """A flow that can be asked for its parameters, which takes a process and half a second.
 
-    `command` is the one that runs the flow, `scratch` a folder for the answer, and `timeout` is in
-    seconds.
+    `command` is the one that runs the flow, with these variables, in `runner`; `scratch` is a folder
+    for the answer, and `timeout` is in seconds.
     """
 
     def __init__(
         self,
         label: str,
         command: Sequence[str],
-        env: Mapping[str, str],
+        variables: Mapping[str, str],
         scratch: Path,
         timeout: float | None,
+        runner: Runner,
     ) -> None:
         self.label = label
         self._command = command
-        self._env = env
+        self._variables = variables
         self._answer = scratch / "parameters"
         self._timeout = timeout
+        self._runner = runner
 
     def parameters(self) -> list[FlowParameter]:
         """What the flow has.
@@ -57,10 +62,9 @@ class AskedFlow:
         python, *rest = self._command
         lines: deque[str] = deque(maxlen=20)
         try:
-            exit_code = process.run(
+            exit_code = self._runner.run(
                 [python, "-m", f"{__package__}.show_parameters", str(self._answer), *rest],
-                cwd=paths.ROOT,
-                env=self._env,
+                variables=self._variables,
                 timeout=self._timeout,
                 on_line=lines.append,
             )

@@ -1,4 +1,4 @@
-"""One run of a flow in a process of its own: watched while it runs, and asked how it went."""
+"""One run of a flow: watched while it runs, and asked how it went."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from . import handover, paths, process
 from .command import check_length
 from .errors import FlowFailedError, PipelineError
 from .flow_file import flow_steps
-from .metaflow_config import local_root, metaflow_environment
+from .metaflow_config import local_root
 from .output import FlowOutput
 
 if TYPE_CHECKING:
     from .flow_parameters import AskedFlow
+    from .runner import Runner
 
 logger = logging.getLogger("luigi-interface")
 
@@ -33,6 +34,7 @@ REPORT = 1.0
 class FlowRun:
     """A run of the flow at `flow_path`, whose files lie in the folder `scratch` until it is over.
 
+    `runner` says what it runs in.
     `on_start` is called with the flow's name and the run's id as soon as the run could be resumed,
     `on_progress` with a line and a percentage when they have changed; both from another thread.
     """
@@ -42,14 +44,15 @@ class FlowRun:
         flow_path: str,
         scratch: Path,
         *,
+        runner: Runner,
         on_start: Callable[[str, str], None],
         on_progress: Callable[[str, int], None],
     ) -> None:
         self.flow = self.run_id = ""
         self._label = flow_path
         self._scratch = scratch
-        self._file = paths.FLOWS / flow_path
-        self._output = FlowOutput(flow_path, flow_steps(self._file))
+        self._runner = runner
+        self._output = FlowOutput(flow_path, flow_steps(paths.FLOWS / flow_path))
         self._attributes = scratch / "attributes"
         self._result = scratch / "result"
         self._on_start, self._on_progress = on_start, on_progress
@@ -76,8 +79,7 @@ class FlowRun:
         FlowFailedError says why it did not succeed, ParameterError why it did not start.
         """
         local_root().mkdir(parents=True, exist_ok=True)  # or Metaflow takes one further up
-        environment = metaflow_environment() | {
-            **self._overlay(),
+        variables = {
             "PYTHONUNBUFFERED": "1",
             handover.PRODUCTION: str(production).lower(),
             handover.RESULT_FILE: str(self._result),
@@ -87,16 +89,15 @@ class FlowRun:
         def asked() -> AskedFlow:
             from .flow_parameters import AskedFlow  # for few runs, and every worker would wait
 
-            return AskedFlow(self._label, command, environment, self._scratch, timeout)
+            return AskedFlow(self._label, command, variables, self._scratch, timeout, self._runner)
 
         try:
             if None in parameters.values():
                 asked().check_none(parameters)
             with self._watched():
-                exit_code = process.run(
+                exit_code = self._runner.run(
                     command,
-                    cwd=paths.ROOT,
-                    env=environment,
+                    variables=variables,
                     timeout=timeout,
                     on_line=self._output.add,
                     held=[held],
@@ -113,14 +114,6 @@ class FlowRun:
             raise FlowFailedError(self._output.failure(process.said(exit_code) + before))
         if not self.run_id:
             raise FlowFailedError(self._output.failure("it ended well, but Metaflow ran no flow"))
-
-    def _overlay(self) -> dict[str, str]:
-        """What the environment must have for the flow's own requirements, where it has any."""
-        if not self._file.with_name("requirements.txt").is_file():
-            return {}
-        from . import overlay
-
-        return overlay.variables(self._file)
 
     def result(self) -> Any:
         """What the run has handed over; LookupError where it has left nothing here."""

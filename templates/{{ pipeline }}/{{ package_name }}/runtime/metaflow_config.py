@@ -96,9 +96,8 @@ def configured(name: str) -> str | None:
     environment = metaflow_environment()
     if name in environment:
         return environment[name]
-    home = Path(environment.get("METAFLOW_HOME", "~/.metaflowconfig")).expanduser()
     profile = environment.get("METAFLOW_PROFILE")
-    file = home / (f"config_{profile}.json" if profile else "config.json")
+    file = configuration_file()
     try:
         value = json.loads(file.read_text(encoding="utf-8")).get(name)
     except FileNotFoundError:
@@ -111,6 +110,14 @@ def configured(name: str) -> str | None:
     except ValueError as error:
         raise PipelineError(f"{file} is not JSON: {error}") from error
     return None if value is None else str(value)
+
+
+def configuration_file() -> Path:
+    """The file of the profile, as `metaflow configure` makes it; there may be none."""
+    environment = metaflow_environment()
+    home = Path(environment.get("METAFLOW_HOME", "~/.metaflowconfig")).expanduser()
+    profile = environment.get("METAFLOW_PROFILE")
+    return home / (f"config_{profile}.json" if profile else "config.json")
 
 
 def _user() -> str:

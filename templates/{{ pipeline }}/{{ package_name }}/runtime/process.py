@@ -29,6 +29,7 @@ def run(
     timeout: float | None,
     on_line: Callable[[str], None],
     held: Sequence[int] = (),
+    remove: Sequence[str] = (),
 ) -> int:
     """Run the command in a session of its own and return its exit code.
 
@@ -37,18 +38,20 @@ def run(
     exception here (an interrupt) and when this process is killed, what is left of the command is
     stopped: see supervisor.py. The file descriptors `held` stay open until nothing is left.
 
+    `remove` is for a command whose processes run elsewhere, in a container: the command that ends
+    them, which gets the exit code, negative for a signal, where that is not 0. Such a command has
+    a standard input without a byte in it, which ends when this process does.
+
     Raises TimeLimitError after `timeout` seconds.
     """
     lifeline, ours = os.pipe()
     passed = [lifeline, *held]
-    # Isolated, and without site: the supervisor takes nothing from the environment.
-    python = (sys.executable, "-I", "-S", supervisor.__file__)
     try:
         process = subprocess.Popen(
-            [*python, ",".join(map(str, passed)), str(GRACE), *command],
+            supervised(command, sys.executable, supervisor.__file__, passed, remove),
             cwd=cwd,
             env=dict(env),
-            stdin=subprocess.DEVNULL,
+            stdin=lifeline if remove else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -75,10 +78,27 @@ def run(
         os.close(ours)
         if process.wait() < 0 and supervisor.LINUX:  # it was killed itself, with the flow running
             supervisor.kill_session(process.pid)
+            if remove:
+                subprocess.run(
+                    [*remove, "-9"], env=dict(env), stdin=subprocess.DEVNULL, check=False
+                )
         over.set()
         reader.join(GRACE)  # who has left the flow's group may hold the pipe for ever on macOS
         if not reader.is_alive():
             process.stdout.close()
+
+
+def supervised(
+    command: Sequence[str],
+    python: str,
+    file: str,
+    descriptors: Sequence[int],
+    remove: Sequence[str] = (),
+) -> list[str]:
+    """The command under a supervisor, whose lifeline is the first descriptor."""
+    # Isolated, and without site: the supervisor takes nothing from the environment.
+    start = (python, "-I", "-S", file, ",".join(map(str, descriptors)), str(GRACE))
+    return [*start, str(len(remove)), *remove, *command]
 
 
 def said(exit_code: int) -> str:

@@ -11,7 +11,7 @@ from luigi.parameter import ParameterVisibility
 from . import paths
 from .settings import settings
 
-_HOW = {"force", "force_upstream", "from_run", "timeout"}
+_HOW = {"force", "force_upstream", "from_run", "timeout", "rebuild_flow", "rebuild_base"}
 """Parameters that say how a task is run, and are no part of what it is."""
 
 
@@ -56,6 +56,8 @@ def _is_default(name: str, parameter: luigi.Parameter[Any], value: Any) -> bool:
     """Has the parameter this value also where nobody names it, and nothing else is set?"""
     if name == "flow_tag":
         return bool(value == settings().flow_tag == settings().env)
+    if name == "runner":
+        return bool(value == settings().runner)
     # As declared: what luigi.cfg says may be another thing where the command is used.
     default = parameter._default
     if default is value:

@@ -65,8 +65,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     Default: the name of the environment."""
 
-    runner: Literal["process"] = "process"
-    """What a flow runs in: a process of its own."""
+    runner: Literal["process", "container"] = "process"
+    """What a flow runs in: a process of its own, or a container of its own image."""
 
     timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """Seconds after which a flow is stopped; None for no limit."""
@@ -177,7 +177,7 @@ def _explain(message: str) -> str:
     path = where.rstrip("`").lstrip(".")
     unknown = re.search(r"unknown field `(.*)`", what)
     if path == "runner":
-        what = f"{what}; there is only 'process'"
+        what = f"{what}; there are 'process' and 'container'"
     if not unknown:
         return f"{path or 'the file'}: {what}"
     key = unknown[1]

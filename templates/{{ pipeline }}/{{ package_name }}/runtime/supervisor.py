@@ -9,6 +9,10 @@ signal, and with what a flow that has ended leaves behind.
 On Linux this reaches every process that the flow has started, also those in sessions of their own:
 they become the supervisor's children when their parents end. Elsewhere it reaches those in the
 flow's process group, as a flow's steps are.
+
+What runs elsewhere, in a container, has a command that removes it, which is run at the end unless
+the flow has ended well. In the container stands a supervisor too; its lifeline is its standard
+input.
 """
 # pathlib takes longer to import than all the rest.
 # ruff: noqa: PTH110, PTH123, PTH208
@@ -21,15 +25,22 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 LINUX = sys.platform == "linux" and os.path.exists("/proc/self/stat")
 
 
-def main(lifeline: int, *held: int, grace: float, command: list[str]) -> int:
+REMOVING = 20.0
+"""Seconds that the removing of what runs elsewhere may take: an engine may not answer at all."""
+
+
+def main(
+    lifeline: int, *held: int, grace: float, command: list[str], remove: Sequence[str] = ()
+) -> int:
     """Run the command until it ends or is to end; keep open what is held until nothing is left.
 
-    Returns its exit code, or as shells do 128 and the signal's number where one has ended it.
+    Unless it ends with exit code 0, the command `remove` is run then, with that code behind it.
+    Returns the exit code, or as shells do 128 and the signal's number where one has ended it.
     """
     if LINUX:
         adopt_orphans()
@@ -58,7 +69,19 @@ def main(lifeline: int, *held: int, grace: float, command: list[str]) -> int:
             break
     status = end(flow, status, grace)
     code = os.waitstatus_to_exitcode(status)
+    if code and remove:
+        run_briefly([*remove, str(code)])
     return code if code >= 0 else 128 - code
+
+
+def run_briefly(command: list[str]) -> None:
+    """Run the command, for REMOVING seconds at most; a signal to end does not end it."""
+    process = os.posix_spawnp(command[0], command, os.environ, setpgroup=0)
+    deadline = time.monotonic() + REMOVING
+    while os.waitpid(process, os.WNOHANG)[0] == 0:
+        if time.monotonic() > deadline:
+            os.killpg(process, signal.SIGKILL)
+        time.sleep(0.01)
 
 
 def adopt_orphans() -> None:
@@ -148,4 +171,6 @@ def group_is_there(group: int) -> bool:
 
 if __name__ == "__main__":
     descriptors = map(int, sys.argv[1].split(","))
-    sys.exit(main(*descriptors, grace=float(sys.argv[2]), command=sys.argv[3:]))
+    command = sys.argv[4:]
+    remove = [command.pop(0) for _ in range(int(sys.argv[3]))]  # so many words
+    sys.exit(main(*descriptors, grace=float(sys.argv[2]), command=command, remove=remove))

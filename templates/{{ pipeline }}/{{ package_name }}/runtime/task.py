@@ -9,7 +9,6 @@ import logging
 import multiprocessing
 import os
 import re
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 import luigi
 import msgspec
 from luigi.freezing import recursively_unfreeze
+from luigi.parameter import ParameterVisibility
 from luigi.rpc import RPCError
 from luigi.task import flatten
 
@@ -32,6 +32,7 @@ from .flow_file import check_flow, flow_file, flow_names, flow_parameters
 from .flow_run import FlowRun
 from .metaflow_config import datastore_root, local_root
 from .parameters import FlowKwargs, handed_over
+from .runner import RUNNERS, ProcessRunner, Runner, container_kwargs
 from .settings import settings
 from .target import FlowTarget, Marker, artifacts_of, metaflow_run, parameters_of
 
@@ -39,7 +40,7 @@ logger = logging.getLogger("luigi-interface")
 
 
 class MetaflowTask(luigi.Task):
-    """A Luigi task that runs a Metaflow flow, once, in a process of its own.
+    """A Luigi task that runs a Metaflow flow, once, in a process or a container of its own.
 
     `MetaflowTask("examples/co2/clean.py")` runs the flow of that file below `flows/`. A chain of
     flows is written as Luigi means it, with subclasses that set `flow_path` and add `requires()`;
@@ -49,8 +50,8 @@ class MetaflowTask(luigi.Task):
     it had finished are not run again, whatever has been edited meanwhile. `force` starts afresh.
 
     Raises FlowNotFoundError where `flow_path` leads outside `flows/` or to no file, and
-    ParameterError where `flow_kwargs`, `flow_tag`, `timeout` or `from_run` is nothing that they can
-    be.
+    ParameterError where `flow_kwargs`, `flow_tag`, `timeout`, `from_run`, `runner` or
+    `container_kwargs` is nothing that they can be.
     """
 
     flow_path: str = luigi.Parameter(description="file of the flow, below flows/")  # type: ignore[assignment]
@@ -75,6 +76,22 @@ class MetaflowTask(luigi.Task):
     timeout: float | None = luigi.OptionalFloatParameter(  # type: ignore[assignment]
         default=None, significant=False, description="seconds after which the flow is stopped"
     )
+    runner: str = luigi.Parameter(  # type: ignore[assignment]
+        default="", significant=False, description="process or container; default: the settings'"
+    )
+    # Luigi's page does not show it: it may have values of variables.
+    container_kwargs: Mapping[str, Any] = luigi.DictParameter(  # type: ignore[assignment]
+        default={},
+        significant=False,
+        visibility=ParameterVisibility.HIDDEN,
+        description="memory, cpus, gpus, network, volumes and env of the container, as JSON",
+    )
+    rebuild_flow: bool = luigi.BoolParameter(  # type: ignore[assignment]
+        default=False, significant=False, description="build the flow's image anew"
+    )
+    rebuild_base: bool = luigi.BoolParameter(  # type: ignore[assignment]
+        default=False, significant=False, description="build the flow's image and its base anew"
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -94,12 +111,15 @@ class MetaflowTask(luigi.Task):
             )
         if self.from_run and self._forced_at:
             raise ParameterError("from_run takes a run that is there, and force makes a new one")
+        if self.runner not in RUNNERS:
+            raise ParameterError(f"runner {self.runner!r} must be one of: {', '.join(RUNNERS)}")
+        self._container = container_kwargs(recursively_unfreeze(self.container_kwargs))
 
     @classmethod
     def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
         """Luigi's, with the defaults that come from the settings."""
         values = dict(super().get_param_values(params, args, kwargs))
-        for name in ("flow_tag", "timeout"):
+        for name in ("flow_tag", "timeout", "runner"):
             if name in values and values[name] in (None, ""):
                 values[name] = getattr(settings(), name)
         return list(values.items())
@@ -229,7 +249,7 @@ class MetaflowTask(luigi.Task):
             retry=retry.arguments(self),
             written=time.time(),
         )
-        now, started = code(), time.time()
+        now = code()
         write_attempts(self._kept, attempts)  # where that cannot be, nothing is to run
         grown = attempts
 
@@ -241,8 +261,18 @@ class MetaflowTask(luigi.Task):
             write_attempts(self._kept, grown)
 
         with tempfile.TemporaryDirectory(prefix="metaflowtask-") as scratch:
+            try:
+                runner = self._runner(Path(scratch))
+            except BaseException as error:
+                self._keep_why(grown, error)
+                raise
+            started = time.time()
             run = FlowRun(
-                self.flow_path, Path(scratch), on_start=keep, on_progress=self._tell_progress
+                self.flow_path,
+                Path(scratch),
+                runner=runner,
+                on_start=keep,
+                on_progress=self._tell_progress,
             )
             if origin:
                 logger.info("%s resumes run %s, of %s", self.task_id, origin.run_id, origin.started)
@@ -250,7 +280,7 @@ class MetaflowTask(luigi.Task):
                 given: dict[str, Any] = {}  # a resumed run has those of its origin
             else:
                 words, given = ["run"], parameters
-            command = [*self._preflow(), *words, *run.options, *self._tags(now)]
+            command = [*self._preflow(runner), *words, *run.options, *self._tags(now)]
             try:
                 run.start(
                     [*command, *options(given, "parameters()")],
@@ -274,7 +304,20 @@ class MetaflowTask(luigi.Task):
             finished=finished,
             seconds=finished - started,
             result=result,
+            image=runner.image,
         )
+
+    def _runner(self, scratch: Path) -> Runner:
+        """What the flow runs in; the image of a container is built where it is not there."""
+        if self.runner == "process":
+            return ProcessRunner(self.flow_path)
+        from .container import ContainerRunner  # for few tasks, and every worker would wait
+        from .image import image_for
+
+        image = image_for(
+            self.flow_path, rebuild_flow=self.rebuild_flow, rebuild_base=self.rebuild_base
+        )
+        return ContainerRunner(self.flow_path, image, self._container, scratch)
 
     def _keep_why(self, attempts: Attempts, error: BaseException) -> None:
         """Let `nox -s status` say why the last attempt has ended; it is the error that counts."""
@@ -351,12 +394,12 @@ class MetaflowTask(luigi.Task):
                 self.set_status_message(status)
                 self.set_progress_percentage(percentage)
 
-    def _preflow(self) -> list[str]:
+    def _preflow(self, runner: Runner) -> list[str]:
         """The command up to Metaflow's own `run` or `resume`."""
         preflow = {"no-pylint": True, **recursively_unfreeze(self.preflow_kwargs)}
         decorators = [*as_list(preflow.pop("with", [])), *settings().metaflow.with_]
         return [
-            *(sys.executable, str(self._file)),
+            *(runner.python, runner.file),
             *flags(preflow, "preflow_kwargs"),
             *(f"--with={decorator}" for decorator in decorators),
         ]

@@ -1,0 +1,228 @@
+"""Runs a flow in a container of its own image, with `docker run`.
+
+The container gets at run time what it needs of this machine: Metaflow's folder, at the same path
+as here, for Metaflow writes down absolute paths; the caller's user and group, so that files belong
+to the caller; Metaflow's configuration and AWS's. Variables are handed over by name, so that no
+value is on a command line. Nothing of that is in the image.
+
+The container's standard input is the lifeline of `process.run`: when the task is gone, in whatever
+way, a supervisor in the container reads its end, and stops the flow there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from . import paths, process, remove_container
+from .errors import ParameterError, PipelineError
+from .metaflow_config import client_cache, configuration_file, local_root, metaflow_environment
+from .runner import ContainerKwargs
+from .settings import PREFIX, dotenv_variables
+
+REPO = "/repo"
+"""The folder in an image that holds the package."""
+
+HOME = "/tmp"
+"""The one folder of a container that can be written to, in memory; the datastore is outside."""
+
+LABEL = "metaflowtask.flow"
+"""Label of a container, with the flow's path."""
+
+_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+_PASSED = {"TZ", *_PROXIES, *map(str.upper, _PROXIES)}
+
+_FILES = (
+    *("AWS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
+    *("AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE"),
+    *("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"),
+)
+"""Variables that name a file here, which is in the container too."""
+
+# What the docker command itself goes by: such a name in `env` has its value on the command line.
+_DOCKERS_OWN = re.compile(r"HOME|PATH|(DOCKER|BUILDX|BUILDKIT|LD|XDG|SSH)_.*")
+
+
+class ContainerRunner:
+    """Runs a flow in containers of its image, each of them new.
+
+    `scratch` is a folder for what is read here when the flow has ended: it has the same path in
+    the container.
+    """
+
+    python = "python"
+
+    def __init__(self, flow_path: str, image: str, kwargs: ContainerKwargs, scratch: Path) -> None:
+        self.image = image
+        self.file = f"{REPO}/{paths.PACKAGE.name}/flows/{flow_path}"
+        self._flow_path = flow_path
+        self._kwargs = kwargs
+        self._scratch = scratch
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        variables: Mapping[str, str],
+        timeout: float | None,
+        on_line: Callable[[str], None],
+        held: Sequence[int] = (),
+    ) -> int:
+        """Run it in a container, of which nothing is left when this returns.
+
+        Raises ParameterError where a volume's folder is not there, and PipelineError where the
+        engine does not start the container.
+        """
+        slug = re.sub(r"[^a-z0-9]+", "-", f"{paths.PACKAGE.name}-{self._flow_path}".lower())
+        name = f"{slug.strip('-')[-80:].lstrip('-')}-{uuid.uuid4().hex[:12]}"
+        id_file = self._scratch / f"{name}.id"
+        handed_over = self._variables(variables)
+        on_command_line = {each for each in handed_over if _DOCKERS_OWN.fullmatch(each)}
+        last: list[str] = []
+
+        def remember(line: str) -> None:
+            last[:] = [*last[-9:], line]
+            on_line(line)
+
+        code = process.run(
+            [
+                *("docker", "run", "--rm", "--interactive", "--init", "--pull=never"),
+                *(f"--name={name}", f"--cidfile={id_file}", f"--label={LABEL}={self._flow_path}"),
+                *("--log-driver=none", "--security-opt=no-new-privileges", "--read-only"),
+                *(f"--user={os.getuid()}:{os.getgid()}", f"--workdir={REPO}"),
+                *self._limits(),
+                *self._mounts(),
+                *(
+                    f"--env={each}={value}" if each in on_command_line else f"--env={each}"
+                    for each, value in handed_over.items()
+                ),
+                self.image,
+                *self._watched(command),
+            ],
+            cwd=paths.ROOT,
+            env={
+                **os.environ,
+                **{each: handed_over[each] for each in {*handed_over} - on_command_line},
+            },
+            timeout=timeout,
+            on_line=remember,
+            held=held,
+            remove=[
+                *(sys.executable, "-I", "-S", remove_container.__file__, name, str(id_file)),
+            ],
+        )
+        refused = code in (remove_container.ENGINE_REFUSED, 126, 127)
+        if refused and any(line.startswith("docker: ") for line in last):
+            said = next(line for line in last if line.startswith("docker: "))
+            raise PipelineError(
+                f"{self._flow_path}: the engine started no container of {self.image}: "
+                f"{said.removeprefix('docker: ').removeprefix('Error response from daemon: ')}; "
+                "container_kwargs says what it is started with, and `docker info` how the engine is"
+            )
+        return code
+
+    def _watched(self, command: Sequence[str]) -> list[str]:
+        """The command under a supervisor of its own, whose lifeline is the standard input.
+
+        Errors join the output here, for else their order is lost on the way.
+        """
+        lifeline = 3
+        supervisor = f"{REPO}/{paths.PACKAGE.name}/runtime/supervisor.py"
+        return [
+            *("sh", "-c", f'exec "$@" {lifeline}<&0 </dev/null 2>&1', "sh"),
+            *process.supervised(command, self.python, supervisor, [lifeline]),
+        ]
+
+    def _limits(self) -> Iterator[str]:
+        for name in ("memory", "cpus", "gpus", "network"):
+            value = getattr(self._kwargs, name)
+            if value is not None:
+                yield f"--{name}={value:g}" if isinstance(value, float) else f"--{name}={value}"
+        if self._kwargs.network is None:  # a server on this machine is found by this name
+            yield "--add-host=host.docker.internal:host-gateway"
+
+    def _mounts(self) -> Iterator[str]:
+        """Volumes, the folders with what Metaflow writes, and the files with its configuration."""
+        targets = set()
+        for volume in self._kwargs.volumes:
+            source, target = _parts_of(volume)
+            targets.add(target)
+            # Docker would make it, for root; what has no slash is a volume of Docker's own.
+            if "/" in source and not (paths.ROOT / source).exists():
+                raise ParameterError(
+                    f"container_kwargs: volume {volume!r}: there is no {source} here; make it"
+                )
+            yield f"--volume={paths.ROOT / source if '/' in source else source}{volume[len(source) :]}"
+        if HOME not in targets:
+            yield f"--tmpfs={HOME}:rw,exec,mode=1777"
+        written = [local_root(), Path(self._client_cache()), self._scratch]
+        for folder in written:
+            if not any(other in folder.parents for other in written):
+                folder.mkdir(parents=True, exist_ok=True)
+                yield _mount(folder, folder)
+        aws = Path("~/.aws").expanduser()
+        if aws.is_dir():
+            yield _mount(aws, Path(HOME, ".aws"), "readonly")
+        configuration = configuration_file().absolute()
+        for file in {configuration, *_named_files().values()}:
+            if file.is_file():
+                yield _mount(file, file, "readonly")
+
+    def _variables(self, more: Mapping[str, str]) -> dict[str, str]:
+        """The variables of the container, by name."""
+        here = metaflow_environment()
+        wanted = {
+            name
+            for name in here
+            if name.startswith(("AWS_", "METAFLOW_", PREFIX)) or name in _PASSED
+        }
+        own: dict[str, str] = {}
+        for name, value in self._kwargs.env.items():
+            if value is None and name not in here:
+                raise ParameterError(
+                    f"container_kwargs: env wants the value that {name} has here, and it has none; "
+                    "set it, or leave it out"
+                )
+            own[name] = here[name] if value is None else str(value)
+        return {
+            **{name: here[name] for name in sorted(wanted | {*dotenv_variables(paths.ROOT)})},
+            **{name: str(file) for name, file in _named_files().items()},
+            "HOME": HOME,
+            "METAFLOW_HOME": str(configuration_file().absolute().parent),
+            "METAFLOW_TEMPDIR": HOME,  # where what comes from S3 passes through
+            "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(local_root().parent),
+            client_cache()[0]: self._client_cache(),
+            **own,
+            **more,
+        }
+
+    def _client_cache(self) -> str:
+        return str(Path(metaflow_environment()[client_cache()[0]]).absolute())
+
+
+def _named_files() -> dict[str, Path]:
+    """The files that variables of _FILES name here, by the variable."""
+    here = metaflow_environment()
+    named = {name: Path(here[name]).expanduser().absolute() for name in _FILES if here.get(name)}
+    return {name: file for name, file in named.items() if file.is_file()}
+
+
+def _parts_of(volume: str) -> tuple[str, str]:
+    """A volume's folder here, and the one in the container."""
+    parts = volume.split(":")
+    if len(parts) not in (2, 3) or not parts[0] or not parts[1].startswith("/"):
+        raise ParameterError(
+            f"container_kwargs: volume {volume!r} must be FOLDER:FOLDER_IN_CONTAINER, the second "
+            "an absolute path; `:ro` behind it makes it read only"
+        )
+    return parts[0], parts[1].rstrip("/") or "/"
+
+
+def _mount(source: Path, target: Path, *more: str) -> str:
+    # Unlike `--volume`, this says so where the source is not there, and takes any name.
+    fields = ["type=bind", f"source={source}", f"target={target}", *more]
+    return "--mount=" + ",".join('"' + field.replace('"', '""') + '"' for field in fields)
