@@ -20,7 +20,12 @@ from pathlib import Path
 
 from . import paths, process, remove_container
 from .errors import ParameterError, PipelineError
-from .metaflow_config import client_cache, configuration_file, local_root, metaflow_environment
+from .metaflow_config import (
+    client_cache,
+    configuration_file,
+    local_root,
+    metaflow_environment,
+)
 from .runner import ContainerKwargs
 from .settings import PREFIX, dotenv_variables
 
@@ -156,10 +161,16 @@ class ContainerRunner:
                 raise ParameterError(
                     f"container_kwargs: volume {volume!r}: there is no {source} here; make it"
                 )
-            yield f"--volume={paths.ROOT / source if '/' in source else source}{volume[len(source) :]}"
+            # Docker's own name, or a path, which may begin in the repo's root
+            place = paths.ROOT / source if "/" in source else source
+            yield f"--volume={place}{volume.removeprefix(source)}"
         if HOME not in targets:
             yield f"--tmpfs={HOME}:rw,exec,mode=1777"
-        written = [local_root(), Path(self._client_cache()), self._scratch]
+        # Metaflow has its cards in the first `.metaflow` that is above where the flow runs.
+        cards = paths.ROOT / ".metaflow"
+        cards.mkdir(exist_ok=True)
+        yield _mount(cards, Path(REPO, ".metaflow"))
+        written = dict.fromkeys([local_root(), Path(_client_cache()[1]), self._scratch])
         for folder in written:
             if not any(other in folder.parents for other in written):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -195,13 +206,16 @@ class ContainerRunner:
             "METAFLOW_HOME": str(configuration_file().absolute().parent),
             "METAFLOW_TEMPDIR": HOME,  # where what comes from S3 passes through
             "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(local_root().parent),
-            client_cache()[0]: self._client_cache(),
+            **dict([_client_cache()]),
             **own,
             **more,
         }
 
-    def _client_cache(self) -> str:
-        return str(Path(metaflow_environment()[client_cache()[0]]).absolute())
+
+def _client_cache() -> tuple[str, str]:
+    """Variable and folder of the client's cache, the absolute path."""
+    name, _ = client_cache()
+    return name, str(paths.ROOT / metaflow_environment()[name])
 
 
 def _named_files() -> dict[str, Path]:

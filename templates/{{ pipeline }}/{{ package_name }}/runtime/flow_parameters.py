@@ -34,8 +34,8 @@ class FlowParameter(NamedTuple):
 class AskedFlow:
     """A flow that can be asked for its parameters, which takes a process and half a second.
 
-    `command` is the one that runs the flow, with these variables, in `runner`; `scratch` is a folder
-    for the answer, and `timeout` is in seconds.
+    `command` is the one that runs the flow, with these variables, in `runner`; `scratch` is a
+    folder for the answer, and `timeout` is in seconds.
     """
 
     def __init__(

@@ -14,7 +14,6 @@ from .flow_file import flow_file
 from .metaflow_config import metaflow_environment
 from .settings import Settings
 
-
 RUNNERS = get_args(get_type_hints(Settings)["runner"])
 
 
