@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from . import paths, process, remove_container
-from .errors import ParameterError, PipelineError
+from .errors import ImageError, ParameterError
+from .image import CHECKOUT, checkout
 from .metaflow_config import (
     client_cache,
     configuration_file,
@@ -34,9 +35,6 @@ REPO = "/repo"
 
 HOME = "/tmp"
 """The one folder of a container that can be written to, in memory; the datastore is outside."""
-
-LABEL = "metaflowtask.flow"
-"""Label of a container, with the flow's path."""
 
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 _PASSED = {"TZ", *_PROXIES, *map(str.upper, _PROXIES)}
@@ -79,7 +77,7 @@ class ContainerRunner:
     ) -> int:
         """Run it in a container, of which nothing is left when this returns.
 
-        Raises ParameterError where a volume's folder is not there, and PipelineError where the
+        Raises ParameterError where a volume's folder is not there, and ImageError where the
         engine does not start the container.
         """
         slug = re.sub(r"[^a-z0-9]+", "-", f"{paths.PACKAGE.name}-{self._flow_path}".lower())
@@ -96,9 +94,9 @@ class ContainerRunner:
         code = process.run(
             [
                 *("docker", "run", "--rm", "--interactive", "--init", "--pull=never"),
-                *(f"--name={name}", f"--cidfile={id_file}", f"--label={LABEL}={self._flow_path}"),
+                *(f"--name={name}", f"--cidfile={id_file}", f"--label={CHECKOUT}={checkout()}"),
                 *("--log-driver=none", "--security-opt=no-new-privileges", "--read-only"),
-                *(f"--user={os.getuid()}:{os.getgid()}", f"--workdir={REPO}"),
+                *(f"--user={os.geteuid()}:{os.getegid()}", f"--workdir={REPO}"),
                 *self._limits(),
                 *self._mounts(),
                 *(
@@ -123,7 +121,7 @@ class ContainerRunner:
         refused = code in (remove_container.ENGINE_REFUSED, 126, 127)
         if refused and any(line.startswith("docker: ") for line in last):
             said = next(line for line in last if line.startswith("docker: "))
-            raise PipelineError(
+            raise ImageError(
                 f"{self._flow_path}: the engine started no container of {self.image}: "
                 f"{said.removeprefix('docker: ').removeprefix('Error response from daemon: ')}; "
                 "container_kwargs says what it is started with, and `docker info` how the engine is"

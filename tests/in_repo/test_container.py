@@ -1,0 +1,504 @@
+"""A flow in a container: as in a process, with what the run needs, and nothing of it left."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import luigi
+import pytest
+from sales_pipelines.runtime import MetaflowTask, ParameterError, PipelineError, paths, process
+from sales_pipelines.runtime.image import CHECKOUT, checkout
+from sales_pipelines.runtime.metaflow_config import _datastore_root, _local_root
+from sales_pipelines.runtime.settings import PREFIX, settings
+
+from .conftest import is_there, wait_until
+
+WITHIN = 10  # seconds
+PATH = "contained/small.py"
+
+# It says what it sees, notes that a step ran, and waits or fails where a file says so.
+FLOW = """
+import hashlib, os, time
+from pathlib import Path
+
+from metaflow import FlowSpec, JSONType, Parameter, current, step
+
+from sales_pipelines.runtime import talk_to_luigi
+
+TOLD = Path(os.environ["METAFLOW_DATASTORE_SYSROOT_LOCAL"], ".metaflow", "told")
+
+
+def note(what):
+    with (TOLD / "ran").open("a") as file:
+        file.write(what + "\\n")
+    if (TOLD / f"fail-{what}").exists():
+        raise ValueError(f"fail-{what} is there")
+    while (TOLD / f"wait-{what}").exists():
+        time.sleep(0.02)
+
+
+def writable(folder):
+    try:
+        Path(folder, "x").write_text("")
+    except OSError:
+        return False
+    return True
+
+
+def limit(name):
+    file = Path("/sys/fs/cgroup", name)
+    return file.read_text().strip() if file.exists() else ""
+
+
+@talk_to_luigi
+class ContainedFlow(FlowSpec):
+    number = Parameter("number", default=1)
+    share = Parameter("share", default=0.5)
+    text = Parameter("text", default="")
+    swift = Parameter("swift", default=False)
+    rows = Parameter("rows", type=JSONType, default="[]")
+
+    @step
+    def start(self):
+        note("start")
+        print("it is at work")
+        self.given = [self.number, self.share, self.text, self.swift, self.rows, self.production]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        note("end")
+        folders = ["/", "/repo", "/repo/sales_pipelines", "/tmp", os.environ["HOME"]]
+        self.luigi_result = {
+            "given": self.given,
+            "writable": {folder: writable(folder) for folder in folders},
+            "user": [os.getuid(), os.getgid()],
+            "memory": limit("memory.max"),
+            "cpus": limit("cpu.max"),
+            "network": sorted(os.listdir("/sys/class/net")),
+            "volume": Path("/more").is_dir() and sorted(os.listdir("/more")),
+            "env": {
+                name: hashlib.sha256(value.encode()).hexdigest()
+                for name, value in os.environ.items()
+            },
+            "aws": Path("~/.aws/credentials").expanduser().is_file(),
+        }
+
+
+if __name__ == "__main__":
+    ContainedFlow()
+"""
+
+
+class Contained:
+    """The flow in the repo, with a datastore of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.told = root / ".metaflow" / "told"
+        self.told.mkdir(parents=True)
+
+    @staticmethod
+    def task(**more: Any) -> MetaflowTask:
+        """The task that runs it in a container, anew: Luigi keeps one for the same parameters."""
+        MetaflowTask.clear_instance_cache()
+        return MetaflowTask(PATH, **{"runner": "container", **more})
+
+    def tell(self, *whats: str) -> None:
+        """Let steps do so, e.g. fail-end or wait-start, until they are told otherwise."""
+        for file in [*self.told.glob("fail-*"), *self.told.glob("wait-*")]:
+            file.unlink()
+        for what in whats:
+            (self.told / what).touch()
+
+    def ran(self) -> list[str]:
+        """What has run since this was last asked."""
+        file = self.told / "ran"
+        lines = file.read_text().splitlines() if file.exists() else []
+        file.unlink(missing_ok=True)
+        return lines
+
+    def wait_for(self, what: str) -> None:
+        """Wait until the step runs."""
+        file = self.told / "ran"
+        wait_until(lambda: file.exists() and what in file.read_text().splitlines())
+
+    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+        """Start `nox -s run -- …`, as that does."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "sales_pipelines.runtime", *arguments],
+            cwd=paths.ROOT,
+            env={**os.environ, f"{PREFIX}RUNNER": "container", **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def has_no_marker(self) -> bool:
+        return not [*(self.root / ".metaflow" / "luigi").rglob("*.json")]
+
+
+def containers() -> list[str]:
+    """The containers of this repo, running or not."""
+    command = ["docker", "ps", "--all", "--quiet", f"--filter=label={CHECKOUT}={checkout()}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
+def below(parent: int) -> dict[int, list[str]]:
+    """The processes below this one, with their commands."""
+    found: dict[int, list[str]] = {}
+    parents = [parent]
+    for each in parents:
+        for children in Path(f"/proc/{each}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                for child in map(int, children.read_text().split()):
+                    words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+                    found[child] = [word.decode() for word in words]
+                    parents.append(child)
+    return found
+
+
+@pytest.fixture(scope="module")
+def _flow() -> Iterator[None]:
+    file = paths.FLOWS / PATH
+    file.parent.mkdir()
+    file.write_text(FLOW)
+    yield
+    shutil.rmtree(file.parent)
+
+
+@pytest.fixture
+def contained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _flow: None
+) -> Iterator[Contained]:
+    monkeypatch.setenv("METAFLOW_DATASTORE_SYSROOT_LOCAL", str(tmp_path))
+    forget()
+    yield Contained(tmp_path)
+    forget()
+    wait_until(lambda: not containers())
+
+
+def forget() -> None:
+    """Let settings and places be looked up anew."""
+    for cached in (settings, _datastore_root, _local_root):
+        cached.cache_clear()
+
+
+GIVEN = {"number": 3, "share": 0.25, "text": "ä b", "swift": True, "rows": [{"a": None}]}
+
+
+def test_a_flow_gives_what_it_gives_in_a_process(
+    contained: Contained, capfd: pytest.CaptureFixture[str]
+) -> None:
+    task = contained.task(flow_kwargs=GIVEN, flow_tag="production")
+    told: list[str] = []
+    task.set_status_message, task.set_progress_percentage = told.append, lambda _: None
+    task.run()
+    marker, run = task.output().marker, task.output().run
+    assert marker.result["given"] == [3, 0.25, "ä b", True, [{"a": None}], True]
+    assert marker.image
+    assert marker.image.startswith("sales-pipelines/contained-small:")
+    assert {"production", f"version:{marker.version}"} <= set(run.user_tags)
+    assert run.data.given == marker.result["given"]
+    assert any("step " in line for line in told)
+    assert any(line.endswith("] it is at work") for line in capfd.readouterr().out.splitlines())
+    assert not containers()
+    # Root and code are as they were built; what is written below /tmp goes with the container.
+    assert marker.result["writable"] == {
+        **{"/": False, "/repo": False, "/repo/sales_pipelines": False, "/tmp": True}
+    }
+    assert marker.result["user"] == [os.geteuid(), os.getegid()]
+    written = [file.stat() for file in (contained.root / ".metaflow").rglob("*")]
+    assert {(file.st_uid, file.st_gid) for file in written} == {(os.geteuid(), os.getegid())}
+    in_process = contained.task(flow_kwargs=GIVEN, flow_tag="production", runner="process", force=True)
+    in_process.run()
+    again = in_process.output().marker
+    assert again.image is None
+    assert again.result["given"] == marker.result["given"]
+
+
+def test_what_has_failed_is_resumed_in_a_new_container(contained: Contained) -> None:
+    contained.tell("fail-end")
+    with pytest.raises(PipelineError, match=r"failed in step `end`.*\n(.*\n)*.*fail-end is there"):
+        contained.task().run()
+    assert contained.ran() == ["start", "end"]
+    assert contained.has_no_marker()
+    contained.tell()
+    contained.task().run()
+    assert contained.ran() == ["end"]
+    assert len(contained.task().output().marker.resumed) == 1
+
+
+def test_a_time_limit_ends_the_container(contained: Contained) -> None:
+    contained.tell("wait-start")
+    with pytest.raises(PipelineError, match="stopped after 3 seconds"):
+        contained.task(timeout=3).run()
+    assert not containers()
+    assert contained.has_no_marker()
+
+
+# Who is killed, from the command downwards.
+COMMAND, WORKER, SUPERVISOR, DOCKER = range(4)
+
+
+def killed(running: subprocess.Popen[str], who: int) -> int:
+    """The process of the running command that this is."""
+    found = below(running.pid)
+    docker = next(pid for pid, words in found.items() if words[:2] == ["docker", "run"])
+    supervisor = next(pid for pid, words in found.items() if words[3:4] == [process.supervisor.__file__])
+    if who == WORKER:
+        return int(Path(f"/proc/{supervisor}/stat").read_text().rpartition(")")[2].split()[1])
+    return {COMMAND: running.pid, SUPERVISOR: supervisor, DOCKER: docker}[who]
+
+
+@pytest.mark.parametrize(
+    ("who", "number"),
+    [
+        (COMMAND, signal.SIGKILL),
+        (COMMAND, signal.SIGTERM),
+        (WORKER, signal.SIGKILL),
+        pytest.param(COMMAND, signal.SIGINT, marks=pytest.mark.nightly),
+        pytest.param(SUPERVISOR, signal.SIGKILL, marks=pytest.mark.nightly),
+        pytest.param(DOCKER, signal.SIGKILL, marks=pytest.mark.nightly),
+    ],
+)
+def test_whoever_is_killed_leaves_nothing(
+    contained: Contained, who: int, number: signal.Signals
+) -> None:
+    contained.tell("wait-end")
+    running = contained.start(PATH, "--workers", "2")
+    contained.wait_for("end")
+    everything = [*below(running.pid)]
+    os.kill(killed(running, who), number)
+    wait_until(lambda: not containers() and not any(map(is_there, everything)), within=WITHIN)
+    assert running.wait(WITHIN) != 0
+    assert contained.has_no_marker()
+    contained.tell()
+    contained.ran()
+    contained.task().run()
+    assert contained.ran() == ["end"]
+
+
+def test_all_of_them_killed_at_once_leave_nothing(contained: Contained) -> None:
+    contained.tell("wait-end")
+    running = contained.start(PATH)
+    contained.wait_for("end")
+    for each in [running.pid, *below(running.pid)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
+    wait_until(lambda: not containers(), within=WITHIN)
+
+
+@pytest.mark.parametrize(
+    "after",
+    [0.0, *(pytest.param(each / 50, marks=pytest.mark.nightly) for each in range(1, 40, 2))],
+)
+def test_a_command_that_is_killed_at_the_start_leaves_nothing(
+    contained: Contained, after: float
+) -> None:
+    running = contained.start(PATH)
+    docker: list[int] = []
+
+    def is_started() -> bool:
+        docker[:] = [
+            pid for pid, words in below(running.pid).items() if words[:2] == ["docker", "run"]
+        ]
+        return bool(docker)
+
+    wait_until(is_started)
+    time.sleep(after)
+    running.kill()
+    wait_until(lambda: not any(map(is_there, docker)), within=WITHIN)
+    time.sleep(1)
+    wait_until(lambda: not containers(), within=WITHIN)
+    assert contained.has_no_marker()
+
+
+def test_a_command_that_is_killed_while_it_builds_leaves_nothing(contained: Contained) -> None:
+    file = paths.FLOWS / "contained" / "slow" / "slow.py"
+    file.parent.mkdir()
+    try:
+        file.write_text(FLOW)
+        text = (paths.CONFIG / "metaflowtask" / "Dockerfile").read_text()
+        slow = f"RUN echo {time.time()} && sleep 60\n"
+        file.with_name("Dockerfile").write_text(text.replace("ARG PACKAGE\n", f"{slow}ARG PACKAGE\n"))
+        running = contained.start("contained/slow/slow.py")
+        assert running.stdout
+        assert any("sleep 60" in line for line in running.stdout)
+        everything = [*below(running.pid)]
+        assert everything
+        running.kill()
+        wait_until(lambda: not any(map(is_there, everything)), within=WITHIN)
+        asleep = ["pgrep", "--full", "--exact", "sleep 60"]
+        wait_until(lambda: subprocess.run(asleep, check=False, capture_output=True).returncode)
+        assert contained.has_no_marker()
+    finally:
+        shutil.rmtree(file.parent)
+
+
+def test_two_at_once_do_not_meet(contained: Contained) -> None:
+    tasks = [contained.task(flow_kwargs={"number": number}) for number in (1, 2)]
+    threads = [threading.Thread(target=task.run) for task in tasks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    markers = [task.output().marker for task in tasks]
+    assert [marker.result["given"][0] for marker in markers] == [1, 2]
+    assert markers[0].image == markers[1].image
+
+
+def test_the_container_has_what_container_kwargs_say(contained: Contained, tmp_path: Path) -> None:
+    more = tmp_path / "more"
+    more.mkdir()
+    (more / "file").touch()
+    task = contained.task(
+        container_kwargs={
+            **{"memory": "700m", "cpus": 0.5, "network": "none"},
+            **{"volumes": [f"{more}:/more:ro"], "env": {"HUE": "green", "DEPTH": 3}},
+        }
+    )
+    task.run()
+    seen = task.output().result
+    assert seen["memory"] in (str(700 * 2**20), "")  # cgroups may be of the first version
+    assert seen["cpus"] in ("50000 100000", "")
+    assert seen["network"] == ["lo"]
+    assert seen["volume"] == ["file"]
+    assert (seen["env"]["HUE"], seen["env"]["DEPTH"]) == (digest("green"), digest("3"))
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown": ({"ram": 1}, "unknown field `ram`.*memory, cpus, gpus, network, volumes, env"),
+    "wrong type": ({"cpus": "many"}, "cpus"),
+}
+
+
+@pytest.mark.parametrize(("kwargs", "said"), REFUSED.values(), ids=REFUSED)
+def test_what_no_container_can_have_is_refused_before_anything_runs(
+    contained: Contained, kwargs: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ParameterError, match=f"container_kwargs: .*{said}"):
+        contained.task(container_kwargs=kwargs)
+    with pytest.raises(ParameterError, match="runner 'rocket' must be one of: process, container"):
+        contained.task(runner="rocket")
+
+
+NOT_STARTED: dict[str, tuple[dict[str, Any], str]] = {
+    "no such volume": ({"volumes": ["/no/such:/more"]}, "there is no /no/such here; make it"),
+    "no volume": ({"volumes": ["/tmp"]}, "must be FOLDER:FOLDER_IN_CONTAINER"),
+    "no such network": ({"network": "no-such"}, "network no-such not found"),
+    "no such memory": ({"memory": "much"}, "invalid size: 'much'"),
+    "no such variable": ({"env": {"NO_SUCH": None}}, "NO_SUCH has here, and it has none"),
+}
+
+
+@pytest.mark.parametrize(("kwargs", "said"), NOT_STARTED.values(), ids=NOT_STARTED)
+def test_a_container_that_cannot_be_started_says_why(
+    contained: Contained, kwargs: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(PipelineError, match=said):
+        contained.task(container_kwargs=kwargs).run()
+    assert contained.has_no_marker()
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+SECRETS = {
+    "AWS_SECRET_ACCESS_KEY": "planted-in-the-environment",
+    "SHOP_PASSWORD": "planted-in-dotenv",
+    "SHOP_TOKEN": "planted-and-named",
+}
+
+
+def test_secrets_reach_the_run_and_nothing_else(
+    contained: Contained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRETS["AWS_SECRET_ACCESS_KEY"])
+    monkeypatch.setenv("SHOP_TOKEN", SECRETS["SHOP_TOKEN"])
+    monkeypatch.setenv("SHOP_OTHER", "of no concern to the flow")
+    home = tmp_path / "home"
+    (home / ".aws").mkdir(parents=True)
+    (home / ".aws" / "credentials").write_text("[default]\naws_secret_access_key = planted-in-home\n")
+    (home / ".metaflowconfig").mkdir()
+    configuration = {"METAFLOW_SERVICE_AUTH_KEY": "planted-in-a-profile"}
+    (home / ".metaflowconfig" / "config_team.json").write_text(json.dumps(configuration))
+    dotenv = paths.ROOT / ".env"
+    dotenv.write_text(f"SHOP_PASSWORD={SECRETS['SHOP_PASSWORD']}\nMETAFLOW_PROFILE=team\n")
+    contained.tell("wait-end")
+    try:
+        kwargs = json.dumps({"env": {"SHOP_TOKEN": None}})
+        running = contained.start(
+            *(PATH, "--container-kwargs", kwargs), HOME=str(home), DOCKER_CONFIG=docker_config()
+        )
+        contained.wait_for("end")
+        words = str(below(running.pid))
+        contained.tell()
+        said, _ = running.communicate(timeout=60)
+    finally:
+        dotenv.unlink()
+    assert running.returncode == 0, said
+    marker = contained.task().output().marker
+    seen = marker.result["env"]
+    assert {name: digest(value) for name, value in SECRETS.items()} == {
+        name: seen[name] for name in SECRETS
+    }
+    assert marker.result["aws"]
+    assert seen["METAFLOW_PROFILE"] == digest("team")
+    assert "SHOP_OTHER" not in seen
+    assert marker.image
+    history = ["docker", "history", "--no-trunc", "--format={{json .}}", marker.image]
+    told = {
+        "log": said.encode(),
+        "command lines": words.encode(),
+        "history": printed(history),
+        "labels and all": printed(["docker", "image", "inspect", marker.image]),
+        "layers": printed(["docker", "save", marker.image]),
+        "marker": (contained.root / contained.task().output().path).read_bytes(),
+    }
+    # The test itself looks where a secret would be, and it would find one.
+    assert b"ContainedFlow" in told["layers"]
+    assert [where for where, text in told.items() if b"planted-" in text] == []
+
+
+def docker_config() -> str:
+    return os.environ.get("DOCKER_CONFIG") or str(Path("~/.docker").expanduser())
+
+
+def printed(command: list[str]) -> bytes:
+    return subprocess.run(command, capture_output=True, check=True).stdout
+
+
+@pytest.mark.nightly
+def test_the_co2_pipeline_gives_what_it_gives_in_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = {}
+    for runner in ("process", "container"):
+        root = tmp_path / runner
+        root.mkdir()
+        command = [sys.executable, "-m", "sales_pipelines.runtime", "examples/co2_tasks.py"]
+        variables = {"METAFLOW_DATASTORE_SYSROOT_LOCAL": str(root), f"{PREFIX}RUNNER": runner}
+        done = subprocess.run(
+            command, cwd=paths.ROOT, env={**os.environ, **variables}, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        markers = sorted((root / ".metaflow" / "luigi").rglob("*.json"))
+        told = [json.loads(marker.read_text()) for marker in markers]
+        results[runner] = {each["flow"]: each["result"] for each in told}
+    assert {*results["container"]} == {"CleanFlow", "ReportFlow"}
+    assert results["container"] == results["process"]
