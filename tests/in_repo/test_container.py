@@ -10,13 +10,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import luigi
+import boto3
 import pytest
 from sales_pipelines.runtime import MetaflowTask, ParameterError, PipelineError, paths, process
 from sales_pipelines.runtime.image import CHECKOUT, checkout
@@ -174,7 +175,7 @@ def below(parent: int) -> dict[int, list[str]]:
 @pytest.fixture(scope="module")
 def _flow() -> Iterator[None]:
     file = paths.FLOWS / PATH
-    file.parent.mkdir()
+    file.parent.mkdir(exist_ok=True)
     file.write_text(FLOW)
     yield
     shutil.rmtree(file.parent)
@@ -228,6 +229,31 @@ def test_a_flow_gives_what_it_gives_in_a_process(
     again = in_process.output().marker
     assert again.image is None
     assert again.result["given"] == marker.result["given"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can run as somebody else")
+def test_files_belong_to_whoever_runs_the_task(
+    contained: Contained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    somebody = 4321
+
+    def given_away(*arguments: Any, **more: Any) -> str:
+        folder = make(*arguments, **more)
+        os.chown(folder, somebody, somebody)
+        return folder
+
+    make = tempfile.mkdtemp
+    before = [contained.root / ".metaflow", *(contained.root / ".metaflow").rglob("*")]
+    for each in before:
+        os.chown(each, somebody, somebody)
+    monkeypatch.setattr(tempfile, "mkdtemp", given_away)
+    monkeypatch.setattr(os, "geteuid", lambda: somebody)
+    monkeypatch.setattr(os, "getegid", lambda: somebody)
+    contained.task().run()
+    assert contained.task().output().result["user"] == [somebody, somebody]
+    written = [*(contained.root / ".metaflow" / "ContainedFlow").rglob("*")]
+    assert written
+    assert {(file.stat().st_uid, file.stat().st_gid) for file in written} == {(somebody, somebody)}
 
 
 def test_what_has_failed_is_resumed_in_a_new_container(contained: Contained) -> None:
@@ -333,17 +359,18 @@ def test_a_command_that_is_killed_while_it_builds_leaves_nothing(contained: Cont
     try:
         file.write_text(FLOW)
         text = (paths.CONFIG / "metaflowtask" / "Dockerfile").read_text()
-        slow = f"RUN echo {time.time()} && sleep 60\n"
-        file.with_name("Dockerfile").write_text(text.replace("ARG PACKAGE\n", f"{slow}ARG PACKAGE\n"))
+        asleep = f"sleep {60 + time.time() % 60:.6f}"  # as nobody else on the machine sleeps
+        slow = text.replace("ARG PACKAGE\n", f"RUN {asleep}\nARG PACKAGE\n")
+        file.with_name("Dockerfile").write_text(slow)
         running = contained.start("contained/slow/slow.py")
         assert running.stdout
-        assert any("sleep 60" in line for line in running.stdout)
+        assert any(asleep in line for line in running.stdout)
         everything = [*below(running.pid)]
-        assert everything
+        assert any("build" in words for words in below(running.pid).values())
         running.kill()
         wait_until(lambda: not any(map(is_there, everything)), within=WITHIN)
-        asleep = ["pgrep", "--full", "--exact", "sleep 60"]
-        wait_until(lambda: subprocess.run(asleep, check=False, capture_output=True).returncode)
+        find = ["pgrep", "--full", "--exact", asleep]
+        wait_until(lambda: subprocess.run(find, check=False).returncode, within=WITHIN)
         assert contained.has_no_marker()
     finally:
         shutil.rmtree(file.parent)
@@ -481,6 +508,26 @@ def docker_config() -> str:
 
 def printed(command: list[str]) -> bytes:
     return subprocess.run(command, capture_output=True, check=True).stdout
+
+
+@pytest.mark.skipif("S3_SERVER" not in os.environ, reason="no S3 at hand")
+def test_a_datastore_on_s3_is_reached(
+    contained: Contained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variables = {
+        **{"METAFLOW_DEFAULT_DATASTORE": "s3", "METAFLOW_DATASTORE_SYSROOT_S3": "s3://flows/here"},
+        **{"METAFLOW_S3_ENDPOINT_URL": os.environ["S3_SERVER"], "AWS_DEFAULT_REGION": "us-east-1"},
+        **{"AWS_ACCESS_KEY_ID": "planted", "AWS_SECRET_ACCESS_KEY": "planted"},
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    forget()
+    boto3.client("s3", endpoint_url=os.environ["S3_SERVER"]).create_bucket(Bucket="flows")
+    task = contained.task(flow_kwargs={"number": 5}, container_kwargs={"network": "host"})
+    task.run()
+    assert task.output().path.startswith("s3://flows/here/luigi/")
+    assert task.output().result["given"][0] == 5
+    assert task.output().run.data.given[0] == 5
 
 
 @pytest.mark.nightly

@@ -202,7 +202,9 @@ class ContainerRunner:
             **{name: str(file) for name, file in _named_files().items()},
             "HOME": HOME,
             "METAFLOW_HOME": str(configuration_file().absolute().parent),
-            "METAFLOW_TEMPDIR": HOME,  # where what comes from S3 passes through
+            # What is on its way from S3 and to it lies where the flow runs, unless these say so.
+            "METAFLOW_ARTIFACT_LOCALROOT": HOME,
+            "METAFLOW_TEMPDIR": HOME,
             "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(local_root().parent),
             **dict([_client_cache()]),
             **own,
