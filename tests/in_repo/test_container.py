@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -182,9 +182,7 @@ def _flow() -> Iterator[None]:
 
 
 @pytest.fixture
-def contained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _flow: None
-) -> Iterator[Contained]:
+def contained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _flow: None) -> Iterator[Contained]:
     monkeypatch.setenv("METAFLOW_DATASTORE_SYSROOT_LOCAL", str(tmp_path))
     forget()
     yield Contained(tmp_path)
@@ -224,7 +222,9 @@ def test_a_flow_gives_what_it_gives_in_a_process(
     assert marker.result["user"] == [os.geteuid(), os.getegid()]
     written = [file.stat() for file in (contained.root / ".metaflow").rglob("*")]
     assert {(file.st_uid, file.st_gid) for file in written} == {(os.geteuid(), os.getegid())}
-    in_process = contained.task(flow_kwargs=GIVEN, flow_tag="production", runner="process", force=True)
+    in_process = contained.task(
+        flow_kwargs=GIVEN, flow_tag="production", runner="process", force=True
+    )
     in_process.run()
     again = in_process.output().marker
     assert again.image is None
@@ -284,7 +284,9 @@ def killed(running: subprocess.Popen[str], who: int) -> int:
     """The process of the running command that this is."""
     found = below(running.pid)
     docker = next(pid for pid, words in found.items() if words[:2] == ["docker", "run"])
-    supervisor = next(pid for pid, words in found.items() if words[3:4] == [process.supervisor.__file__])
+    supervisor = next(
+        pid for pid, words in found.items() if words[3:4] == [process.supervisor.__file__]
+    )
     if who == WORKER:
         return int(Path(f"/proc/{supervisor}/stat").read_text().rpartition(")")[2].split()[1])
     return {COMMAND: running.pid, SUPERVISOR: supervisor, DOCKER: docker}[who]
@@ -460,7 +462,9 @@ def test_secrets_reach_the_run_and_nothing_else(
     monkeypatch.setenv("SHOP_OTHER", "of no concern to the flow")
     home = tmp_path / "home"
     (home / ".aws").mkdir(parents=True)
-    (home / ".aws" / "credentials").write_text("[default]\naws_secret_access_key = planted-in-home\n")
+    (home / ".aws" / "credentials").write_text(
+        "[default]\naws_secret_access_key = planted-in-home\n"
+    )
     (home / ".metaflowconfig").mkdir()
     configuration = {"METAFLOW_SERVICE_AUTH_KEY": "planted-in-a-profile"}
     (home / ".metaflowconfig" / "config_team.json").write_text(json.dumps(configuration))
@@ -541,7 +545,11 @@ def test_the_co2_pipeline_gives_what_it_gives_in_processes(
         command = [sys.executable, "-m", "sales_pipelines.runtime", "examples/co2_tasks.py"]
         variables = {"METAFLOW_DATASTORE_SYSROOT_LOCAL": str(root), f"{PREFIX}RUNNER": runner}
         done = subprocess.run(
-            command, cwd=paths.ROOT, env={**os.environ, **variables}, capture_output=True, check=False
+            command,
+            cwd=paths.ROOT,
+            env={**os.environ, **variables},
+            capture_output=True,
+            check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         markers = sorted((root / ".metaflow" / "luigi").rglob("*.json"))

@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from . import paths, process, remove_container
+from .engine import CHECKOUT, checkout, fault_of_engine
 from .errors import ImageError, ParameterError
-from .image import CHECKOUT, checkout
 from .metaflow_config import (
     client_cache,
     configuration_file,
@@ -118,13 +118,14 @@ class ContainerRunner:
                 *(sys.executable, "-I", "-S", remove_container.__file__, name, str(id_file)),
             ],
         )
-        refused = code in (remove_container.ENGINE_REFUSED, 126, 127)
-        if refused and any(line.startswith("docker: ") for line in last):
-            said = next(line for line in last if line.startswith("docker: "))
-            raise ImageError(
-                f"{self._flow_path}: the engine started no container of {self.image}: "
-                f"{said.removeprefix('docker: ').removeprefix('Error response from daemon: ')}; "
+        refused = [line for line in last if line.startswith("docker: ")]
+        if refused and code in (remove_container.ENGINE_REFUSED, 126, 127):
+            why = re.sub("docker: (Error response from daemon: )?", "", refused[0], count=1)
+            way_out = fault_of_engine("\n".join(last)) or (
                 "container_kwargs says what it is started with, and `docker info` how the engine is"
+            )
+            raise ImageError(
+                f"{self._flow_path}: no container of {self.image} was started: {why}; {way_out}"
             )
         return code
 
