@@ -165,15 +165,13 @@ class ContainerRunner:
             yield f"--volume={place}{volume.removeprefix(source)}"
         if HOME not in targets:
             yield f"--tmpfs={HOME}:rw,exec,mode=1777"
-        # Metaflow has its cards in the first `.metaflow` that is above where the flow runs.
-        cards = paths.ROOT / ".metaflow"
-        cards.mkdir(exist_ok=True)
-        yield _mount(cards, Path(REPO, ".metaflow"))
         written = dict.fromkeys([local_root(), Path(_client_cache()[1]), self._scratch])
         for folder in written:
             if not any(other in folder.parents for other in written):
                 folder.mkdir(parents=True, exist_ok=True)
                 yield _mount(folder, folder)
+        # Cards are in the first `.metaflow` above where the flow runs, and looked for in this one.
+        yield _mount(local_root(), Path(REPO, ".metaflow"))
         aws = Path("~/.aws").expanduser()
         if aws.is_dir():
             yield _mount(aws, Path(HOME, ".aws"), "readonly")
