@@ -57,14 +57,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 SLOWEST = (
-    *("test_other_pythons", "test_generated_repo", "test_cookiecutter", "test_git_hooks"),
-    *("test_seam_s3", "test_any_answer", "test_seam_housekeeping", "test_seam_resume"),
-    *("test_release", "test_seam_stop", "test_parameters", "test_version"),
+    *("test_generated_repo", "test_cookiecutter", "test_any_answer", "test_git_hooks"),
+    *("test_docker_container", "test_docker_layers", "test_other_pythons", "test_seam_s3"),
+    *("test_seam_housekeeping", "test_seam_resume", "test_release", "test_seam_stop"),
+    *("test_parameters", "test_version"),
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first, so that all workers end together."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes longest begins first, so that all workers end together; by day not all begins."""
+    if not config.getoption("nightly"):
+        left_out = [item for item in items if item.get_closest_marker("nightly")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
     def when(item: pytest.Item) -> int:
         if item.path.stem in SLOWEST:

@@ -50,6 +50,7 @@ def test_the_demo_can_be_run_again(checkout: Path) -> None:
     assert "1960s: 0.807" in said
 
 
+@pytest.mark.nightly
 def test_a_folder_of_one_s_own_may_have_any_name(checkout: Path) -> None:
     folder = checkout.parent / "my d\u00e9mo's"
     said = demo(checkout, "--", "../my d\u00e9mo's")

@@ -10,15 +10,17 @@ from .conftest import HERE, Repo, SetUp, pythons
 
 pytestmark = pytest.mark.end_to_end
 
-QUICK = "tests/runtime/test_run_command.py"
+# By day: Luigi and Metaflow are the slowest part of a repo's tests.
+QUICK = ("tests/runtime/test_run_command.py", "tests/runtime/test_settings.py")
 
 
-def test_the_oldest_python_passes_too(set_up: SetUp) -> None:
+def test_the_oldest_python_passes_too(set_up: SetUp, pytestconfig: pytest.Config) -> None:
     if HERE == "3.10":
         pytest.skip("3.10 is the Python that the other tests use")
     if "3.10" not in pythons():
         pytest.skip("no Python 3.10 on this machine")
-    passes(set_up("oldest-python", python=pythons()["3.10"], python_version="3.10"))
+    repo = set_up("oldest-python", python=pythons()["3.10"], python_version="3.10")
+    passes(repo, *(() if pytestconfig.getoption("nightly") else QUICK))
 
 
 def test_a_repo_without_examples_passes_on_the_newest_python_and_says_what_is_missing(
@@ -35,8 +37,7 @@ def test_a_repo_without_examples_passes_on_the_newest_python_and_says_what_is_mi
         description="d" * 200,
         repo_url="https://example.org/p",
     )
-    # All of its tests in the nightly session only: Luigi and Metaflow are the slowest part of them.
-    passes(repo, *([] if pytestconfig.getoption("nightly") else [QUICK]))
+    passes(repo, *(() if pytestconfig.getoption("nightly") else QUICK))
     said = repo.nox("-s", "run", exit_code=1)
     assert "say what to run: nox -s run -- FILE" in said
     assert "Flows: none yet" in said

@@ -417,7 +417,7 @@ def test_without_a_remote_local_releases(repo: Path) -> None:
     assert "contradict" in release(repo, "--local", "--push", exit_code=2)
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("moment", ["before", pytest.param("after", marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("fatal", ["worktree", "commit", "merge", "tag", "push"])
 def test_what_was_killed_is_finished_by_the_same_command(
     repo: Path, fatal: str, moment: str

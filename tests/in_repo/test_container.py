@@ -355,6 +355,7 @@ def test_a_command_that_is_killed_at_the_start_leaves_nothing(
     assert contained.has_no_marker()
 
 
+@pytest.mark.nightly
 def test_a_command_that_is_killed_while_it_builds_leaves_nothing(contained: Contained) -> None:
     file = paths.FLOWS / "contained" / "slow" / "slow.py"
     file.parent.mkdir()
@@ -372,7 +373,8 @@ def test_a_command_that_is_killed_while_it_builds_leaves_nothing(contained: Cont
         running.kill()
         wait_until(lambda: not any(map(is_there, everything)), within=WITHIN)
         find = ["pgrep", "--full", "--exact", asleep]
-        wait_until(lambda: subprocess.run(find, check=False).returncode, within=WITHIN)
+        # That is the engine's own process, which takes longer where other builds are at work.
+        wait_until(lambda: subprocess.run(find, check=False).returncode, within=6 * WITHIN)
         assert contained.has_no_marker()
     finally:
         shutil.rmtree(file.parent)

@@ -210,6 +210,7 @@ def test_other_parameters_start_afresh(
     assert task.output().marker.parameters == {"n": 1}
 
 
+@pytest.mark.nightly
 def test_force_starts_afresh_and_its_own_retry_does_not(splitting: Splitting) -> None:
     splitting.tell("fail-join")
     fails(splitting)

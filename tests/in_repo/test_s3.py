@@ -187,6 +187,7 @@ def test_over_a_chain_of_failures_no_finished_step_runs_again(
     assert not store.ending(".attempts")
 
 
+@pytest.mark.nightly
 def test_after_a_kill_of_everything_the_finished_steps_are_still_done(
     splitting: Splitting, store: Store
 ) -> None:
