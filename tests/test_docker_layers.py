@@ -20,6 +20,7 @@ def test_images_are_made_of_layers_and_named_by_what_is_in_them(
     seam("test_layers.py")
 
 
+@pytest.mark.nightly
 def test_metaflow_takes_an_image_for_steps_that_run_elsewhere(
     seam: Callable[..., None], tmp_path: Path
 ) -> None:
