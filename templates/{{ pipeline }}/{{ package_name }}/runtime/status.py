@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 from . import inventory, paths
 from .errors import PipelineError
 from .inventory import Record, counted, in_time, in_units
+from .version import UNKNOWN, released
 
 SHOWN = 10
 """Runs that are shown, if nobody asks for more."""
@@ -184,9 +185,8 @@ def git(*arguments: str) -> Done:
 
 def repo() -> str:
     """Version, branch and commit, and whether files differ from it."""
-    text = (paths.ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    found = re.search(r'^version\s*=\s*"([^"]+)"', text, re.MULTILINE)
-    project = f"{paths.PACKAGE.name} {found[1] if found else 'of unknown version'}"
+    version = released()
+    project = f"{paths.PACKAGE.name} {'of unknown version' if version == UNKNOWN else version}"
     try:
         done = git("status", "--porcelain=v2", "--branch")
     except FileNotFoundError:

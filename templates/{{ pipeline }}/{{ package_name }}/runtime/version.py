@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-from importlib import metadata
 
 from . import paths
 
@@ -20,19 +19,21 @@ def version(distribution: str) -> str:
     version of the wheel; bare files, as Metaflow ships them, have `0+unknown`.
     """
     if not paths.IN_CHECKOUT:
+        from importlib import metadata  # takes longer than the rest of this
+
         try:
             return metadata.version(distribution)
         except metadata.PackageNotFoundError:
             return UNKNOWN
-    released = _released()
-    if released == UNKNOWN:
-        return released
+    release = released()
+    if release == UNKNOWN:
+        return release
     here = commit(7)
-    tagged = ("describe", "--tags", "--exact-match", f"--match={released}")
+    tagged = ("describe", "--tags", "--exact-match", f"--match={release}")
     if not here or (not here.endswith("-dirty") and git(*tagged)):
-        return released
+        return release
     words = ".".join([git("branch", "--show-current"), f"g{here}"])
-    return f"{released}+" + re.sub("[^a-z0-9]+", ".", words.lower()).strip(".")
+    return f"{release}+" + re.sub("[^a-z0-9]+", ".", words.lower()).strip(".")
 
 
 def commit(digits: int) -> str:
@@ -58,8 +59,8 @@ def git(*arguments: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def _released() -> str:
-    """The version under [project] in pyproject.toml."""
+def released() -> str:
+    """The version under [project] in pyproject.toml, the last release; UNKNOWN without one."""
     text = (paths.PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8")
     table = re.search(r"^\[project\]$.*?(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL)
     line = r"""^version\s*=\s*["']([^"']+)["']"""
