@@ -38,8 +38,18 @@ Usage: nox -s run -- [FILE [TASK]] [LUIGI'S OPTIONS]
          sales_tasks.py; may be left out where the repo has one module of tasks only
   TASK   the task of that module; default: RootTask
 
-Luigi's options are e.g. --workers 4, --flow-tag production, and --force, which runs a flow again. A
-flow that is named by its file takes its parameters as --flow-kwargs '{"name": 1}'.
+Options that a flow has when it is named by its file, or a task that runs one:
+
+  --flow-kwargs '{"name": 1}'              the flow's parameters, as JSON
+  --flow-tag production                    tag of the run; default: the environment's name
+  --force, --force-upstream                run again: this flow, or all that it requires, too
+  --from-run CleanFlow/123                 take this finished run instead of running
+  --timeout 3600                           seconds after which the flow is stopped
+  --runner container                       run it in a container of its own image
+  --container-kwargs '{"memory": "4g"}'    what the container has: docs/seam.md
+  --rebuild-flow, --rebuild-base           build its image anew, or its image and the base
+
+Luigi's own are e.g. --workers 4; FILE --help shows them all.
 
 """
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
 
-from . import inventory, paths
+from . import engine, inventory, paths
 from .errors import PipelineError
 from .inventory import Record, counted, in_time, in_units
 from .version import UNKNOWN, released
@@ -120,6 +120,8 @@ def report(count: int, nox: str) -> None:
         pass
     on_s3 = place != str(here)
     asked["disk"] = begun(partial(disk, here, on_s3, nox), DISK_LIMIT, f": du -sh {here}")
+    if engine.used_file("").parent.is_dir():  # without a build there is no image
+        asked["images"] = begun(partial(images, nox), DISK_LIMIT)
     limit, way_out = (S3_LIMIT, f" from {place}") if on_s3 else (TOOL_LIMIT, "")
     asked["last runs"] = begun(partial(last_runs, place, here, count, nox), limit, way_out)
     for name in ("repo", "template", "hooks", "environment"):
@@ -127,6 +129,8 @@ def report(count: int, nox: str) -> None:
     if wrong or on_s3:
         show("datastore", wrong or place)
     show("disk", asked["disk"]())
+    if "images" in asked:
+        show("images", asked["images"]())
     if not wrong:
         show("last runs", asked["last runs"]())
 
@@ -310,6 +314,13 @@ def disk(here: Path, on_s3: bool, nox: str) -> list[str]:
     sizes = {what: in_units(inventory.usage(*of).bytes) for what, of in kinds.items()}
     lines = [f"{what:<26}{size:>8}" for what, size in sizes.items()]
     return [*lines, f"what is old goes with: {nox} -s clean"]
+
+
+def images(nox: str) -> str:
+    """How many Docker images this checkout has made, and what they take in the engine."""
+    made = engine.made()
+    taken = in_units(sum(image.bytes for image in made))
+    return f"{counted(len(made), 'image')}, {taken}; old ones go with: {nox} -s clean"
 
 
 def last_runs(place: str, here: Path, count: int, nox: str) -> list[str]:
