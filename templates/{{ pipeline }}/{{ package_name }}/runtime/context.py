@@ -6,9 +6,10 @@ import hashlib
 import io
 import os
 import re
+import stat
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 from . import paths
@@ -19,6 +20,7 @@ from .version import git
 _JUNK = re.compile(
     r"__pycache__|\.git|\.venv|\.nox|\.metaflow|\.env|\.DS_Store|.*\.py[co]|.*\.egg-info"
 )
+_PACKAGES = (".whl", ".gz", ".zip", ".bz2", ".xz", ".tgz")
 _NAMES_A_PATH = re.compile(
     r"^\s*(?:-r|-c|-f|--requirement|--constraint|--find-links)[ \t=]*(?P<path>[^\s#]+)",
     re.MULTILINE,
@@ -38,7 +40,7 @@ class Context:
 
     def add_file(self, place: str, file: Path) -> None:
         """Add the file as it is on disk, or the link."""
-        executable = not file.is_symlink() and os.access(file, os.X_OK)
+        executable = not file.is_symlink() and file.stat().st_mode & stat.S_IXUSR
         self._files[place] = (0o755 if executable else 0o644, file)
 
     def add_folder(self, place: str) -> None:
@@ -50,7 +52,7 @@ class Context:
         told = hashlib.sha256()
         for place, (mode, contents) in sorted(self._files.items()):
             is_link = isinstance(contents, Path) and contents.is_symlink()
-            told.update(f"{place}\0{mode:o}\0{is_link}\0{_digest(contents)}\0".encode())
+            told.update(os.fsencode(f"{place}\0{mode:o}\0{is_link}\0{_digest(contents)}\0"))
         return told.hexdigest()
 
     def write(self, to: IO[bytes]) -> None:
@@ -77,16 +79,30 @@ class Context:
 def repo_files() -> list[str]:
     """The files of the repo that images may have: their paths from its root, sorted.
 
-    They are those that git tracks or would track, as they are on disk, without what the repo's
-    `.dockerignore` names. Where there is no git they are those of the package, without what is
-    plainly left over.
+    They are those that git tracks or would track, as they are on disk, those of repos within the
+    repo included, without what the repo's `.dockerignore` names. Where there is no git they are
+    those of the package, without what is plainly left over.
+
+    Raises ImageError where git does not say what it tracks, or `.dockerignore` cannot be read.
     """
-    found = _of_git() or list(_of_package())
+    found = set(_of_git())
+    if not any(name.startswith(f"{paths.PACKAGE.name}/") for name in found):
+        is_git = any((each / ".git").exists() for each in (paths.ROOT, *paths.ROOT.parents))
+        if is_git and not git("rev-parse", "--git-dir"):  # an image must not have more for that
+            raise ImageError(
+                "git does not say which files it tracks, and an image gets no others: "
+                f"`git -C {paths.ROOT} status` says why"
+            )
+        found = set(_of_package())
+    links = {name for name in found if (paths.ROOT / name).is_symlink()}
     ignored = _ignored(paths.ROOT / ".dockerignore")
     return sorted(
         name
         for name in found
-        if not ignored(name) and Path(name).name != ".env" and _is_file(paths.ROOT / name)
+        if not ignored(name)
+        and PurePosixPath(name).name != ".env"
+        and (name in links or (paths.ROOT / name).is_file())
+        and not any(str(folder) in links for folder in PurePosixPath(name).parents)
     )
 
 
@@ -112,11 +128,11 @@ def add_requirements(context: Context, lines: Sequence[Line], flow_file: Path, t
                 f"{shown(file)} names {each}, which is outside the repo, and so not in its image; "
                 "move it into the repo"
             )
-        if each.is_dir():
-            todo += each.iterdir()
+        if each.is_dir():  # of --find-links, which looks for packages in it, and not below
+            todo += [inner for inner in each.iterdir() if inner.suffix in _PACKAGES]
             continue
-        context.add_file(f"{to}/{each.relative_to(paths.ROOT).as_posix()}", each)
-        if each.suffix in (".txt", ".in"):
+        context.add_file(f"{to}/{each.relative_to(paths.ROOT).as_posix()}", each.resolve())
+        if each.suffix not in _PACKAGES:
             for found in _NAMES_A_PATH.finditer(each.read_text(encoding="utf-8-sig")):
                 if "://" not in found["path"]:
                     todo.append(each.parent / found["path"])
@@ -136,15 +152,15 @@ def _digest(contents: bytes | Path) -> str:
     return hashlib.sha256(contents).hexdigest()
 
 
-def _is_file(file: Path) -> bool:
-    return file.is_symlink() or file.is_file()
-
-
-def _of_git() -> list[str]:
-    listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    names = [name for name in listed.split("\0") if name]
-    package = f"{paths.PACKAGE.name}/"
-    return names if any(name.startswith(package) for name in names) else []
+def _of_git(folder: str = "") -> Iterator[str]:
+    """What git tracks or would track there."""
+    what = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    for name in git("-C", folder or ".", *what).split("\0"):
+        file = paths.ROOT / folder / name
+        if name and file.is_dir() and not file.is_symlink():  # a submodule, say
+            yield from _of_git(f"{folder}{name.rstrip('/')}/")
+        elif name:
+            yield folder + name
 
 
 def _of_package() -> Iterator[str]:
@@ -159,15 +175,20 @@ def _ignored(file: Path) -> Callable[[str], bool]:
     """Says whether a `.dockerignore` leaves out a path, by its rules: the last that fits counts."""
     rules: list[tuple[re.Pattern[str], bool]] = []
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = file.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
     except FileNotFoundError:
         lines = []
     for line in lines:
         pattern = line.strip()
-        if pattern and not pattern.startswith("#"):
+        if pattern and not line.startswith("#"):
             keeps = pattern.startswith("!")
             pattern = os.path.normpath(pattern.removeprefix("!").strip()).strip("/")
-            rules.append((re.compile(_as_regex(pattern)), keeps))
+            try:
+                rules.append((re.compile(_as_regex(pattern), re.DOTALL), keeps))
+            except re.error as error:
+                raise ImageError(
+                    f"{shown(file)}: {line.strip()!r} is no pattern: {error}"
+                ) from error
 
     def ignored(name: str) -> bool:
         fits = [keeps for rule, keeps in rules if rule.fullmatch(name)]
@@ -178,8 +199,11 @@ def _ignored(file: Path) -> Callable[[str], bool]:
 
 def _as_regex(pattern: str) -> str:
     """A pattern of `.dockerignore` for what it names and all that lies below."""
-    parts = re.findall(r"\*\*/?|\*|\?|\[[^\]]+\]|\\.|.", pattern)
-    words = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    pattern = re.sub(r"\*\*$", "*", pattern)  # at the end it says no more than that
+    parts = re.findall(r"\*\*/?|\*|\?|\[[^\]]+\]|\\.|.", pattern, re.DOTALL)
+    below = "(?:.*/)?"
+    begins = re.fullmatch(r"\*\*[^*?[\\]+", pattern)  # `**.csv` is any name that ends so
+    words = {"**/": below, "**": ".*" if begins else below, "*": "[^/]*", "?": "[^/]"}
     regex = "".join(
         words.get(part) or (part if part.startswith("[") and part[1:] else re.escape(part[-1]))
         for part in parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 
@@ -52,17 +53,23 @@ def git(*arguments: str) -> str:
     """What git prints; nothing where it fails, or is not there, as in a slim image."""
     try:
         done = subprocess.run(
-            ["git", "-C", str(paths.ROOT), *arguments], capture_output=True, text=True, check=False
+            ["git", "-C", str(paths.ROOT), *arguments], capture_output=True, check=False
         )
     except FileNotFoundError:
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    # Names of files are of any bytes, and may begin with a space.
+    return os.fsdecode(done.stdout).removesuffix("\n") if done.returncode == 0 else ""
 
 
 def released() -> str:
     """The version under [project] in pyproject.toml, the last release; UNKNOWN without one."""
+    return of_project("version") or UNKNOWN
+
+
+def of_project(key: str) -> str:
+    """What pyproject.toml says of the key under [project], one line of text; nothing without it."""
     text = (paths.PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8")
-    table = re.search(r"^\[project\]$.*?(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL)
-    line = r"""^version\s*=\s*["']([^"']+)["']"""
+    table = re.search(r"^\[project\]\s*(?:#.*)?$.*?(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL)
+    line = rf"""^{key}\s*=\s*["']([^"']+)["']"""
     found = re.search(line, table[0] if table else "", re.MULTILINE)
-    return found[1] if found else UNKNOWN
+    return found[1] if found else ""
