@@ -14,7 +14,9 @@ from .errors import ImageError
 from .requirements import Line, read, shown
 
 _FROM = re.compile(r"FROM\s+(?:--\S+\s+)*(?P<image>\S+)(?:\s+AS\s+(?P<name>\S+))?", re.IGNORECASE)
-_BASE = re.compile(r"\$(?:BASE\b|\{BASE[}:])")
+_BASE = re.compile(r"[\"']?\$(?:BASE\b|\{BASE[}:])")
+_ARG_BASE = re.compile(r"ARG\s+(?:\S+\s+)*BASE\b", re.IGNORECASE)
+_HEREDOC = re.compile(r"(?:RUN|COPY|ADD)\b.*?<<-?[\"']?(?P<end>[A-Za-z_]\w*)", re.IGNORECASE)
 _SHELLS = ("sh", "ash", "bash", "dash", "ksh", "zsh")
 
 
@@ -65,11 +67,10 @@ def layers_of(flow_file: Path) -> Layers:
 def _check_dockerfile(file: Path) -> None:
     """Raise ImageError where what the Dockerfile makes is not built on the base."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ImageError(f"{shown(file)} is not UTF-8: {error}") from error
-    code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
-    lines = [line.strip() for line in re.sub(r"\\[ \t]*\n", " ", code).splitlines()]
+    lines = _instructions(text)
     stages = list(filter(None, map(_FROM.match, lines)))
     images = {stage["name"].lower(): stage["image"] for stage in stages if stage["name"]}
     image = stages[-1]["image"] if stages else ""
@@ -83,10 +84,24 @@ def _check_dockerfile(file: Path) -> None:
             "beside it"
         )
     first = next(number for number, line in enumerate(lines) if _FROM.match(line))
-    if not any(re.match(r"ARG\s+BASE\b", line, re.IGNORECASE) for line in lines[:first]):
+    if not any(map(_ARG_BASE.match, lines[:first])):
         raise ImageError(
             f"{shown(file)} has no `ARG BASE` above its first FROM, with which it begins; add it"
         )
+
+
+def _instructions(text: str) -> list[str]:
+    """The instructions of a Dockerfile, each in one line, without what is in heredocs."""
+    code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    found, end = [], ""
+    for line in re.sub(r"\\[ \t]*\n", " ", code).splitlines():
+        if end:
+            end = "" if line.lstrip("\t") == end else end
+        else:
+            found.append(line.strip())
+            heredoc = _HEREDOC.match(found[-1])
+            end = heredoc["end"] if heredoc else ""
+    return found
 
 
 def _check_launch(file: Path) -> None:
@@ -98,7 +113,7 @@ def _check_launch(file: Path) -> None:
         )
     first = file.read_bytes().partition(b"\n")[0].decode(errors="replace")
     words = first.removeprefix("#!").split()
-    if not first.startswith("#!/") or first.endswith("\r"):
+    if not re.match("#! ?/", first) or first.endswith("\r"):
         raise ImageError(
             f"{shown(file)} begins with {first!r}, and must with the program that runs it: "
             "#!/bin/sh, with the line ends of Unix"
