@@ -2,8 +2,8 @@
 
 What a marker or a retry names stays, and so does all of a flow that may be at work, and the markers
 themselves. Nothing outside of `.metaflow` is touched but the Docker images that this checkout has
-made, no link is followed to what is deleted, and no bucket is looked at: who is at work on it
-elsewhere cannot be seen from here.
+made and the containers that its tasks have made and never started, no link is followed to what is
+deleted, and no bucket is looked at: who is at work on it elsewhere cannot be seen from here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ _UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _KEY = re.compile(rb"[0-9a-f]{40}")
 
 RUN, ARTIFACT, OVERLAY, CACHED = "run", "artifact", "overlay", "cached file"
-IMAGE, ATTEMPTS, LEFT = "image", "lost attempt", "left-over"
+IMAGE, CONTAINER, ATTEMPTS, LEFT = "image", "container", "lost attempt", "left-over"
+
+_REMOVERS = {CONTAINER: engine.remove_container, IMAGE: engine.remove}
+_BEGINS_WITHIN = 3600.0
+"""Seconds after which a container that was made and has not begun will not."""
 
 
 class Item(NamedTuple):
@@ -158,7 +162,7 @@ def show(plan: Plan, older_than: float) -> None:
         print(f"Older than {in_time(older_than)}, and named by nothing:")
     else:
         print(f"Nothing to delete that is older than {in_time(older_than)}.")
-    for kind in (RUN, ARTIFACT, OVERLAY, IMAGE, CACHED, ATTEMPTS, LEFT):
+    for kind in (RUN, ARTIFACT, OVERLAY, IMAGE, CONTAINER, CACHED, ATTEMPTS, LEFT):
         if items := [item for item in plan.items if item.kind == kind]:
             size = in_units(sum(item.bytes for item in items))
             some = [f"{each.name} ({in_time(time.time() - each.used)})" for each in items[:2]]
@@ -215,6 +219,7 @@ def plan_for(place: str, here: Path, before: float) -> Plan:
     for folder, _, names in os.walk(inventory.local() / "client-cache"):
         found += [item_of(CACHED, name[:8], Path(folder, name)) for name in names]
     found = [each for each in found if (each.paths or each.kind == IMAGE) and each.used < before]
+    found += never_started()
     for base in {here, inventory.local()}:
         found += [item_of(LEFT, each.name, each) for each in inventory.inside(base / "trash")]
     return Plan(sorted(found, key=lambda each: each.used), notes, seen)
@@ -230,6 +235,18 @@ def of_engine(named: set[str], notes: list[str]) -> list[Item]:
         return []
     return [
         Item(IMAGE, each.name, (), each.bytes, each.used) for each in made if each.name not in named
+    ]
+
+
+def never_started() -> list[Item]:
+    """The containers that a task was killed over, whatever the limit: nothing can need them."""
+    try:
+        made = engine.never_started()
+    except ImageError:  # as `of_engine` has said
+        return []
+    before = time.time() - _BEGINS_WITHIN
+    return [
+        Item(CONTAINER, each.name, (), each.bytes, each.used) for each in made if each.used < before
     ]
 
 
@@ -340,7 +357,7 @@ def delete(plan: Plan, here: Path) -> int:
     with contextlib.ExitStack() as stack:
         trash = {base: stack.enter_context(trash_in(base)) for base in {here, inventory.local()}}
         try:
-            for item in (each for each in plan.items if each.kind != IMAGE):
+            for item in (each for each in plan.items if each.kind not in _REMOVERS):
                 base = here if item.paths[0].is_relative_to(here) else inventory.local()
                 its = moved[item] = []
                 with explained(item, failed):
@@ -374,8 +391,9 @@ def delete(plan: Plan, here: Path) -> int:
                         shutil.rmtree(target)
                     else:
                         target.unlink()
-    for item in (each for each in plan.items if each.kind == IMAGE):
-        said = "named" if item.name in named else engine.remove(item.name)
+    of_docker = [item for item in plan.items if item.kind in _REMOVERS]
+    for item in sorted(of_docker, key=lambda each: each.kind):  # containers hold images
+        said = "named" if item.name in named else _REMOVERS[item.kind](item.name)
         if not said:
             going.add(item)
         elif said == "named" or "container" in said:  # one is made of it, and may be at work

@@ -18,7 +18,10 @@ from . import paths
 from .errors import ImageError
 
 CHECKOUT = "metaflowtask.checkout"
-"""Label of all images that this checkout has made: its value is `checkout()`."""
+"""Label of all that this checkout has made, images and containers: its value is `checkout()`."""
+
+IMAGE = "metaflowtask.image"
+"""Label of an image with the name that it was given: names can be given to others, too."""
 
 _NO_ENGINE = [
     (
@@ -44,12 +47,12 @@ _NO_ENGINE = [
 
 
 class Made(NamedTuple):
-    """An image that this checkout has made."""
+    """An image or a container that this checkout has made."""
 
     name: str
-    """Its name, or its id where a newer image has taken the name."""
+    """Its name; for an image its id where a newer one has taken the name."""
     bytes: int
-    """What it takes beside the image of ours that it is built on."""
+    """What an image takes beside the image of ours that it is built on."""
     used: float
     """When it was last asked for, in seconds since 1970."""
 
@@ -77,38 +80,66 @@ def fault_of_engine(said: str) -> str:
 
 
 def is_there(name: str) -> bool:
-    """Does the engine have an image of this name? Raises ImageError where it does not answer."""
-    asked = docker("image", "inspect", name)
+    """Does the engine have the image that was given this name?
+
+    Raises ImageError where it does not answer.
+    """
+    label = f'--format={{{{index .Config.Labels "{IMAGE}"}}}}'
+    asked = docker("image", "inspect", label, name)
     if asked.returncode and not re.search("(?i)no such (image|object)", asked.stderr):
         raise ImageError(_why(asked.stderr))
-    return asked.returncode == 0
+    return asked.stdout.strip() == name
 
 
 def made() -> list[Made]:
-    """The images that this checkout has made, whatever has become of them.
+    """The images that this checkout has made, by the names that it gave them.
 
     Raises ImageError where there is no engine, or it does not answer.
     """
-    ours = f"--filter=label={CHECKOUT}={checkout()}"
-    listed = docker("image", "ls", "--quiet", "--no-trunc", ours)
-    if listed.returncode:
-        raise ImageError(_why(listed.stderr))
-    ids = sorted(set(listed.stdout.split()))
-    told = docker("image", "inspect", *ids).stdout if ids else "[]"
-    images = json.loads(told or "[]")
+    images = _ours("image", "ls")
     found = []
     for each in images:
+        given = each["Config"]["Labels"].get(IMAGE)
+        names = each["RepoTags"] or [each["Id"]]
         size = each["Size"] - max(
             (other["Size"] for other in images if _is_below(_layers(other), _layers(each))),
             default=0,
         )
-        created = calendar.timegm(time.strptime(each["Created"][:19], "%Y-%m-%dT%H:%M:%S"))
-        for name in each["RepoTags"] or [each["Id"]]:
-            used = float(created)
-            with contextlib.suppress(OSError):
-                used = max(used, used_file(name).stat().st_mtime)
-            found.append(Made(name, size, used))
+        for name in names:
+            if name in (given, each["Id"]):  # another is somebody's who wants to keep it
+                used = _created(each)
+                with contextlib.suppress(OSError):
+                    used = max(used, used_file(name).stat().st_mtime)
+                found.append(Made(name, size if len(names) == 1 else 0, used))
     return found
+
+
+def never_started() -> list[Made]:
+    """The containers of this checkout's tasks that were made and never started.
+
+    A task that is killed while the engine makes its container may leave one. Raises ImageError
+    where there is no engine, or it does not answer.
+    """
+    return [
+        Made(each["Name"].lstrip("/"), 0, _created(each))
+        for each in _ours("container", "ls", "--all", "--filter=status=created")
+        if each["HostConfig"]["AutoRemove"]  # one made by hand has the image's labels, too
+    ]
+
+
+def _ours(kind: str, *listing: str) -> list[Any]:
+    """What docker says of all images or containers that have this checkout's label."""
+    ours = ("--quiet", "--no-trunc", f"--filter=label={CHECKOUT}={checkout()}")
+    listed = docker(kind, *listing, *ours)
+    if listed.returncode:
+        raise ImageError(_why(listed.stderr))
+    ids = sorted(set(listed.stdout.split()))
+    told: list[Any] = json.loads((docker(kind, "inspect", *ids).stdout if ids else "") or "[]")
+    return told
+
+
+def _created(what: dict[str, Any]) -> float:
+    return calendar.timegm(time.strptime(what["Created"][:19], "%Y-%m-%dT%H:%M:%S"))
 
 
 def _layers(image: dict[str, Any]) -> list[str]:
@@ -126,9 +157,17 @@ def _why(said: str) -> str:
 def remove(name: str) -> str:
     """Remove the image, unless a container is made of it; what docker has against it, or empty."""
     removed = docker("image", "rm", name)
-    if removed.returncode == 0:
-        used_file(name).unlink(missing_ok=True)
-    return removed.stderr.strip()
+    if removed.returncode and "No such image" not in removed.stderr:
+        return removed.stderr.strip()
+    used_file(name).unlink(missing_ok=True)
+    return ""
+
+
+def remove_container(name: str) -> str:
+    """Remove the container, unless it runs by now; what docker has against it, or empty."""
+    removed = docker("container", "rm", "--volumes", name)
+    is_gone = removed.returncode == 0 or "No such container" in removed.stderr
+    return "" if is_gone else removed.stderr.strip()
 
 
 def checkout() -> str:
