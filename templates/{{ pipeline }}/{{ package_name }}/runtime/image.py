@@ -17,20 +17,30 @@ import tempfile
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
-from urllib.parse import urlsplit
+from typing import IO, NamedTuple
+from urllib.parse import unquote
 
 from . import paths, process
 from .code import Code, code
 from .context import Context, add_requirements, repo_files
-from .engine import CHECKOUT, checkout, docker, fault_of_engine, is_there, program, used_file
+from .engine import (
+    CHECKOUT,
+    IMAGE,
+    checkout,
+    docker,
+    fault_of_engine,
+    is_there,
+    program,
+    used_file,
+)
 from .errors import ImageError
 from .files import alone
 from .flow_file import flow_file
 from .layers import layers_of
 from .output import FlowOutput
-from .requirements import shown
+from .requirements import normal, shown
 from .settings import ContainerSettings, settings
+from .version import of_project
 
 VERSION, REVISION, BRANCH = (
     *("org.opencontainers.image.version", "org.opencontainers.image.revision"),
@@ -41,7 +51,9 @@ VERSION, REVISION, BRANCH = (
 _STEP = re.compile(r"#\d+ (\[(?!internal|auth)[^\]]*\] .*)")
 _FAILED = re.compile(r"(?m)^[^\n:]*Dockerfile[^\n:]*:(\d+)\n-{10,}\n(.*?)^-{10,}$", re.DOTALL)
 _PRINTED = re.compile(r"(?m)^------\n > [^\n]*\n(.*?)^------$", re.DOTALL)
-_SHOWN_LINES = 15
+_SHOWN_LINES, _SHOWN_OF_A_LINE = 15, 500
+# Who one is at an address; what has an `@` behind a `/` is taken for a password, too.
+_USER = re.compile(r"^(?:[^:/@]+://)?(?P<user>.+)@")
 
 
 class Image(NamedTuple):
@@ -71,15 +83,22 @@ def image_for(flow_path: str, *, rebuild_flow: bool = False, rebuild_base: bool 
     requirements.txt cannot be read, and ImageError where its files do not go together, where they
     cannot be built, or where there is no engine that could.
     """
-    while True:
+    for _ in range(5):
         try:
             return _image_now(flow_path, rebuild_flow, rebuild_base)
         except _EditedError:  # while the base was built, say: the name must fit what is in it
             FlowOutput(flow_path, {}).add("its files have been edited meanwhile: once more")
+    raise ImageError(
+        f"the image of {flow_path} cannot be built: the repo's files change all the time; name in "
+        ".gitignore or .dockerignore what is written to by something that runs"
+    )
 
 
 def _image_now(flow_path: str, rebuild_flow: bool, rebuild_base: bool) -> str:
-    base, image = images_for(flow_path)
+    try:
+        base, image = images_for(flow_path)
+    except FileNotFoundError:  # it was there a moment ago
+        raise _EditedError from None
     if not (rebuild_flow or rebuild_base) and is_there(image.name):
         _note_use(base, image)
         return image.name
@@ -102,14 +121,18 @@ def images_for(flow_path: str) -> tuple[Image, Image]:
             f"{paths.PACKAGE} is installed, and images are built from a checkout of the repo"
         )
     layers = layers_of(file)
-    base = _base(flow_path, layers.dockerfile_base)
+    names = repo_files()
+    base = _base(flow_path, layers.dockerfile_base, names)
     here = code()
     context = Context()
-    for name in repo_files():
+    for name in names:
         context.add_file(name, paths.ROOT / name)
-    context.add_file(".layer/Dockerfile", layers.dockerfile)
-    context.add_file(".layer/launch.sh", layers.launch)
+    # Not as links, whose targets lie elsewhere there.
+    context.add_file(".layer/Dockerfile", layers.dockerfile.resolve())
+    context.add_file(".layer/launch.sh", layers.launch.resolve())
     add_requirements(context, layers.requirements, file, ".layer/requirements")
+    if layers.requirements:  # with uv's settings, as where the flow runs as a process
+        context.add_text(".layer/requirements/pyproject.toml", _dependencies(_pyproject()))
     project = _project()
     folder = f"{project.replace('-', '_')}-{here.version}.dist-info"
     told = f"Metadata-Version: 2.1\nName: {project}\nVersion: {here.version}\n"
@@ -148,9 +171,13 @@ def push(name: str, registry: str) -> str:
         )
         if failed:
             said = "\n".join(lines[-3:])
+            host = registry.partition("/")[0]
+            login = (
+                f"docker login {host}" if re.search("[.:]|^localhost$", host) else "docker login"
+            )
             raise ImageError(
                 f"{registry} does not take the image: {said}\nis it a registry that you may push "
-                f"to? `docker login {registry.partition('/')[0]}`"
+                f"to? `{login}`"
             )
     finally:
         docker("image", "rm", there)  # this name alone: the image has another
@@ -165,7 +192,7 @@ def _note_use(*images: Image) -> None:
             file.touch()
 
 
-def _base(flow_path: str, dockerfile: Path) -> Image:
+def _base(flow_path: str, dockerfile: Path, names: Sequence[str]) -> Image:
     """The base: without the repo's code and version, so that neither builds it anew."""
     lock = paths.ROOT / "uv.lock"
     if not lock.is_file():
@@ -178,17 +205,20 @@ def _base(flow_path: str, dockerfile: Path) -> Image:
         lock.read_text(encoding="utf-8"),
     )
     context.add_text("uv.lock", locked)
-    context.add_file(".layer/Dockerfile", dockerfile)
-    own = dockerfile.with_name("base")
+    context.add_file(".layer/Dockerfile", dockerfile.resolve())
+    own = f"{dockerfile.with_name('base').relative_to(paths.ROOT).as_posix()}/"
     context.add_folder("base")
-    for file in sorted(own.rglob("*")) if own.is_dir() else ():
-        if file.is_file() and file.name != ".env":
-            context.add_file(f"base/{file.relative_to(own).as_posix()}", file)
+    for name in names:
+        if name.startswith(own):
+            file = paths.ROOT / name
+            place = f"base/{name.removeprefix(own)}"
+            context.add_file(place, file.resolve() if file.is_file() else file)
     where = settings().container
     registry = f"{where.registry.rstrip('/')}/" if where.registry else ""
-    index = urlsplit(where.index_url)
     digest = context.digest()
-    said = _hash(digest, registry, index.hostname, index.path)
+    # The engine has images of one platform by default, and this variable is docker's for another.
+    platform = os.environ.get("DOCKER_DEFAULT_PLATFORM", "")
+    said = _hash(digest, registry, _without_passwords(where.index_url, where), platform)
     return Image(
         f"{_as_name(_project())}/base:{said}",
         f"the base of {flow_path}",
@@ -206,9 +236,7 @@ def _pyproject() -> str:
 
 def _project() -> str:
     """The name of the repo's distribution, as indexes compare it."""
-    table = re.search(r"(?ms)^\[project\]$.*?(?=^\[|\Z)", _pyproject())
-    found = re.search(r"""(?m)^name\s*=\s*["']([^"']+)["']""", table[0] if table else "")
-    return re.sub(r"[-_.]+", "-", found[1] if found else paths.PACKAGE.name).lower()
+    return normal(of_project("name") or paths.PACKAGE.name)
 
 
 def _dependencies(text: str) -> str:
@@ -232,8 +260,8 @@ def _labels(here: Code) -> dict[str, str]:
 
 
 def _as_name(text: str) -> str:
-    """The text as part of an image's name."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "x"
+    """The text as part of an image's name, which has at most 255 characters in all."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower())[:100].strip("-") or "x"
 
 
 def _hash(*told: object) -> str:
@@ -253,20 +281,33 @@ def _build(image: Image, output: FlowOutput, *, anew: bool) -> None:
         output.add(f"building {image.name}")
         where = settings().container
         command = _command(image, where, anew=anew)
-        with tempfile.NamedTemporaryFile(prefix="image-", suffix=".tar") as packed:
+        with tempfile.NamedTemporaryFile(prefix="image-", suffix=".tar", delete=False) as packed:
             try:
-                image.context.write(packed)
-                packed.flush()
-                if image.context.digest() != image.digest:
-                    raise _EditedError
-            except FileNotFoundError:
-                raise _EditedError from None
-            _run(image, command, packed.name, where, output)
+                _pack(image, packed)
+                _run(image, command, packed.name, where, output)
+            finally:
+                Path(packed.name).unlink(missing_ok=True)
         if not is_there(image.name):
             raise ImageError(
                 f"the image {image.name} is not among the engine's images after its build: the "
                 "builder in use keeps what it builds; choose another: docker buildx use default"
             )
+
+
+def _pack(image: Image, to: IO[bytes]) -> None:
+    """Write the context to the file, as it was when the image was named."""
+    try:
+        image.context.write(to)
+        to.flush()
+        as_named = image.context.digest() == image.digest
+    except FileNotFoundError:
+        as_named = False
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        as_named = False  # a file has become shorter
+    if not as_named:
+        raise _EditedError
 
 
 def _command(image: Image, where: ContainerSettings, *, anew: bool) -> list[str]:
@@ -275,12 +316,13 @@ def _command(image: Image, where: ContainerSettings, *, anew: bool) -> list[str]
         raise ImageError(
             f"container.certificates is {where.certificates!r}, and there is no {certificates}"
         )
+    source = '"' + f"src={certificates}".replace('"', '""') + '"'  # as in a CSV file
     return [
         *(program(), "build", "--progress=plain", "--file=.layer/Dockerfile"),
         *(f"--tag={image.name}", "--secret=id=network,env=METAFLOWTASK_NETWORK"),
-        *([f"--secret=id=certificates,src={certificates}"] if where.certificates else []),
+        *([f"--secret=id=certificates,{source}"] if where.certificates else []),
         *(f"--build-arg={name}={value}" for name, value in image.build_args.items()),
-        *(f"--label={name}={value}" for name, value in image.labels.items()),
+        *(f"--label={name}={value}" for name, value in {IMAGE: image.name, **image.labels}.items()),
         *(["--no-cache"] if anew else []),
         "-",
     ]
@@ -313,12 +355,12 @@ def _run(
             output.add(f"{found[1]:.100}")
 
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "BUILDX_BUILDER"},
         "DOCKER_BUILDKIT": "1",
         "DOCKER_CLI_HINTS": "false",
         "METAFLOWTASK_NETWORK": _network(where),
     }
-    read = ("sh", "-c", 'exec "$@" <"$0"', packed)
+    read = ("sh", "-c", 'exec <"$0" && rm -f "$0" && exec "$@"', packed)  # gone after any end
     failed = process.run(
         [*read, *command], cwd=paths.ROOT, env=environment, timeout=None, on_line=on_line
     )
@@ -332,7 +374,7 @@ def _failure(image: Image, said: str) -> ImageError:
         return ImageError(f"{image.of} cannot be built: {way_out}")
     at, printed = _FAILED.search(said), _PRINTED.findall(said)
     if not at:
-        last = said.splitlines()[-_SHOWN_LINES:]
+        last = _cut(said.splitlines()[-_SHOWN_LINES:])
         return ImageError("\n".join([f"{shown(image.dockerfile)} cannot be built:", *last]))
     lines = re.findall(r"(?m)^ *\d+ \| >>> (.*)$", at[2])
     lines = lines if len(lines) <= 5 else [*lines[:2], "    …", *lines[-2:]]
@@ -344,15 +386,26 @@ def _failure(image: Image, said: str) -> ImageError:
             "the registry does not give this image: the setting container.registry names another "
             "one, `docker login` says who you are, and `docker pull` brings an image"
         )
+    if "invalid reference format" in said:
+        told.append("the setting container.registry begins this name: HOST, HOST:PORT or HOST/PATH")
     where = f"{shown(image.dockerfile)}, line {at[1]}:"
     return ImageError(
-        "\n".join([f"{image.of} cannot be built: {where}", *lines, *told[-_SHOWN_LINES:]])
+        "\n".join([f"{image.of} cannot be built: {where}", *_cut([*lines, *told[-_SHOWN_LINES:]])])
     )
 
 
+def _cut(lines: Sequence[str]) -> list[str]:
+    return [
+        line if len(line) <= _SHOWN_OF_A_LINE else f"{line[:_SHOWN_OF_A_LINE]} …" for line in lines
+    ]
+
+
 def _without_passwords(line: str, where: ContainerSettings) -> str:
+    """The line without who one is at the index and the proxy, or without the password alone."""
     for address in (where.index_url, where.proxy):
-        user, at, _ = urlsplit(address).netloc.rpartition("@")
-        if at:
-            line = line.replace(user, "***")
+        if found := _USER.match(address):
+            password = found["user"].partition(":")[2]
+            for secret in (found["user"], unquote(found["user"]), password, unquote(password)):
+                if len(secret) > 3 or secret is found["user"]:
+                    line = line.replace(secret, "***")
     return line

@@ -34,13 +34,13 @@ def main(arguments: list[str]) -> int:
             rebuild_flow=options.rebuild_flow,
             rebuild_base=options.rebuild_base,
         )
-        print(push(name, options.push) if options.push else name)
+        print(name if options.push is None else push(name, options.push))
     except PipelineError as error:
         print(f"image: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"image: {where}{error.strerror}", file=sys.stderr)
+        print(f"image: {where}{error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("image: stopped", file=sys.stderr)
@@ -50,9 +50,10 @@ def main(arguments: list[str]) -> int:
 
 def flow_path(name: str) -> str:
     """The flow's path below flows/, where it is named from the folder that one is in, too."""
-    here = Path(name).resolve()
-    if not (paths.FLOWS / name).is_file() and here.is_relative_to(paths.FLOWS):
-        return here.relative_to(paths.FLOWS).as_posix()
+    for folder in (paths.FLOWS, Path.cwd()):
+        file = (folder / name).resolve()
+        if file.is_file() and file.is_relative_to(paths.FLOWS):
+            return file.relative_to(paths.FLOWS).as_posix()
     return name
 
 
