@@ -20,6 +20,7 @@ from typing import IO
 
 import pytest
 from sales_pipelines.runtime import clean, engine, image, image_command, paths
+from sales_pipelines.runtime.context import repo_files
 from sales_pipelines.runtime.errors import ImageError, RequirementsError
 from sales_pipelines.runtime.image import image_for, images_for
 from sales_pipelines.runtime.settings import PREFIX, settings
@@ -58,6 +59,14 @@ class Checkout:
         done = subprocess.run(command, cwd=self.root, check=True, capture_output=True, text=True)
         return done.stdout.strip()
 
+    def members(self, *, base: bool = False) -> list[tarfile.TarInfo]:
+        """The members of the context of the flow's image, or of its base."""
+        packed = io.BytesIO()
+        images_for("own/flow.py")[0 if base else 1].context.write(packed)
+        packed.seek(0)
+        with tarfile.open(fileobj=packed) as archive:
+            return archive.getmembers()
+
     def files(self, flow: str = "own/flow.py") -> dict[str, bytes]:
         """What the context of the flow's image holds."""
         packed = io.BytesIO()
@@ -77,11 +86,15 @@ class Checkout:
         self.add("own/Dockerfile", DOCKERFILE + "COPY sales_pipelines/flows/own/flow.py /\n")
         return "own/flow.py"
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """Start `nox -s image` in this checkout."""
-        command = (sys.executable, "-m", "sales_pipelines.runtime.image_command", *arguments)
         return subprocess.Popen(
-            command, cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            (sys.executable, "-m", "sales_pipelines.runtime.image_command", *arguments),
+            cwd=self.root,
+            env={**os.environ, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
 
@@ -203,6 +216,23 @@ def test_a_wrong_combination_is_refused_before_docker_is_asked(
         image_for("own/flow.py")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffARG BASE\r\nFROM ${BASE}\r\nRUN true \\\r\n  && true\r\n",
+        "# syntax=x\narg PACKAGE BASE\nfrom --platform=linux/amd64 $BASE as one\n",
+        "ARG BASE=x\nFROM ${BASE:-y} AS one\nFROM two:1 AS two\nFROM One\nCOPY --from=two /a /\n",
+        'ARG BASE\nFROM "${BASE}"\nRUN <<EOF\nFROM two\nEOF\n',
+        "ARG BASE\nFROM ${BASE}\nCOPY <<-'END' /a\n\tFROM two\n\tEND\nRUN echo \\\n# x\nFROM two\n",
+    ],
+)
+def test_a_dockerfile_on_its_base_is_taken_however_it_is_written(
+    checkout: Checkout, text: str
+) -> None:
+    checkout.add("own/Dockerfile", text)
+    assert images_for("own/flow.py")
+
+
 def test_the_context_is_what_git_tracks_or_would_track_as_it_is_on_disk(
     checkout: Checkout,
 ) -> None:
@@ -226,6 +256,76 @@ def test_the_context_is_what_git_tracks_or_would_track_as_it_is_on_disk(
     assert not [name for name in files if "ignored" in name or ".env" in name or ".git/" in name]
 
 
+def test_files_with_any_name_links_and_repos_within_the_repo_are_in_the_context(
+    checkout: Checkout,
+) -> None:
+    odd = ['" x.txt', "-n.txt", "line\nend.txt", "größe.txt", os.fsdecode(b"\xff.txt")]
+    for name in odd:
+        checkout.add(f"own/{name}", "x")
+    checkout.add(" first.txt", "")  # git names it first of all
+    checkout.add("own/run.sh", "", 0o711)
+    checkout.git("init", "--quiet", "sales_pipelines/flows/nested")
+    checkout.add("sales_pipelines/flows/nested/.gitignore", "ignored\n")
+    checkout.add("sales_pipelines/flows/nested/ignored", "")
+    checkout.add("sales_pipelines/flows/nested/inner/a.py", "")
+    (checkout.folder / "elsewhere").symlink_to("/etc")
+    (checkout.folder / "dangling").symlink_to("nowhere")
+    checkout.add("data/kept.csv", "")
+    checkout.git("add", "data")
+    shutil.rmtree(checkout.root / "data")
+    (checkout.root / "data").symlink_to(checkout.root / "sales_pipelines")  # it was moved
+    (checkout.root / "sales_pipelines" / "kept.csv").touch()
+    members = {each.name: each for each in checkout.members()}
+    own = "sales_pipelines/flows/own"
+    assert {f"{own}/{name}" for name in odd} | {" first.txt"} <= set(members)
+    assert [members[f"{own}/{name}"].mode for name in ("run.sh", "-n.txt")] == [0o755, 0o644]
+    links = {each.name: each.linkname for each in members.values() if each.issym()}
+    assert links[f"{own}/elsewhere"] == "/etc"
+    assert links[f"{own}/dangling"] == "nowhere"
+    assert "data" in links
+    assert "data/kept.csv" not in members
+    nested = sorted(name for name in members if "/nested/" in name)
+    assert nested == [
+        f"sales_pipelines/flows/nested/{name}" for name in (".gitignore", "inner/a.py")
+    ]
+
+
+def test_what_describes_layers_may_be_a_link_to_what_flows_share(checkout: Checkout) -> None:
+    checkout.add("shared/Dockerfile", DOCKERFILE)
+    checkout.add("shared/launch.sh", '#!/bin/sh\nexec "$@"\n', 0o755)
+    checkout.add("shared/requirements.txt", "cowsay\n")
+    checkout.add("shared/odbc.ini", "[x]\n")
+    (checkout.folder / "base").mkdir()
+    for name in ("Dockerfile-base", "Dockerfile", "launch.sh", "requirements.txt", "base/odbc.ini"):
+        shared = "Dockerfile" if name == "Dockerfile-base" else Path(name).name
+        (checkout.folder / name).symlink_to(checkout.root / "shared" / shared)
+    files = checkout.files()
+    assert files[".layer/Dockerfile"] == DOCKERFILE.encode()
+    assert files[".layer/launch.sh"].startswith(b"#!/bin/sh")
+    own = ".layer/requirements/sales_pipelines/flows/own/requirements.txt"
+    assert files[own] == b"cowsay\n"
+    base = {each.name: each for each in checkout.members(base=True)}
+    assert all(base[name].isfile() for name in (".layer/Dockerfile", "base/odbc.ini"))
+
+
+def test_a_base_gets_no_file_that_git_ignores(checkout: Checkout) -> None:
+    folder = SETTINGS / "base"
+    checkout.add(".gitignore", "*.key\n")
+    checkout.add(f"{folder}/our.key", "planted\n")
+    checkout.add(f"{folder}/.env", "planted\n")
+    checkout.add(f"{folder}/etc/odbc.ini", "", 0o755)
+    names = {each.name for each in checkout.members(base=True)}
+    assert names == {"pyproject.toml", "uv.lock", ".layer/Dockerfile", "base", "base/etc/odbc.ini"}
+
+
+def test_where_git_fails_no_image_gets_what_git_ignores(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (checkout.root / ".git" / "HEAD").write_text("broken")
+    with pytest.raises(ImageError, match=r"git does not say which files.*git -C .* status"):
+        checkout.files()
+
+
 def test_without_git_the_context_is_the_package(checkout: Checkout) -> None:
     before = set(checkout.files())
     shutil.rmtree(checkout.root / ".git")
@@ -243,6 +343,11 @@ def test_without_git_the_context_is_the_package(checkout: Checkout) -> None:
         ("**/*.csv\n!a/d/*.csv", {"a/c.txt", "a/d/e.csv"}),
         ("# a\n/a/d/", {"a/b.csv", "a/c.txt", "top.csv"}),
         ("a/?.[a-c]sv", {"a/c.txt", "a/d/e.csv", "top.csv"}),
+        ("**e.csv", {"a/b.csv", "a/c.txt", "top.csv"}),
+        ("**.csv\n!a/**b.csv", {"a/b.csv", "a/c.txt"}),
+        ("\ufeffa/**\r\n!a/c.txt\r\n", {"a/c.txt", "top.csv"}),
+        ("*\n!a/d\n!sales_pipelines", {"a/d/e.csv"}),
+        ("./a/../top.csv\n  # x\na//d", {"a/b.csv", "a/c.txt"}),
     ],
 )
 def test_dockerignore_leaves_out_what_it_names(
@@ -259,7 +364,56 @@ def test_dockerignore_leaves_out_what_it_names(
     assert "a/.env" not in files  # never
 
 
-def test_an_image_is_named_by_what_is_in_it(checkout: Checkout) -> None:
+DOCKERIGNORES = (
+    *("*.csv", "**/*.csv", "**.csv", "**e.csv", "a/**", "a/**/*.csv", "**/d", "a**", "**/d/**"),
+    *("a/?.csv", "a/[b-d].*", "[^a]*", "\\[x\\].csv", "/a/d/", "./a/./d", "a/../top.csv", ".", "/"),
+    *("*\n!a/d", "a\n!a/d/e.csv", "!a/c.txt\na", "a/d\n!a/d/f\na/d/f/g.csv", " #a\na/d ", "a/d\r"),
+    *("! a/d\n", "**\n!**/*.txt", "*/*/*", "**/?.csv\n!**/g.csv", "a/*\n!a/**/e.csv"),
+    *("a/**g.csv", "**[e-g].csv", "**t*.csv", "a**.csv", "**p.csv\n!**top*"),
+)
+
+
+@pytest.mark.docker
+@pytest.mark.nightly
+def test_dockerignore_means_what_it_means_to_docker(checkout: Checkout) -> None:
+    names = ["a/b.csv", "a/c.txt", "a/d/e.csv", "top.csv", "a/d/f/g.csv", "[x].csv", "ab/c.csv"]
+    checkout.add(".gitignore", "# nothing\n")
+    for name in names:
+        checkout.add(name, "")
+    for rules in DOCKERIGNORES:
+        checkout.add(".dockerignore", f"{rules}\n")
+        folder = checkout.root.parent / "context"
+        shutil.rmtree(folder, ignore_errors=True)
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).touch()
+        (folder / ".dockerignore").write_text(f"{rules}\n")
+        out = checkout.root.parent / "out"
+        shutil.rmtree(out, ignore_errors=True)
+        subprocess.run(
+            ["docker", "build", "--quiet", "--file=-", f"--output={out}", folder],
+            input=b"FROM scratch\nCOPY . /",
+            check=True,
+            capture_output=True,
+        )
+        expected = {str(each.relative_to(out)) for each in out.rglob("*") if each.is_file()}
+        assert (rules, set(repo_files()) & {*names}) == (rules, expected & {*names})
+
+
+@pytest.mark.parametrize("rules", ["[z-a].csv", "caf\udce9\n"])
+def test_a_dockerignore_of_any_bytes_makes_no_traceback(checkout: Checkout, rules: str) -> None:
+    (checkout.root / ".dockerignore").write_bytes(os.fsencode(rules))
+    if rules.startswith("["):
+        with pytest.raises(ImageError, match=r"\.dockerignore: '\[z-a\]\.csv' is no pattern: bad"):
+            checkout.files()
+    else:
+        (checkout.root / rules.strip()).touch()
+        assert rules.strip() not in checkout.files()
+
+
+def test_an_image_is_named_by_what_is_in_it(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def names() -> tuple[str, str]:
         base, flow = images_for("own/flow.py")
         assert re.fullmatch(r"sales-pipelines/base:[0-9a-f]{16}", base.name)
@@ -283,6 +437,11 @@ def test_an_image_is_named_by_what_is_in_it(checkout: Checkout) -> None:
     seen.append(names())
     assert len({base for base, _ in seen}) == 1
     assert len({flow for _, flow in seen}) == len(seen)
+    monkeypatch.setenv("DOCKER_DEFAULT_PLATFORM", "linux/arm64")  # docker's own
+    assert names()[0] != seen[0][0]
+    long = "/".join(["own", *["x" * 100] * 3, "flow.py"])
+    checkout.add(f"sales_pipelines/flows/{long}", "")
+    assert len(images_for(long)[1].name) <= 255  # docker's limit
 
 
 def test_a_base_is_named_by_what_is_locked_and_not_by_version_or_tools(checkout: Checkout) -> None:
@@ -313,11 +472,17 @@ def test_a_base_is_named_by_what_is_locked_and_not_by_version_or_tools(checkout:
 def test_what_a_requirements_file_includes_goes_in_with_it(checkout: Checkout) -> None:
     checkout.add("own/requirements.txt", "-r ../shared/more.txt\n--find-links wheels\n")
     checkout.add("own/wheels/x.whl", "")
+    checkout.add("own/wheels/below/y.whl", "")
+    checkout.add("own/wheels/.env", "planted")
     checkout.add("sales_pipelines/flows/shared/more.txt", "cowsay  # -r nowhere.txt\n")
     files = checkout.files()
+    assert not [
+        name for name in files if name.startswith(".layer/") and ("y.whl" in name or ".env" in name)
+    ]
     assert files[".layer/requirements/requirements.txt"] == (
         b"-r sales_pipelines/flows/own/requirements.txt\n"
     )
+    assert b"[tool.uv]" in files[".layer/requirements/pyproject.toml"]  # the index, say
     flows = ".layer/requirements/sales_pipelines/flows"
     assert {f"{flows}/shared/more.txt", f"{flows}/own/wheels/x.whl"} <= set(files)
     checkout.add("own/requirements.txt", "--find-links ../../../../outside\n")
@@ -352,6 +517,66 @@ def test_a_full_disk_is_said_with_the_way_out(
     assert image_command.main([FLOW]) == 2
     said = capsys.readouterr().err
     assert re.fullmatch(r"image: the base of .*engine's disk is full: `nox -s clean`.*\n", said)
+
+
+def test_a_build_that_fails_tells_no_password_and_cuts_long_lines(
+    checkout: Checkout,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(f"{PREFIX}CONTAINER__INDEX_URL", "https://u:pl%40nted@[x/simple")
+    monkeypatch.setenv(f"{PREFIX}CONTAINER__PROXY", "planted-user:planted/2@127.0.0.1:9")
+    settings.cache_clear()
+    line = "u:pl%40nted@x u:pl@nted pl@nted pl%40nted planted-user:planted/2 planted/2 "
+    build = (
+        f'case "$1" in build) echo "#7 [1/1] RUN {line}"; echo "{line}{"x" * 999}"; exit 1;; esac'
+    )
+    fake_docker(checkout.root.parent, monkeypatch, f"{build}; echo 'No such image: x' >&2; exit 1")
+    assert image_command.main([FLOW]) == 2
+    out, err = capfd.readouterr()
+    assert not re.search("planted|pl@nted|pl%40nted", out + err)
+    assert "RUN ***" in out
+    assert max(map(len, err.splitlines())) < 600
+
+
+def test_files_that_change_all_the_time_are_said(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = "echo 'No such image: x' >&2; exit 1"
+    fake_docker(checkout.root.parent, monkeypatch, f'[ "$1" = build ] || {{ {nothing}; }}')
+    monkeypatch.setattr(image, "is_there", lambda name: "/base:" in name)
+    log = checkout.folder / "flow.log"
+    write = image.Context.write
+
+    def write_late(context: image.Context, to: IO[bytes]) -> None:
+        log.unlink()  # not even to be read
+        try:
+            write(context, to)
+        finally:
+            log.write_text(f"{time.monotonic_ns()}")
+
+    log.write_text("")
+    monkeypatch.setattr(image.Context, "write", write_late)
+    with pytest.raises(ImageError, match=r"change all the time; name in \.gitignore"):
+        image_for("own/flow.py")
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        *((".", "own/flow.py"), (".", "./own/flow.py"), (".", "own/../own/flow.py")),
+        *(
+            (".", "{root}/sales_pipelines/flows/own/flow.py"),
+            ("sales_pipelines", "flows/own/flow.py"),
+        ),
+        *(("sales_pipelines/flows/own", "flow.py"), ("sales_pipelines/flows/own", "./flow.py")),
+    ],
+)
+def test_a_flow_is_named_from_flows_or_from_where_one_is(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch, folder: str, name: str
+) -> None:
+    monkeypatch.chdir(checkout.root / folder)
+    assert image_command.flow_path(name.format(root=checkout.root)) == "own/flow.py"
 
 
 @pytest.mark.docker
@@ -431,9 +656,13 @@ def test_nothing_unchanged_is_built_again_and_a_rebuild_is(
     assert image_for(flow, rebuild_base=True) == name
     assert built[1:] == [(base, True), (of_flow, True)]
     built.clear()
+    engine.docker("image", "tag", images_for(flow)[0].name, name)  # another has its name now
+    assert image_for(flow) == name
+    assert built == [(of_flow, False)]
+    assert engine.is_there(name)
     checkout.add("own/flow.py", "# edited\n")
     assert image_for(flow) != name
-    assert built == [(of_flow, False)]
+    assert built == [(of_flow, False)] * 2
 
 
 GOOD: dict[str, tuple[dict[str, str], str]] = {
@@ -530,18 +759,18 @@ def test_a_registry_that_does_not_answer_is_said(
 def test_what_the_settings_say_is_known_to_the_build_and_in_no_layer(
     checkout: Checkout, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    certificates = checkout.root / "ours.pem"
+    certificates = checkout.root / 'our,"s.pem'
     certificates.write_text("-----BEGIN planted-certificate-----\n")
     values = {
         "INDEX_URL": "https://someone:planted-index@127.0.0.1:9/simple",
         "PROXY": "http://someone:planted-proxy@127.0.0.1:9",
-        "CERTIFICATES": "ours.pem",
+        "CERTIFICATES": certificates.name,
     }
     for name, value in values.items():
         monkeypatch.setenv(f"{PREFIX}CONTAINER__{name}", value)
     settings.cache_clear()
     mounts = "--mount=type=secret,id=network --mount=type=secret,id=certificates"
-    checkout.add(".gitignore", "ours.pem\n")
+    checkout.add(".gitignore", "*.pem\n")
     checkout.add("own/Dockerfile-base", f"FROM {checkout.python()}\n")
     run = "(printenv UV_DEFAULT_INDEX HTTPS_PROXY | md5sum; md5sum <$SSL_CERT_FILE) >/said"
     checkout.add("own/Dockerfile", f"{DOCKERFILE}RUN {mounts} . /run/secrets/network; {run}\n")
@@ -571,7 +800,9 @@ def hash_of(text: str) -> str:
 @pytest.mark.docker
 def test_a_build_that_is_killed_leaves_no_process_and_no_image(checkout: Checkout) -> None:
     checkout.add("own/Dockerfile", f"{DOCKERFILE}RUN sleep 613\n")
-    build = checkout.start("own/flow.py")
+    scratch = checkout.root.parent / "scratch"
+    scratch.mkdir()
+    build = checkout.start("own/flow.py", TMPDIR=str(scratch))
     assert build.stdout
     for line in build.stdout:
         if "RUN sleep 613" in line:
@@ -581,6 +812,7 @@ def test_a_build_that_is_killed_leaves_no_process_and_no_image(checkout: Checkou
     build.communicate()
     wait_until(lambda: not processes("sleep 613") and not processes("own-flow:"), within=15)
     assert not engine.is_there(images_for("own/flow.py")[1].name)
+    assert not [*scratch.iterdir()]
     checkout.add("own/Dockerfile", DOCKERFILE)
     assert image_for("own/flow.py")
 
@@ -654,10 +886,12 @@ def test_clean_takes_this_checkouts_old_images_but_those_that_a_marker_names(
     others = image_for(flow)
     monkeypatch.undo()
     monkeypatch.setattr(paths, "ROOT", checkout.root)
+    kept = "kept.example.org/by/hand:1"
+    engine.docker("image", "tag", named, kept)
     try:
         names = {each.name for each in engine.made()}
         assert {old, named} <= names
-        assert others not in names
+        assert not {others, kept} & names
         root = checkout.root / ".metaflow"
         marker = root / "luigi" / "dev" / "own" / "flow.py" / "x.json"
         marker.parent.mkdir(parents=True)
@@ -677,8 +911,41 @@ def test_clean_takes_this_checkouts_old_images_but_those_that_a_marker_names(
         assert clean.delete(plan, root) == 0
         assert [engine.is_there(each) for each in (old, named, others)] == [False, True, True]
     finally:
-        for each in (named, others):
+        for each in (named, others, kept):
             engine.remove(each)
+
+
+@pytest.mark.docker
+def test_clean_takes_what_a_task_made_and_never_started(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label = f"--label={engine.CHECKOUT}={engine.checkout()}"
+    python = checkout.python()
+
+    def docker(*arguments: str) -> str:
+        return subprocess.check_output(["docker", *arguments], text=True).strip()
+
+    never = docker("create", "--rm", label, python)
+    running = docker("run", "--detach", "--rm", label, python, "sleep", "100")
+    by_hand = docker("create", label, python)
+    another = docker("create", "--rm", f"--label={engine.CHECKOUT}=x", python)
+    try:
+        root = checkout.root / ".metaflow"
+        root.mkdir()
+        before = time.time() - 1e6  # however little is old
+        assert not clean.plan_for(str(root), root, before).items  # it may be about to start
+        monkeypatch.setattr(clean, "_BEGINS_WITHIN", -60.0)
+        plan = clean.plan_for(str(root), root, before)
+        name = docker("inspect", "--format={{.Name}}", never).lstrip("/")
+        assert [(item.kind, item.name) for item in plan.items] == [(clean.CONTAINER, name)]
+        assert clean.delete(plan, root) == 0
+        assert engine.remove_container(name) == ""  # as where somebody was faster
+        assert "running" in engine.remove_container(running)
+        left = docker("ps", "--all", "--quiet", "--no-trunc").split()
+        assert never not in left
+        assert {running, by_hand, another} <= set(left)
+    finally:
+        docker("rm", "--force", running, by_hand, another)
 
 
 class Registry(BaseHTTPRequestHandler):
@@ -764,8 +1031,9 @@ def test_an_image_is_pushed_with_version_branch_and_commit(
         *(code.version, code.commit, "main")
     ]
     assert engine.is_there(name)
-    assert not engine.is_there(f"{address}/team/{name}")
+    assert engine.docker("image", "inspect", f"{address}/team/{name}").returncode
     assert image_command.main([flow, "--push", "127.0.0.1:9"]) == 2
     assert "docker login 127.0.0.1:9" in capsys.readouterr().err
-    assert image_command.main([flow, "--push", "Not A Registry"]) == 2
-    assert "is no name of an image" in capsys.readouterr().err
+    for each in ("Not A Registry", ""):
+        assert image_command.main([flow, "--push", each]) == 2
+        assert "is no name of an image" in capsys.readouterr().err
