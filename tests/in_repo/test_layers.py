@@ -169,6 +169,14 @@ REFUSED: dict[str, tuple[dict[str, tuple[str, int]], str]] = {
         {"Dockerfile": ("# ARG BASE\n# FROM ${BASE}\n", 0o644)},
         "does not build on its base: it has no FROM",
     ),
+    "another-base-behind-a-heredoc": (
+        {"Dockerfile": (f"{DOCKERFILE}COPY <<-'END' /a\n\tFROM x\n\tEND\nFROM two:1\n", 0o644)},
+        r"does not build on its base: its last stage is built on 'two:1'",
+    ),
+    "named-as-what-it-is-built-on": (
+        {"Dockerfile": ("ARG BASE\nFROM two AS two\n", 0o644)},
+        r"does not build on its base: its last stage is built on 'two'",
+    ),
     "no-argument": (
         {"Dockerfile": ("FROM ${BASE}\n", 0o644)},
         r"has no `ARG BASE` above its first FROM.*add it",
@@ -187,6 +195,10 @@ REFUSED: dict[str, tuple[dict[str, tuple[str, int]], str]] = {
     ),
     "does-not-parse": (
         {"launch.sh": ("#!/bin/sh\nif true; then\n", 0o755)},
+        r"own/launch\.sh does not parse: sales_pipelines/flows/own/launch\.sh: .*correct the script",
+    ),
+    "does-not-parse-by-env": (
+        {"launch.sh": ("#!/usr/bin/env bash\nif true; then\n", 0o755)},
         r"own/launch\.sh does not parse: .*correct the script",
     ),
     "no-program": (
@@ -221,7 +233,7 @@ def test_a_wrong_combination_is_refused_before_docker_is_asked(
     [
         "\ufeffARG BASE\r\nFROM ${BASE}\r\nRUN true \\\r\n  && true\r\n",
         "# syntax=x\narg PACKAGE BASE\nfrom --platform=linux/amd64 $BASE as one\n",
-        "ARG BASE=x\nFROM ${BASE:-y} AS one\nFROM two:1 AS two\nFROM One\nCOPY --from=two /a /\n",
+        "ARG BASE=x\nFROM ${BASE:-y} AS One\nFROM two:1 AS two\nFROM oNE\nCOPY --from=two /a /\n",
         'ARG BASE\nFROM "${BASE}"\nRUN <<EOF\nFROM two\nEOF\n',
         "ARG BASE\nFROM ${BASE}\nCOPY <<-'END' /a\n\tFROM two\n\tEND\nRUN echo \\\n# x\nFROM two\n",
     ],
@@ -245,15 +257,26 @@ def test_the_context_is_what_git_tracks_or_would_track_as_it_is_on_disk(
     checkout.add("own/new.csv", "3,4\n")
     checkout.git("rm", "--quiet", "--cached", "sales_pipelines/py.typed")
     (checkout.root / "sales_pipelines" / "py.typed").unlink()
+    (checkout.root / "sales_pipelines" / "tasks" / "__init__.py").unlink()  # git has it still
     files = checkout.files()
     assert files["sales_pipelines/__init__.py"] == b"edited = True\n"
     assert files["sales_pipelines/flows/own/new.csv"] == b"3,4\n"
     assert f"sales_pipelines/flows/{FLOW}" in files
-    assert "sales_pipelines/py.typed" not in files
+    assert not {"sales_pipelines/py.typed", "sales_pipelines/tasks/__init__.py"} & set(files)
     outside = [name for name in files if not name.startswith("sales_pipelines/")]
     version = f".layer/version/sales_pipelines-{image.code().version}.dist-info/METADATA"
     assert outside == [".layer/Dockerfile", ".layer/launch.sh", version]
     assert not [name for name in files if "ignored" in name or ".env" in name or ".git/" in name]
+
+
+def test_an_entry_point_may_be_no_shell_script_and_the_defaults_must_be_there(
+    checkout: Checkout,
+) -> None:
+    checkout.add("own/launch.sh", "#! /usr/bin/env python3\nif (True): print(1)\n", 0o755)
+    assert images_for("own/flow.py")
+    (checkout.root / SETTINGS / "Dockerfile").unlink()
+    with pytest.raises(ImageError, match=r"there is no .*Dockerfile.* bring it back: git checkout"):
+        images_for("own/flow.py")
 
 
 def test_files_with_any_name_links_and_repos_within_the_repo_are_in_the_context(
@@ -420,6 +443,8 @@ def test_an_image_is_named_by_what_is_in_it(
         assert re.fullmatch(r"sales-pipelines/own-flow:[0-9a-f]{16}", flow.name)
         return base.name, flow.name
 
+    (checkout.folder / "link").symlink_to("target")
+    checkout.add("own/one", "")
     seen = [names()]
     assert names() == seen[0]
     os.utime(checkout.folder / "flow.py", (0, 0))
@@ -434,6 +459,13 @@ def test_an_image_is_named_by_what_is_in_it(
         checkout.add(name, text, 0o755)
         seen.append(names())
     checkout.git("switch", "--quiet", "--create", "7_other")
+    seen.append(names())
+    (checkout.folder / "one").rename(checkout.folder / "two")
+    seen.append(names())
+    (checkout.folder / "two").chmod(0o755)
+    seen.append(names())
+    (checkout.folder / "link").unlink()
+    checkout.add("own/link", "target")
     seen.append(names())
     assert len({base for base, _ in seen}) == 1
     assert len({flow for _, flow in seen}) == len(seen)

@@ -218,7 +218,7 @@ def _base(flow_path: str, dockerfile: Path, names: Sequence[str]) -> Image:
     digest = context.digest()
     # The engine has images of one platform by default, and this variable is docker's for another.
     platform = os.environ.get("DOCKER_DEFAULT_PLATFORM", "")
-    said = _hash(digest, registry, _without_passwords(where.index_url, where), platform)
+    said = _hash(digest, registry, platform)
     return Image(
         f"{_as_name(_project())}/base:{said}",
         f"the base of {flow_path}",
@@ -333,6 +333,8 @@ def _network(where: ContainerSettings) -> str:
     variables: dict[str, str] = {}
     if where.index_url:
         variables |= {"UV_DEFAULT_INDEX": where.index_url, "PIP_INDEX_URL": where.index_url}
+        if found := re.match(r"http://(?:.*@)?([^/]+)", where.index_url):
+            variables["PIP_TRUSTED_HOST"] = found[1]  # else pip takes nothing that is not by https
     if where.proxy:
         proxies = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
         variables |= dict.fromkeys(proxies, where.proxy)
