@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -195,7 +196,7 @@ REFUSED: dict[str, tuple[dict[str, tuple[str, int]], str]] = {
     ),
     "does-not-parse": (
         {"launch.sh": ("#!/bin/sh\nif true; then\n", 0o755)},
-        r"own/launch\.sh does not parse: sales_pipelines/flows/own/launch\.sh: .*correct the script",
+        r"does not parse: sales_pipelines/flows/own/launch\.sh: .*correct the script",
     ),
     "does-not-parse-by-env": (
         {"launch.sh": ("#!/usr/bin/env bash\nif true; then\n", 0o755)},
@@ -392,14 +393,23 @@ DOCKERIGNORES = (
     *("a/?.csv", "a/[b-d].*", "[^a]*", "\\[x\\].csv", "/a/d/", "./a/./d", "a/../top.csv", ".", "/"),
     *("*\n!a/d", "a\n!a/d/e.csv", "!a/c.txt\na", "a/d\n!a/d/f\na/d/f/g.csv", " #a\na/d ", "a/d\r"),
     *("! a/d\n", "**\n!**/*.txt", "*/*/*", "**/?.csv\n!**/g.csv", "a/*\n!a/**/e.csv"),
-    *("a/**g.csv", "**[e-g].csv", "**t*.csv", "a**.csv", "**p.csv\n!**top*"),
+    *("a/**g.csv", "**[e-g].csv", "**t*.csv", "a**.csv", "**p.csv\n!**top*", "#a.csv"),
 )
 
 
 @pytest.mark.docker
 @pytest.mark.nightly
 def test_dockerignore_means_what_it_means_to_docker(checkout: Checkout) -> None:
-    names = ["a/b.csv", "a/c.txt", "a/d/e.csv", "top.csv", "a/d/f/g.csv", "[x].csv", "ab/c.csv"]
+    names = [
+        "a/b.csv",
+        "a/c.txt",
+        "a/d/e.csv",
+        "top.csv",
+        "a/d/f/g.csv",
+        "[x].csv",
+        "ab/c.csv",
+        "#a.csv",
+    ]
     checkout.add(".gitignore", "# nothing\n")
     for name in names:
         checkout.add(name, "")
@@ -480,7 +490,7 @@ def test_a_base_is_named_by_what_is_locked_and_not_by_version_or_tools(checkout:
     def base() -> str:
         return images_for("own/flow.py")[0].name
 
-    first = base()
+    first, flow = (each.name for each in images_for("own/flow.py"))
     for name in ("pyproject.toml", "uv.lock"):
         file = checkout.root / name
         pattern = r'(?m)^(name = "sales-pipelines"\nversion = )".*"'
@@ -494,6 +504,7 @@ def test_a_base_is_named_by_what_is_locked_and_not_by_version_or_tools(checkout:
     )
     second = base()
     assert second != first
+    assert images_for("own/flow.py")[1].name != flow
     checkout.add("sales_pipelines/config/metaflowtask/base/odbc.ini", "[x]\n")
     assert base() not in (first, second)
     lock.unlink()
@@ -502,11 +513,17 @@ def test_a_base_is_named_by_what_is_locked_and_not_by_version_or_tools(checkout:
 
 
 def test_what_a_requirements_file_includes_goes_in_with_it(checkout: Checkout) -> None:
-    checkout.add("own/requirements.txt", "-r ../shared/more.txt\n--find-links wheels\n")
+    checkout.add(
+        "own/requirements.txt",
+        "-r ../shared/more.txt\n--find-links wheels\n-f https://x.example.org\n",
+    )
     checkout.add("own/wheels/x.whl", "")
     checkout.add("own/wheels/below/y.whl", "")
     checkout.add("own/wheels/.env", "planted")
-    checkout.add("sales_pipelines/flows/shared/more.txt", "cowsay  # -r nowhere.txt\n")
+    checkout.add(
+        "sales_pipelines/flows/shared/more.txt",
+        "cowsay  # -r nowhere.txt\n-c ../own/requirements.txt\n",
+    )
     files = checkout.files()
     assert not [
         name for name in files if name.startswith(".layer/") and ("y.whl" in name or ".env" in name)
@@ -577,6 +594,9 @@ def test_files_that_change_all_the_time_are_said(
     nothing = "echo 'No such image: x' >&2; exit 1"
     fake_docker(checkout.root.parent, monkeypatch, f'[ "$1" = build ] || {{ {nothing}; }}')
     monkeypatch.setattr(image, "is_there", lambda name: "/base:" in name)
+    scratch = checkout.root.parent / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     log = checkout.folder / "flow.log"
     write = image.Context.write
 
@@ -591,6 +611,34 @@ def test_files_that_change_all_the_time_are_said(
     monkeypatch.setattr(image.Context, "write", write_late)
     with pytest.raises(ImageError, match=r"change all the time; name in \.gitignore"):
         image_for("own/flow.py")
+    assert not [*scratch.iterdir()]
+    monkeypatch.setattr(image, "repo_files", lambda: ["gone.log"])  # while it was read
+    with pytest.raises(ImageError, match=r"change all the time; name in \.gitignore"):
+        image_for("own/flow.py")
+
+
+def test_a_builder_that_keeps_what_it_builds_is_said(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BUILDX_BUILDER", "elsewhere")  # is for what one builds by hand
+    answer = '[ "$1,$BUILDX_BUILDER" = build, ] || { echo "No such image: x" >&2; exit 1; }'
+    fake_docker(checkout.root.parent, monkeypatch, answer)
+    with pytest.raises(ImageError, match=r"is not among the engine's images.* docker buildx use"):
+        image_for("own/flow.py")
+
+
+def test_large_files_are_said(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_docker(checkout.root.parent, monkeypatch, "echo 'No such image: x' >&2; exit 1")
+    checkout.add("all.csv", "1,2\n" * 1_000_000)
+    monkeypatch.setattr(image, "_LARGE", 4e6)
+    monkeypatch.setattr(image, "is_there", lambda name: "/base:" in name)
+    with pytest.raises(ImageError):
+        image_for("own/flow.py")
+    assert re.search(
+        r"4 MB of files, all\.csv the largest; .*\.dockerignore", capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(
@@ -759,7 +807,12 @@ def test_a_requirement_that_conflicts_with_the_repo_makes_no_image(checkout: Che
 @pytest.mark.parametrize(
     ("instruction", "message"),
     [
-        ("RUN echo one && false", r"own/Dockerfile, line 3:\nRUN echo one && false\none\Z"),
+        (
+            "RUN true && \\\n :1 && \\\n :2 && \\\n :3 && \\\n echo one && \\\n false".replace(
+                ":", "true "
+            ),
+            r"line 3:\nRUN true && \\\n true 1 && \\\n    …\n echo one && \\\n false\none\Z",
+        ),
         ("COPY nowhere /", r"own/Dockerfile, line 3:\nCOPY nowhere /\n.*/nowhere.*not found"),
         ("RUNN x", r"own/Dockerfile, line 3:\nRUNN x\n.*unknown instruction: RUNN"),
     ],
@@ -776,14 +829,19 @@ def test_a_build_that_fails_says_line_and_output(
 
 
 @pytest.mark.docker
+@pytest.mark.parametrize(
+    ("registry", "message"),
+    [
+        ("127.0.0.1:9/mirror/", r"(?s)the base of .*127\.0\.0\.1:9/mirror/python.*container"),
+        ("https://x.example.org", r"container\.registry begins this name: HOST, HOST:PORT"),
+    ],
+)
 def test_a_registry_that_does_not_answer_is_said(
-    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch, registry: str, message: str
 ) -> None:
-    monkeypatch.setenv(f"{PREFIX}CONTAINER__REGISTRY", "127.0.0.1:9/mirror/")
+    monkeypatch.setenv(f"{PREFIX}CONTAINER__REGISTRY", registry)
     settings.cache_clear()
-    with pytest.raises(
-        ImageError, match=r"(?s)the base of .*127\.0\.0\.1:9/mirror/python.*container"
-    ):
+    with pytest.raises(ImageError, match=message):
         image_for(FLOW)
 
 
@@ -795,7 +853,7 @@ def test_what_the_settings_say_is_known_to_the_build_and_in_no_layer(
     certificates.write_text("-----BEGIN planted-certificate-----\n")
     values = {
         "INDEX_URL": "https://someone:planted-index@127.0.0.1:9/simple",
-        "PROXY": "http://someone:planted-proxy@127.0.0.1:9",
+        "PROXY": "http://someone:planted-proxy'$HOME@127.0.0.1:9",
         "CERTIFICATES": certificates.name,
     }
     for name, value in values.items():
@@ -806,7 +864,7 @@ def test_what_the_settings_say_is_known_to_the_build_and_in_no_layer(
     checkout.add("own/Dockerfile-base", f"FROM {checkout.python()}\n")
     run = "(printenv UV_DEFAULT_INDEX HTTPS_PROXY | md5sum; md5sum <$SSL_CERT_FILE) >/said"
     checkout.add("own/Dockerfile", f"{DOCKERFILE}RUN {mounts} . /run/secrets/network; {run}\n")
-    made = image_for("own/flow.py")
+    made = image_for("own/flow.py", rebuild_flow=True)  # what a secret says is not looked at
     shown = f"{values['INDEX_URL']}\n{values['PROXY']}\n"
     digests = [hash_of(text) for text in (shown, certificates.read_text())]
     assert in_image(made, "cat", "/said").split()[::2] == digests
@@ -819,8 +877,9 @@ def test_what_the_settings_say_is_known_to_the_build_and_in_no_layer(
         for member in archive:
             found = archive.extractfile(member)
             assert found is None or b"planted-" not in found.read(), member.name
-    checkout.add("own/Dockerfile", f"{DOCKERFILE}RUN {mounts} cat /run/secrets/network; false\n")
-    with pytest.raises(ImageError, match=r"HTTPS_PROXY=.*\*\*\*") as error:
+    run = ". /run/secrets/network; printenv HTTPS_PROXY; false"
+    checkout.add("own/Dockerfile", f"{DOCKERFILE}RUN {mounts} {run}\n")
+    with pytest.raises(ImageError, match=r"http://\*\*\*@127") as error:
         image_for("own/flow.py")
     assert "planted" not in str(error.value) + "".join(capfd.readouterr())
 

@@ -17,9 +17,6 @@ from .errors import ImageError
 from .requirements import Line, shown
 from .version import git
 
-_JUNK = re.compile(
-    r"__pycache__|\.git|\.venv|\.nox|\.metaflow|\.env|\.DS_Store|.*\.py[co]|.*\.egg-info"
-)
 _PACKAGES = (".whl", ".gz", ".zip", ".bz2", ".xz", ".tgz")
 _NAMES_A_PATH = re.compile(
     r"^\s*(?:-r|-c|-f|--requirement|--constraint|--find-links)[ \t=]*(?P<path>[^\s#]+)",
@@ -55,6 +52,11 @@ class Context:
             told.update(os.fsencode(f"{place}\0{mode:o}\0{is_link}\0{_digest(contents)}\0"))
         return told.hexdigest()
 
+    def largest(self) -> str:
+        """The place of the largest file."""
+        files = {place: file for place, (_, file) in self._files.items() if isinstance(file, Path)}
+        return max(files, key=lambda place: files[place].lstat().st_size)
+
     def write(self, to: IO[bytes]) -> None:
         """Write it as a tar archive, as `docker build -` takes it."""
         with tarfile.open(fileobj=to, mode="w", format=tarfile.PAX_FORMAT) as archive:
@@ -80,8 +82,8 @@ def repo_files() -> list[str]:
     """The files of the repo that images may have: their paths from its root, sorted.
 
     They are those that git tracks or would track, as they are on disk, those of repos within the
-    repo included, without what the repo's `.dockerignore` names. Where there is no git they are
-    those of the package, without what is plainly left over.
+    repo included, or where there is no git those of the package; without what the repo's
+    `.dockerignore` names.
 
     Raises ImageError where git does not say what it tracks, or `.dockerignore` cannot be read.
     """
@@ -164,11 +166,9 @@ def _of_git(folder: str = "") -> Iterator[str]:
 
 
 def _of_package() -> Iterator[str]:
-    for folder, folders, names in os.walk(paths.PACKAGE):
-        folders[:] = [name for name in folders if not _JUNK.fullmatch(name)]
+    for folder, _, names in os.walk(paths.PACKAGE):
         for name in names:
-            if not _JUNK.fullmatch(name):
-                yield Path(folder, name).relative_to(paths.ROOT).as_posix()
+            yield Path(folder, name).relative_to(paths.ROOT).as_posix()
 
 
 def _ignored(file: Path) -> Callable[[str], bool]:

@@ -52,6 +52,7 @@ _STEP = re.compile(r"#\d+ (\[(?!internal|auth)[^\]]*\] .*)")
 _FAILED = re.compile(r"(?m)^[^\n:]*Dockerfile[^\n:]*:(\d+)\n-{10,}\n(.*?)^-{10,}$", re.DOTALL)
 _PRINTED = re.compile(r"(?m)^------\n > [^\n]*\n(.*?)^------$", re.DOTALL)
 _SHOWN_LINES, _SHOWN_OF_A_LINE = 15, 500
+_LARGE = 100e6  # bytes of files, which are read at each start
 # Who one is at an address; what has an `@` behind a `/` is taken for a password, too.
 _USER = re.compile(r"^(?:[^:/@]+://)?(?P<user>.+)@")
 
@@ -138,7 +139,7 @@ def images_for(flow_path: str) -> tuple[Image, Image]:
     told = f"Metadata-Version: 2.1\nName: {project}\nVersion: {here.version}\n"
     context.add_text(f".layer/version/{folder}/METADATA", told)
     digest = context.digest()
-    said = _hash(base.name, flow_path, digest, [here.version, here.branch, here.commit])
+    said = _hash(base.name, digest, [here.version, here.branch, here.commit])
     flow = _as_name(flow_path.removesuffix(".py"))
     return base, Image(
         f"{_as_name(project)}/{flow}:{said}",
@@ -284,6 +285,11 @@ def _build(image: Image, output: FlowOutput, *, anew: bool) -> None:
         with tempfile.NamedTemporaryFile(prefix="image-", suffix=".tar", delete=False) as packed:
             try:
                 _pack(image, packed)
+                if packed.tell() > _LARGE:
+                    output.add(
+                        f"{packed.tell() / 1e6:.0f} MB of files, {image.context.largest()} the "
+                        "largest; what no image needs is named in .gitignore or .dockerignore"
+                    )
                 _run(image, command, packed.name, where, output)
             finally:
                 Path(packed.name).unlink(missing_ok=True)
