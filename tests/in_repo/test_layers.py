@@ -99,10 +99,10 @@ class Checkout:
         )
 
 
-@pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Checkout]:
-    """A checkout with one commit, and a flow of its own; its images go with it."""
-    root = tmp_path / "repo"
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repo with one commit, to be copied."""
+    root = tmp_path_factory.mktemp("committed") / "repo"
     kept = shutil.ignore_patterns(
         ".git", ".venv", ".metaflow", "reports", "__pycache__", ".*_cache"
     )
@@ -111,6 +111,22 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Checko
     made.git("init", "--quiet", "--initial-branch=main")
     made.git("add", "--all")
     made.git("commit", "--quiet", "--message", "All")
+    made.git("gc", "--quiet")  # few files to copy
+    shutil.rmtree(root / ".git" / "hooks")
+    return root
+
+
+@pytest.fixture
+def checkout(
+    committed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Iterator[Checkout]:
+    """A checkout with one commit, and a flow of its own; its images go with it."""
+    root = tmp_path / "repo"
+    shutil.copytree(committed, root, symlinks=True)
+    made = Checkout(root)
     made.add("own/flow.py", (root / "sales_pipelines" / "flows" / FLOW).read_text())
     package = root / "sales_pipelines"
     for name, value in {
@@ -126,14 +142,14 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Checko
     yield made
     monkeypatch.undo()
     settings.cache_clear()
-    if shutil.which("docker"):
+    if request.node.get_closest_marker("docker") and shutil.which("docker"):
         form = "--format={{.Repository}}:{{.Tag}}"
         listed = engine.docker("image", "ls", ours, form).stdout.split()
         listed = [each for each in listed if "<none>" not in each]
         listed += engine.docker("image", "ls", "-q", ours, "--filter=dangling=true").stdout.split()
-        for each in listed:
-            if "/base:" not in each:  # another test may be building on it
-                engine.docker("image", "rm", each)
+        listed = [each for each in listed if "/base:" not in each]  # others may be building on it
+        if listed:
+            engine.docker("image", "rm", *listed)
 
 
 def in_image(name: str, *command: str, options: tuple[str, ...] = ()) -> str:
@@ -470,9 +486,9 @@ def test_an_image_is_named_by_what_is_in_it(
         seen.append(names())
     checkout.git("switch", "--quiet", "--create", "7_other")
     seen.append(names())
-    (checkout.folder / "one").rename(checkout.folder / "two")
+    (checkout.folder / "one").rename(checkout.folder / "one2")
     seen.append(names())
-    (checkout.folder / "two").chmod(0o755)
+    (checkout.folder / "one2").chmod(0o755)
     seen.append(names())
     (checkout.folder / "link").unlink()
     checkout.add("own/link", "target")
@@ -615,6 +631,28 @@ def test_files_that_change_all_the_time_are_said(
     monkeypatch.setattr(image, "repo_files", lambda: ["gone.log"])  # while it was read
     with pytest.raises(ImageError, match=r"change all the time; name in \.gitignore"):
         image_for("own/flow.py")
+
+
+def test_the_command_line_says_what_is_built_anew_and_what_the_system_refuses(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[bool, bool]] = []
+
+    def made(_: str, *, rebuild_flow: bool, rebuild_base: bool) -> str:
+        asked.append((rebuild_flow, rebuild_base))
+        if rebuild_flow and rebuild_base:
+            raise OSError(28, "No space left on device", "/tmp/x")
+        return "an/image:1"
+
+    monkeypatch.setattr(image_command, "image_for", made)
+    assert image_command.main([FLOW]) == 0
+    assert image_command.main([FLOW, "--rebuild-flow"]) == 0
+    assert image_command.main([FLOW, "--rebuild-base"]) == 0
+    assert image_command.main([FLOW, "--rebuild-flow", "--rebuild-base"]) == 2
+    assert asked == [(False, False), (True, False), (False, True), (True, True)]
+    out, err = capsys.readouterr()
+    assert out == "an/image:1\n" * 3
+    assert err == "image: /tmp/x: No space left on device\n"
 
 
 def test_a_builder_that_keeps_what_it_builds_is_said(
@@ -994,6 +1032,11 @@ def test_clean_takes_this_checkouts_old_images_but_those_that_a_marker_names(
         chosen = {item.name for item in plan.items if item.kind == clean.IMAGE}
         assert old in chosen
         assert not chosen & {named, others}
+        used = engine.used_file(old)
+        os.utime(used, (soon, soon))
+        plan_then = clean.plan_for(str(root), root, soon)
+        assert old not in {item.name for item in plan_then.items}
+        os.utime(used)
         plan = plan._replace(items=[item for item in plan.items if "/base:" not in item.name])
         container = subprocess.check_output(["docker", "create", old, "x"], text=True).strip()
         assert clean.delete(plan, root) == 0
