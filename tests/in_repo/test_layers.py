@@ -506,7 +506,7 @@ def test_a_base_is_named_by_what_is_locked_and_not_by_version_or_tools(checkout:
     def base() -> str:
         return images_for("own/flow.py")[0].name
 
-    first, flow = (each.name for each in images_for("own/flow.py"))
+    first = base()
     for name in ("pyproject.toml", "uv.lock"):
         file = checkout.root / name
         pattern = r'(?m)^(name = "sales-pipelines"\nversion = )".*"'
@@ -514,6 +514,7 @@ def test_a_base_is_named_by_what_is_locked_and_not_by_version_or_tools(checkout:
         assert count == 1
         file.write_text(text.replace("line-length = 100", "line-length = 90"))
     assert base() == first
+    flow = images_for("own/flow.py")[1].name
     lock = checkout.root / "uv.lock"
     lock.write_text(
         lock.read_text().replace('name = "luigi"\nversion = "', 'name = "luigi"\nversion = "9')

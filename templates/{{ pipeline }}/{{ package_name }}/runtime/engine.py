@@ -84,11 +84,11 @@ def is_there(name: str) -> bool:
 
     Raises ImageError where it does not answer.
     """
-    label = f'--format={{{{index .Config.Labels "{IMAGE}"}}}}'
-    asked = docker("image", "inspect", label, name)
+    asked = docker("image", "inspect", name)
     if asked.returncode and not re.search("(?i)no such (image|object)", asked.stderr):
         raise ImageError(_why(asked.stderr))
-    return asked.stdout.strip() == name
+    images = json.loads(asked.stdout or "[]")
+    return any((each["Config"]["Labels"] or {}).get(IMAGE) == name for each in images)
 
 
 def made() -> list[Made]:
