@@ -573,6 +573,10 @@ def test_without_an_engine_a_sentence_says_the_way_out(
     fake_docker(checkout.root.parent, monkeypatch, f"echo '{said}' >&2; exit 1")
     assert image_command.main([FLOW]) == 2
     assert re.fullmatch(r"image: you have no right .*usermod.*\n", capsys.readouterr().err)
+    engine.used_file("x").parent.mkdir(parents=True)  # it has made some
+    notes: list[str] = []
+    assert clean.of_engine(set(), notes) == clean.never_started() == []
+    assert re.match("No image is touched: you have no right", notes[0])
 
 
 def test_a_full_disk_is_said_with_the_way_out(
@@ -632,6 +636,26 @@ def test_files_that_change_all_the_time_are_said(
     monkeypatch.setattr(image, "repo_files", lambda: ["gone.log"])  # while it was read
     with pytest.raises(ImageError, match=r"change all the time; name in \.gitignore"):
         image_for("own/flow.py")
+
+
+@pytest.mark.parametrize(
+    ("registry", "message"),
+    [
+        (
+            "r.example.org/team/",
+            r"push r\.example\.org/team/a/b:1\n.*`docker login r\.example\.org`",
+        ),
+        ("localhost", r"push localhost/a/b:1\n.*`docker login localhost`"),
+        ("someone", r"push someone/a/b:1\n.*`docker login`"),
+    ],
+)
+def test_a_registry_that_refuses_is_said_with_where_to_log_in(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch, registry: str, message: str
+) -> None:
+    answer = '[ "$2" != push ] || { echo "$@"; exit 1; }'
+    fake_docker(checkout.root.parent, monkeypatch, answer)
+    with pytest.raises(ImageError, match=f"(?s){message}$"):
+        image.push("a/b:1", registry)
 
 
 def test_the_command_line_says_what_is_built_anew_and_what_the_system_refuses(
@@ -1019,9 +1043,11 @@ def test_clean_takes_this_checkouts_old_images_but_those_that_a_marker_names(
     kept = "kept.example.org/by/hand:1"
     engine.docker("image", "tag", named, kept)
     try:
-        names = {each.name for each in engine.made()}
-        assert {old, named} <= names
-        assert not {others, kept} & names
+        sizes = {each.name: each.bytes for each in engine.made()}
+        assert {old, named} <= set(sizes)
+        assert not {others, kept} & set(sizes)
+        assert sizes[named] == 0 < sizes[old]  # the one is kept by its other name
+        assert engine.remove("no/such:image") == ""  # as where somebody was faster
         root = checkout.root / ".metaflow"
         marker = root / "luigi" / "dev" / "own" / "flow.py" / "x.json"
         marker.parent.mkdir(parents=True)
@@ -1039,6 +1065,11 @@ def test_clean_takes_this_checkouts_old_images_but_those_that_a_marker_names(
         assert old not in {item.name for item in plan_then.items}
         os.utime(used)
         plan = plan._replace(items=[item for item in plan.items if "/base:" not in item.name])
+        meanwhile = marker.with_name("y.json")
+        meanwhile.write_text(json.dumps({"flow": "F", "run_id": "2", "image": old}))
+        assert clean.delete(plan, root) == 0
+        assert f"left alone: {old}" in capfd.readouterr().out
+        meanwhile.unlink()
         container = subprocess.check_output(["docker", "create", old, "x"], text=True).strip()
         assert clean.delete(plan, root) == 0
         assert f"left alone: {old}" in capfd.readouterr().out
@@ -1056,31 +1087,33 @@ def test_clean_takes_what_a_task_made_and_never_started(
 ) -> None:
     label = f"--label={engine.CHECKOUT}={engine.checkout()}"
     python = checkout.python()
+    made = image_for(checkout.small())
 
     def docker(*arguments: str) -> str:
         return subprocess.check_output(["docker", *arguments], text=True).strip()
 
-    never = docker("create", "--rm", label, python)
+    never = docker("create", "--rm", made, "x")
     running = docker("run", "--detach", "--rm", label, python, "sleep", "100")
     by_hand = docker("create", label, python)
     another = docker("create", "--rm", f"--label={engine.CHECKOUT}=x", python)
     try:
         root = checkout.root / ".metaflow"
-        root.mkdir()
         before = time.time() - 1e6  # however little is old
         assert not clean.plan_for(str(root), root, before).items  # it may be about to start
         monkeypatch.setattr(clean, "_BEGINS_WITHIN", -60.0)
         plan = clean.plan_for(str(root), root, before)
         name = docker("inspect", "--format={{.Name}}", never).lstrip("/")
         assert [(item.kind, item.name) for item in plan.items] == [(clean.CONTAINER, name)]
-        assert clean.delete(plan, root) == 0
+        both = [clean.Item(clean.IMAGE, made, (), 1, before), *plan.items]
+        assert clean.delete(plan._replace(items=both), root) == 0
+        assert not engine.is_there(made)
         assert engine.remove_container(name) == ""  # as where somebody was faster
         assert "running" in engine.remove_container(running)
         left = docker("ps", "--all", "--quiet", "--no-trunc").split()
         assert never not in left
         assert {running, by_hand, another} <= set(left)
     finally:
-        docker("rm", "--force", running, by_hand, another)
+        engine.docker("rm", "--force", never, running, by_hand, another)
 
 
 class Registry(BaseHTTPRequestHandler):
