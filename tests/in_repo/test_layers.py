@@ -555,6 +555,11 @@ def test_what_a_requirements_file_includes_goes_in_with_it(checkout: Checkout) -
     (checkout.root.parent / "outside").mkdir()
     with pytest.raises(ImageError, match=r"outside the repo.* move it into the repo"):
         checkout.files()
+    checkout.add("own/requirements.txt", "--find-links nowhere\n")
+    with pytest.raises(
+        ImageError, match=r"own/requirements\.txt names .*own/nowhere, which is not"
+    ):
+        checkout.files()
     checkout.add("own/requirements.txt", "-r nowhere.txt\n")
     with pytest.raises(RequirementsError, match=r"there is no .*nowhere\.txt"):
         checkout.files()

@@ -112,7 +112,7 @@ def add_requirements(context: Context, lines: Sequence[Line], flow_file: Path, t
     """Add a flow's `requirements.txt` below the folder `to`, and the files that it includes.
 
     They lie there as they do in the repo, and `requirements.txt` in `to` includes the flow's.
-    Raises ImageError where one of them is outside the repo.
+    Raises ImageError where one of them is outside the repo, or not there.
     """
     context.add_folder(to)
     if not lines:
@@ -130,6 +130,8 @@ def add_requirements(context: Context, lines: Sequence[Line], flow_file: Path, t
                 f"{shown(file)} names {each}, which is outside the repo, and so not in its image; "
                 "move it into the repo"
             )
+        if not each.exists():
+            raise ImageError(f"{shown(file)} names {shown(each)}, which is not there; correct it")
         if each.is_dir():  # of --find-links, which looks for packages in it, and not below
             todo += [inner for inner in each.iterdir() if inner.suffix in _PACKAGES]
             continue
