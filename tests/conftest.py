@@ -285,7 +285,7 @@ class Repo:
         return said
 
 
-# What a repo's bootstrap has made, by Python: the others take it, for each would take eight seconds.
+# What a bootstrap has made, by Python: other repos take it, for each would need eight seconds.
 BOOTSTRAPS: dict[str, Path] = {}
 
 SetUp = Callable[..., Repo]

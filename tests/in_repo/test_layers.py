@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from sales_pipelines.runtime import clean, engine, image, image_command, paths
+from sales_pipelines.runtime import clean, engine, image, image_command, paths, status
 from sales_pipelines.runtime.context import repo_files
 from sales_pipelines.runtime.errors import ImageError, RequirementsError
 from sales_pipelines.runtime.image import image_for, images_for
+from sales_pipelines.runtime.inventory import in_units
 from sales_pipelines.runtime.settings import PREFIX, settings
 
 from .conftest import wait_until
@@ -225,6 +226,10 @@ REFUSED: dict[str, tuple[dict[str, tuple[str, int]], str]] = {
     "line-ends": (
         {"launch.sh": ('#!/bin/sh\r\nexec "$@"\r\n', 0o755)},
         "with the line ends of Unix",
+    ),
+    "runs-nothing": (
+        {"launch.sh": ('#!/bin/sh\n# exec "$@"\n"$@"\n', 0o755)},
+        r"own/launch\.sh has no `exec \"\$@\"`.* end it with that line",
     ),
     "good-and-bad": (
         {"Dockerfile": (DOCKERFILE, 0o644), "launch.sh": ('#!/bin/sh\nexec "$@"\n', 0o600)},
@@ -591,7 +596,8 @@ def test_a_full_disk_is_said_with_the_way_out(
     fake_docker(checkout.root.parent, monkeypatch, f"{full}; echo 'No such image: x' >&2; exit 1")
     assert image_command.main([FLOW]) == 2
     said = capsys.readouterr().err
-    assert re.fullmatch(r"image: the base of .*engine's disk is full: `nox -s clean`.*\n", said)
+    told = said.splitlines()[-1]
+    assert re.match(r"image: the base of .*engine's disk is full: `nox -s clean`", told)
 
 
 def test_a_build_that_fails_tells_no_password_and_cuts_long_lines(
@@ -610,7 +616,7 @@ def test_a_build_that_fails_tells_no_password_and_cuts_long_lines(
     assert image_command.main([FLOW]) == 2
     out, err = capfd.readouterr()
     assert not re.search("planted|pl@nted|pl%40nted", out + err)
-    assert "RUN ***" in out
+    assert "RUN ***" in err
     assert max(map(len, err.splitlines())) < 600
 
 
@@ -660,7 +666,7 @@ def test_a_registry_that_refuses_is_said_with_where_to_log_in(
     answer = '[ "$2" != push ] || { echo "$@"; exit 1; }'
     fake_docker(checkout.root.parent, monkeypatch, answer)
     with pytest.raises(ImageError, match=f"(?s){message}$"):
-        image.push("a/b:1", registry)
+        image.push("a/b:1", registry, print)
 
 
 def test_the_command_line_says_what_is_built_anew_and_what_the_system_refuses(
@@ -670,6 +676,7 @@ def test_the_command_line_says_what_is_built_anew_and_what_the_system_refuses(
 
     def made(_: str, *, rebuild_flow: bool, rebuild_base: bool) -> str:
         asked.append((rebuild_flow, rebuild_base))
+        print("building")
         if rebuild_flow and rebuild_base:
             raise OSError(28, "No space left on device", "/tmp/x")
         return "an/image:1"
@@ -681,8 +688,19 @@ def test_the_command_line_says_what_is_built_anew_and_what_the_system_refuses(
     assert image_command.main([FLOW, "--rebuild-flow", "--rebuild-base"]) == 2
     assert asked == [(False, False), (True, False), (False, True), (True, True)]
     out, err = capsys.readouterr()
-    assert out == "an/image:1\n" * 3
-    assert err == "image: /tmp/x: No space left on device\n"
+    assert out == "an/image:1\n" * 3, "a script takes the name from there"
+    assert err == "building\n" * 4 + "image: /tmp/x: No space left on device\n"
+
+
+@pytest.mark.parametrize("name", ["index_url", "proxy"])
+def test_an_address_without_its_scheme_is_refused_before_anything_is_built(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    fake_docker(checkout.root.parent, monkeypatch, "echo 'No such image: x' >&2; exit 1")
+    monkeypatch.setenv(f"{PREFIX}CONTAINER__{name.upper()}", "planted:secret@example.org/simple")
+    settings.cache_clear()
+    with pytest.raises(ImageError, match=rf"^container\.{name} has to begin with https:// or http"):
+        image_for(FLOW)
 
 
 def test_a_builder_that_keeps_what_it_builds_is_said(
@@ -867,7 +885,15 @@ def test_a_flow_may_have_layers_of_its_own(checkout: Checkout, name: str) -> Non
 @pytest.mark.docker
 def test_a_requirement_that_conflicts_with_the_repo_makes_no_image(checkout: Checkout) -> None:
     checkout.add("own/requirements.txt", "msgspec<0.1\n")
-    with pytest.raises(ImageError, match=r"(?s)metaflowtask/Dockerfile, line \d+:.*msgspec<0\.1"):
+    told = r"(?s)^\S+/own/requirements\.txt, line 1: `msgspec<0\.1` conflicts with .* msgspec=="
+    with pytest.raises(RequirementsError, match=told):
+        image_for("own/flow.py")
+
+
+@pytest.mark.docker
+def test_a_requirement_that_there_is_not_is_named_with_its_line(checkout: Checkout) -> None:
+    checkout.add("own/requirements.txt", "cowsay==6.1\n-e ../no-such-folder\n")
+    with pytest.raises(RequirementsError, match=r"(?s)own/requirements\.txt.* cannot be installed"):
         image_for("own/flow.py")
 
 
@@ -881,7 +907,14 @@ def test_a_requirement_that_conflicts_with_the_repo_makes_no_image(checkout: Che
             ),
             r"line 3:\nRUN true && \\\n true 1 && \\\n    …\n echo one && \\\n false\none\Z",
         ),
-        ("COPY nowhere /", r"own/Dockerfile, line 3:\nCOPY nowhere /\n.*/nowhere.*not found"),
+        (
+            "COPY nowhere /",
+            r"line 3:\nCOPY nowhere /\n.*/nowhere.*not found; paths begin in the repo's root",
+        ),
+        (
+            "RUN echo 'E: /var/lib/apt/lists/lock (13: Permission denied)'; false",
+            r"Permission denied\); the base ends as user 1000: .* below the line USER 0\Z",
+        ),
         ("RUNN x", r"own/Dockerfile, line 3:\nRUNN x\n.*unknown instruction: RUNN"),
     ],
 )
@@ -1050,6 +1083,9 @@ def test_clean_takes_this_checkouts_old_images_but_those_that_a_marker_names(
     try:
         sizes = {each.name: each.bytes for each in engine.made()}
         assert {old, named} <= set(sizes)
+        assert status.images("nox") == (
+            f"{len(sizes)} images, {in_units(sum(sizes.values()))}; old ones go with: nox -s clean"
+        )
         assert not {others, kept} & set(sizes)
         assert sizes[named] == 0 < sizes[old]  # the one is kept by its other name
         assert engine.remove("no/such:image") == ""  # as where somebody was faster
@@ -1195,7 +1231,9 @@ def test_an_image_is_pushed_with_version_branch_and_commit(
     flow = checkout.small()
     assert image_command.main([flow, "--push", f"{address}/team"]) == 0
     name = image_for(flow)
-    assert capsys.readouterr().out.splitlines()[-1] == f"{address}/team/{name}"
+    out, err = capsys.readouterr()
+    assert out == f"{address}/team/{name}\n"
+    assert re.search(r"(?m)^\w+: Pushed$", err), "it says how far it is"
     repository, _, tag = name.partition(":")
     manifest = json.loads(got.manifests[f"/v2/team/{repository}/manifests/{tag}"])
     labels = json.loads(got.blobs[manifest["config"]["digest"]])["config"]["Labels"]

@@ -15,7 +15,7 @@ import re
 import shlex
 import tempfile
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 from urllib.parse import unquote
@@ -33,12 +33,12 @@ from .engine import (
     program,
     used_file,
 )
-from .errors import ImageError
+from .errors import ImageError, PipelineError
 from .files import alone
 from .flow_file import flow_file
 from .layers import layers_of
 from .output import FlowOutput
-from .requirements import normal, shown
+from .requirements import Requirements, installed_packages, normal, shown
 from .settings import ContainerSettings, settings
 from .version import of_project
 
@@ -49,9 +49,25 @@ VERSION, REVISION, BRANCH = (
 
 # `#7 [packages 2/3] RUN …` begins a step, `#7 0.123 …` is what it prints.
 _STEP = re.compile(r"#\d+ (\[(?!internal|auth)[^\]]*\] .*)")
+_MOUNT = re.compile(r"--mount=\S+\s+")  # what a step does stands behind these
 _FAILED = re.compile(r"(?m)^[^\n:]*Dockerfile[^\n:]*:(\d+)\n-{10,}\n(.*?)^-{10,}$", re.DOTALL)
 _PRINTED = re.compile(r"(?m)^------\n > [^\n]*\n(.*?)^------$", re.DOTALL)
 _SHOWN_LINES, _SHOWN_OF_A_LINE = 15, 500
+_WAYS_OUT = {
+    "failed to do request|failed to resolve source metadata|pull access": (
+        "the registry does not give this image: the setting container.registry names another one, "
+        "`docker login` says who you are, and `docker pull` brings an image"
+    ),
+    "invalid reference format": (
+        "the setting container.registry begins this name: HOST, HOST:PORT or HOST/PATH"
+    ),
+    "(?m)^ERROR: failed to .*cache key.*not found": (
+        "paths begin in the repo's root, where what git ignores and .dockerignore names is left out"
+    ),
+    "(?i)/var/lib/(dpkg|apt)/.*permission denied": (
+        "the base ends as user 1000: what installs goes below the line USER 0"
+    ),
+}
 _LARGE = 100e6  # bytes of files, which are read at each start
 # Who one is at an address; what has an `@` behind a `/` is taken for a password, too.
 _USER = re.compile(r"^(?:[^:/@]+://)?(?P<user>.+)@")
@@ -69,6 +85,8 @@ class Image(NamedTuple):
     """That of the context, as the name has it."""
     build_args: Mapping[str, str]
     labels: Mapping[str, str]
+    requirements: Requirements | None = None
+    """The flow's own, where it has any."""
 
 
 class _EditedError(Exception):
@@ -81,7 +99,7 @@ def image_for(flow_path: str, *, rebuild_flow: bool = False, rebuild_base: bool 
     `rebuild_flow` builds it anew without Docker's cache, `rebuild_base` what it is built on, too.
 
     Raises FlowNotFoundError where there is no such flow, RequirementsError where its
-    requirements.txt cannot be read, and ImageError where its files do not go together, where they
+    requirements.txt cannot be read or installed, and ImageError where its files do not go together, where they
     cannot be built, or where there is no engine that could.
     """
     for _ in range(5):
@@ -149,11 +167,16 @@ def images_for(flow_path: str) -> tuple[Image, Image]:
         digest,
         {"BASE": base.name, "PACKAGE": paths.PACKAGE.name},
         {CHECKOUT: checkout(), **_labels(here)},
+        Requirements(file.with_name("requirements.txt"), layers.requirements, installed_packages())
+        if layers.requirements
+        else None,
     )
 
 
-def push(name: str, registry: str) -> str:
+def push(name: str, registry: str, show: Callable[[str], None]) -> str:
     """Push the image to the registry, e.g. `registry.example.org/team`, and return its name there.
+
+    What docker says of it is shown line by line.
 
     Raises ImageError where the registry does not take it.
     """
@@ -166,10 +189,13 @@ def push(name: str, registry: str) -> str:
         )
     try:
         lines: list[str] = []
+
+        def on_line(line: str) -> None:
+            lines.append(line)
+            show(line)
+
         command = [program(), "image", "push", there]
-        failed = process.run(
-            command, cwd=paths.ROOT, env=os.environ, timeout=None, on_line=lines.append
-        )
+        failed = process.run(command, cwd=paths.ROOT, env=os.environ, timeout=None, on_line=on_line)
         if failed:
             said = "\n".join(lines[-3:])
             host = registry.partition("/")[0]
@@ -279,9 +305,9 @@ def _build(image: Image, output: FlowOutput, *, anew: bool) -> None:
     with alone(lock, tell_who_is_waited_for):
         if not anew and is_there(image.name):  # another process was faster
             return
-        output.add(f"building {image.name}")
         where = settings().container
         command = _command(image, where, anew=anew)
+        output.add(f"building {image.name}")
         with tempfile.NamedTemporaryFile(prefix="image-", suffix=".tar", delete=False) as packed:
             try:
                 _pack(image, packed)
@@ -322,6 +348,11 @@ def _command(image: Image, where: ContainerSettings, *, anew: bool) -> list[str]
         raise ImageError(
             f"container.certificates is {where.certificates!r}, and there is no {certificates}"
         )
+    for name, address in (("index_url", where.index_url), ("proxy", where.proxy)):
+        if address and not re.match(r"[a-z0-9]+://", address):
+            raise ImageError(
+                f"container.{name} has to begin with https:// or http://, and does not"
+            )
     source = '"' + f"src={certificates}".replace('"', '""') + '"'  # as in a CSV file
     return [
         *(program(), "build", "--progress=plain", "--file=.layer/Dockerfile"),
@@ -360,7 +391,7 @@ def _run(
         shown_line = _without_passwords(line, where)
         printed.append(shown_line)
         if found := _STEP.match(shown_line):
-            output.add(f"{found[1]:.100}")
+            output.add(f"{_MOUNT.sub('', found[1]):.100}")
 
     environment = {
         **{name: value for name, value in os.environ.items() if name != "BUILDX_BUILDER"},
@@ -376,7 +407,7 @@ def _run(
         raise _failure(image, "\n".join(printed))
 
 
-def _failure(image: Image, said: str) -> ImageError:
+def _failure(image: Image, said: str) -> PipelineError:
     """The error of a build that has failed, from all that it has printed."""
     if way_out := fault_of_engine(said):
         return ImageError(f"{image.of} cannot be built: {way_out}")
@@ -385,21 +416,17 @@ def _failure(image: Image, said: str) -> ImageError:
         last = _cut(said.splitlines()[-_SHOWN_LINES:])
         return ImageError("\n".join([f"{shown(image.dockerfile)} cannot be built:", *last]))
     lines = re.findall(r"(?m)^ *\d+ \| >>> (.*)$", at[2])
-    lines = lines if len(lines) <= 5 else [*lines[:2], "    …", *lines[-2:]]
     told = [re.sub(r"^\d+\.\d+ ", "", each) for each in (printed or [""])[-1].splitlines()]
-    if not told:
-        told = re.findall(r"(?m)^ERROR: (?:failed to solve: )?(.*)", said)[-1:]
-    if re.search("failed to do request|failed to resolve source metadata|pull access", said):
-        told.append(
-            "the registry does not give this image: the setting container.registry names another "
-            "one, `docker login` says who you are, and `docker pull` brings an image"
-        )
-    if "invalid reference format" in said:
-        told.append("the setting container.registry begins this name: HOST, HOST:PORT or HOST/PATH")
+    if image.requirements and any("--requirements=/opt/requirements/" in line for line in lines):
+        return image.requirements.failure(told, "the settings container.index_url and .proxy")
+    lines = lines if len(lines) <= 5 else [*lines[:2], "    …", *lines[-2:]]
+    told = told or re.findall(r"(?m)^ERROR: (?:failed to solve: )?(.*)", said)[-1:]
+    told = _cut([*lines, *told[-_SHOWN_LINES:]])
+    for pattern, way_out in _WAYS_OUT.items():
+        if re.search(pattern, said):
+            told[-1] += f"; {way_out}"  # in one line with the cause, as a run ends with it
     where = f"{shown(image.dockerfile)}, line {at[1]}:"
-    return ImageError(
-        "\n".join([f"{image.of} cannot be built: {where}", *_cut([*lines, *told[-_SHOWN_LINES:]])])
-    )
+    return ImageError("\n".join([f"{image.of} cannot be built: {where}", *told]))
 
 
 def _cut(lines: Sequence[str]) -> list[str]:

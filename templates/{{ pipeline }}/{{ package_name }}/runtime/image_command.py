@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import sys
 from pathlib import Path
@@ -29,12 +30,13 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        name = image_for(
-            flow_path(options.flow),
-            rebuild_flow=options.rebuild_flow,
-            rebuild_base=options.rebuild_base,
-        )
-        print(name if options.push is None else push(name, options.push))
+        with contextlib.redirect_stdout(sys.stderr):  # what is printed there is the name alone
+            name = image_for(
+                flow_path(options.flow),
+                rebuild_flow=options.rebuild_flow,
+                rebuild_base=options.rebuild_base,
+            )
+        print(name if options.push is None else push(name, options.push, to_stderr))
     except PipelineError as error:
         print(f"image: {error}", file=sys.stderr)
         return 2
@@ -46,6 +48,11 @@ def main(arguments: list[str]) -> int:
         print("image: stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def to_stderr(line: str) -> None:
+    """Show how far it is."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def flow_path(name: str) -> str:

@@ -17,6 +17,7 @@ _FROM = re.compile(r"FROM\s+(?:--\S+\s+)*(?P<image>\S+)(?:\s+AS\s+(?P<name>\S+))
 _BASE = re.compile(r"[\"']?\$(?:BASE\b|\{BASE[}:])")
 _ARG_BASE = re.compile(r"ARG\s+(?:\S+\s+)*BASE\b", re.IGNORECASE)
 _HEREDOC = re.compile(r"(?:RUN|COPY|ADD)\b.*?<<-?[\"']?(?P<end>[A-Za-z_]\w*)", re.IGNORECASE)
+_EXEC = re.compile(r"(?m)^[^#\n]*\bexec\s.*\$.*[@*]")
 _SHELLS = ("sh", "ash", "bash", "dash", "ksh", "zsh")
 
 
@@ -125,3 +126,8 @@ def _check_launch(file: Path) -> None:
     if tried.returncode:
         said = tried.stderr.strip().replace(str(file), shown(file))
         raise ImageError(f"{shown(file)} does not parse: {said}\ncorrect the script")
+    if not _EXEC.search(file.read_text(encoding="utf-8", errors="replace")):
+        raise ImageError(
+            f'{shown(file)} has no `exec "$@"`, by which it becomes the command that it is given; '
+            "end it with that line"
+        )

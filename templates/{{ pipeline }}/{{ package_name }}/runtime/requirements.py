@@ -22,6 +22,8 @@ _DIST_INFO = re.compile(r"([A-Za-z0-9][^-]*)-([^-]+)\.dist-info")
 _LEAD = re.compile(r"\s*(?:(?P<error>error:|\u00d7)|cause:|[├╰]─▶)?\s*")
 _NO_NETWORK = re.compile(r"[Ff]ailed to fetch|error sending request|network was disabled")
 
+_NETWORK = "pyproject.toml, or from variables such as UV_DEFAULT_INDEX and HTTPS_PROXY"
+
 EDITABLE = "editable"
 """In place of the version of what is worked on: it says nothing, and is no constraint."""
 
@@ -62,8 +64,8 @@ class Requirements(NamedTuple):
             "`nox -s setup`"
         )
 
-    def failure(self, printed: Sequence[str]) -> RequirementsError:
-        """The error of what uv has printed when it failed."""
+    def failure(self, printed: Sequence[str], network: str = _NETWORK) -> RequirementsError:
+        """The error of what uv has printed when it failed; `network` says how it was told of it."""
         leads = [_LEAD.match(line) for line in printed]
         begins = [at for at, lead in enumerate(leads) if lead and lead["error"]]
         told = [_LEAD.sub("", line, count=1) for line in printed[begins[0] if begins else 0 :]]
@@ -80,7 +82,7 @@ class Requirements(NamedTuple):
         if _NO_NETWORK.search(said):
             way_out = (
                 "is the address right, and can it be reached? uv takes index and proxy from "
-                "pyproject.toml, or from variables such as UV_DEFAULT_INDEX and HTTPS_PROXY"
+                f"{network}"
             )
         return RequirementsError(f"{self._blamed(names)} cannot be installed\n{said}\n{way_out}")
 
