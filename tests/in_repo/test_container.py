@@ -31,7 +31,7 @@ PATH = "contained/small.py"
 
 # It says what it sees, notes that a step ran, and waits or fails where a file says so.
 FLOW = """
-import hashlib, os, time
+import hashlib, os, subprocess, time
 from pathlib import Path
 
 from metaflow import FlowSpec, JSONType, Parameter, current, step
@@ -46,6 +46,12 @@ def note(what):
         file.write(what + "\\n")
     if (TOLD / f"fail-{what}").exists():
         raise ValueError(f"fail-{what} is there")
+    if (TOLD / f"grow-{what}").exists():
+        print(len(os.urandom(1024) * 1024 * 1024))
+    if (TOLD / f"leave-{what}").exists():
+        nobodys = "setsid sleep 0.1 & setsid sh -c 'trap : TERM; while :; do sleep 1; done' &"
+        subprocess.run(["sh", "-c", nobodys], stdout=-3, stderr=-3)
+        time.sleep(0.5)
     while (TOLD / f"wait-{what}").exists():
         time.sleep(0.02)
 
@@ -61,6 +67,13 @@ def writable(folder):
 def limit(name):
     file = Path("/sys/fs/cgroup", name)
     return file.read_text().strip() if file.exists() else ""
+
+
+def stat(process):
+    try:
+        return Path("/proc", process, "stat").read_text()
+    except OSError:
+        return ""
 
 
 @talk_to_luigi
@@ -90,6 +103,7 @@ class ContainedFlow(FlowSpec):
             "cpus": limit("cpu.max"),
             "network": sorted(os.listdir("/sys/class/net")),
             "volume": Path("/more").is_dir() and sorted(os.listdir("/more")),
+            "zombies": sum(") Z " in stat(pid) for pid in filter(str.isdigit, os.listdir("/proc"))),
             "env": {
                 name: hashlib.sha256(value.encode()).hexdigest()
                 for name, value in os.environ.items()
@@ -119,7 +133,7 @@ class Contained:
 
     def tell(self, *whats: str) -> None:
         """Let steps do so, e.g. fail-end or wait-start, until they are told otherwise."""
-        for file in [*self.told.glob("fail-*"), *self.told.glob("wait-*")]:
+        for file in self.told.glob("*-*"):
             file.unlink()
         for what in whats:
             (self.told / what).touch()
@@ -320,6 +334,31 @@ def test_whoever_is_killed_leaves_nothing(
     assert contained.ran() == ["end"]
 
 
+@pytest.mark.nightly
+@pytest.mark.parametrize("init", [True, False])
+def test_what_a_flow_leaves_behind_is_ended(contained: Contained, init: bool) -> None:
+    path = f"contained/left{init}/left.py".lower()
+    file = paths.FLOWS / path
+    file.parent.mkdir()
+    try:
+        file.write_text(FLOW)
+        text = (paths.CONFIG / "metaflowtask" / "Dockerfile").read_text()
+        if not init:  # as a flow's own Dockerfile may have it
+            text = text.replace('"dumb-init", "--", ', "")
+        file.with_name("Dockerfile").write_text(text)
+        contained.tell("leave-start")
+        MetaflowTask(path, runner="container").run()
+        assert MetaflowTask(path).output().result["zombies"] == 0
+        contained.tell("leave-start", "wait-end")
+        contained.ran()
+        running = contained.start(path, "--force")
+        contained.wait_for("end")
+        running.kill()
+        wait_until(lambda: not containers(), within=WITHIN)
+    finally:
+        shutil.rmtree(file.parent)
+
+
 def test_all_of_them_killed_at_once_leave_nothing(contained: Contained) -> None:
     contained.tell("wait-end")
     running = contained.start(PATH)
@@ -431,8 +470,12 @@ NOT_STARTED: dict[str, tuple[dict[str, Any], str]] = {
     "no such volume": ({"volumes": ["/no/such:/more"]}, "there is no /no/such here; make it"),
     "no volume": ({"volumes": ["/tmp"]}, "must be FOLDER:FOLDER_IN_CONTAINER"),
     "no such network": ({"network": "no-such"}, "network no-such not found"),
-    "no such memory": ({"memory": "much"}, "invalid size: 'much'"),
+    "no such memory": ({"memory": "much"}, "no container of .*invalid size: 'much'"),
+    "no GPU": ({"gpus": "all"}, "docker has no GPU here: leave gpus out of container_kwargs, or"),
     "no such variable": ({"env": {"NO_SUCH": None}}, "NO_SUCH has here, and it has none"),
+    "no variable": ({"env": {"A=B": "x"}}, "env: 'A=B' is no variable's name"),
+    "no text": ({"env": {"A": "x\0y"}}, "env: A has a NUL"),
+    "too long": ({"env": {"A": "x" * 200_000}}, "env: A is longer than the 131,072 bytes"),
 }
 
 
@@ -445,6 +488,15 @@ def test_a_container_that_cannot_be_started_says_why(
     assert contained.has_no_marker()
 
 
+# In the first the flow itself has too little, and in the second one of its steps.
+@pytest.mark.parametrize("memory", ["12m", pytest.param("200m", marks=pytest.mark.nightly)])
+def test_a_flow_whose_memory_is_out_says_so(contained: Contained, memory: str) -> None:
+    contained.tell("grow-start")
+    said = f"memory was out.*container_kwargs memory is {memory}, give it more"
+    with pytest.raises(PipelineError, match=said):
+        contained.task(container_kwargs={"memory": memory}).run()
+
+
 def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -453,6 +505,7 @@ SECRETS = {
     "AWS_SECRET_ACCESS_KEY": "planted-in-the-environment",
     "SHOP_PASSWORD": "planted-in-dotenv",
     "SHOP_TOKEN": "planted-and-named",
+    "DOCKER_PASSWORD": "planted-in-dotenv-too",
 }
 
 
@@ -471,7 +524,8 @@ def test_secrets_reach_the_run_and_nothing_else(
     configuration = {"METAFLOW_SERVICE_AUTH_KEY": "planted-in-a-profile"}
     (home / ".metaflowconfig" / "config_team.json").write_text(json.dumps(configuration))
     dotenv = paths.ROOT / ".env"
-    dotenv.write_text(f"SHOP_PASSWORD={SECRETS['SHOP_PASSWORD']}\nMETAFLOW_PROFILE=team\n")
+    planted = [f"{name}={SECRETS[name]}\n" for name in ("SHOP_PASSWORD", "DOCKER_PASSWORD")]
+    dotenv.write_text("".join([*planted, "METAFLOW_PROFILE=team\n"]))
     contained.tell("wait-end")
     try:
         kwargs = json.dumps({"env": {"SHOP_TOKEN": None}})

@@ -14,12 +14,14 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from . import paths, process, remove_container
-from .engine import CHECKOUT, checkout, fault_of_engine
+from .command import options
+from .engine import CHECKOUT, checkout, docker, fault_of_engine
 from .errors import ImageError, ParameterError
 from .metaflow_config import (
     client_cache,
@@ -46,8 +48,15 @@ _FILES = (
 )
 """Variables that name a file here, which is in the container too."""
 
-# What the docker command itself goes by: such a name in `env` has its value on the command line.
-_DOCKERS_OWN = re.compile(r"HOME|PATH|(DOCKER|BUILDX|BUILDKIT|LD|XDG|SSH)_.*")
+# What `docker run` itself goes by: the flow's value is on the command line. None of them is secret,
+# and what may be, as DOCKER_PASSWORD, is none of them.
+_DOCKERS_OWN = re.compile(
+    "HOME|PATH|LD_.*|XDG_.*|SSH_AUTH_SOCK|DOCKER_(HOST|CONTEXT|CONFIG|CERT_PATH|TLS|TLS_VERIFY|"
+    "API_VERSION|CONTENT_TRUST.*|DEFAULT_PLATFORM)"
+)
+
+LONGEST = 128 * 1024
+"""Bytes of a variable with its name, as Linux takes it."""
 
 
 class ContainerRunner:
@@ -65,6 +74,7 @@ class ContainerRunner:
         self._flow_path = flow_path
         self._kwargs = kwargs
         self._scratch = scratch
+        self._without_memory = False
 
     def run(
         self,
@@ -93,7 +103,7 @@ class ContainerRunner:
 
         code = process.run(
             [
-                *("docker", "run", "--rm", "--interactive", "--init", "--pull=never"),
+                *("docker", "run", "--rm", "--interactive", "--pull=never"),
                 *(f"--name={name}", f"--cidfile={id_file}", f"--label={CHECKOUT}={checkout()}"),
                 *("--log-driver=none", "--security-opt=no-new-privileges", "--read-only"),
                 *(f"--user={os.geteuid()}:{os.getegid()}", f"--workdir={REPO}"),
@@ -119,15 +129,36 @@ class ContainerRunner:
             ],
         )
         refused = [line for line in last if line.startswith("docker: ")]
+        if code == remove_container.ENGINE_REFUSED and not id_file.exists():
+            refused += last[:1]  # what docker's own command line cannot have
         if refused and code in (remove_container.ENGINE_REFUSED, 126, 127):
-            why = re.sub("docker: (Error response from daemon: )?", "", refused[0], count=1)
-            way_out = fault_of_engine("\n".join(last)) or (
-                "container_kwargs says what it is started with, and `docker info` how the engine is"
-            )
-            raise ImageError(
-                f"{self._flow_path}: no container of {self.image} was started: {why}; {way_out}"
-            )
+            raise ImageError(self._why_not_started(refused[0], "\n".join(last)))
+        self._without_memory = bool(code) and _was_without_memory(name)
         return code
+
+    def said(self, exit_code: int) -> str:
+        """What the exit code of the last run says, and whether its memory was out."""
+        if not self._without_memory:
+            return process.said(exit_code)
+        limit = self._kwargs.memory or "not limited"
+        return (
+            f"{process.said(exit_code)}; its memory was out, which /tmp is part of: "
+            f"container_kwargs memory is {limit}, give it more"
+        )
+
+    def _why_not_started(self, line: str, said: str) -> str:
+        """The message for what docker has said, of which this line says why."""
+        why = re.sub("docker: (Error response from daemon: )?", "", line, count=1)
+        way_out = fault_of_engine(said)
+        if not way_out and "[[gpu]]" in why:
+            way_out = (
+                "docker has no GPU here: leave gpus out of container_kwargs, or install the NVIDIA "
+                "driver and the NVIDIA Container Toolkit"
+            )
+        way_out = way_out or (
+            "container_kwargs says what it is started with, and `docker info` how the engine is"
+        )
+        return f"{self._flow_path}: no container of {self.image} was started: {why}; {way_out}"
 
     def _watched(self, command: Sequence[str]) -> list[str]:
         """The command under a supervisor of its own, whose lifeline is the standard input.
@@ -152,7 +183,7 @@ class ContainerRunner:
     def _mounts(self) -> Iterator[str]:
         """Volumes, the folders with what Metaflow writes, and the files with its configuration."""
         targets = set()
-        for volume in self._kwargs.volumes:
+        for volume in map(os.path.expanduser, self._kwargs.volumes):
             source, target = _parts_of(volume)
             targets.add(target)
             # Docker would make it, for root; what has no slash is a volume of Docker's own.
@@ -196,6 +227,7 @@ class ContainerRunner:
                     "set it, or leave it out"
                 )
             own[name] = here[name] if value is None else str(value)
+            _check(name, own[name])
         return {
             **{name: here[name] for name in sorted(wanted | {*dotenv_variables(paths.ROOT)})},
             **{name: str(file) for name, file in _named_files().items()},
@@ -209,6 +241,27 @@ class ContainerRunner:
             **own,
             **more,
         }
+
+
+def _was_without_memory(name: str) -> bool:
+    """Has the container ended a process for want of memory? The engine knows it for a while."""
+    asked = docker(
+        *("events", "--since=1", f"--until={time.time():.6f}", "--filter=event=oom"),
+        f"--filter=container={name}",
+    )
+    return bool(asked.stdout.strip())
+
+
+def _check(name: str, value: str) -> None:
+    """Raise ParameterError unless a command can get this variable."""
+    (said,) = options({name: value}, "container_kwargs: env")
+    if not name or "=" in name:
+        raise ParameterError(f"container_kwargs: env: {name!r} is no variable's name")
+    if len(os.fsencode(said)) > LONGEST:
+        raise ParameterError(
+            f"container_kwargs: env: {name} is longer than the {LONGEST:,} bytes that the system "
+            "takes; write the value to a file, and let a volume have it there"
+        )
 
 
 def _client_cache() -> tuple[str, str]:

@@ -111,7 +111,7 @@ class FlowRun:
         if exit_code == 2 and not self.run_id and not resumed:  # Metaflow's usage errors
             asked().check_refused(parameters, self._output.refusal())
         if exit_code:
-            raise FlowFailedError(self._output.failure(process.said(exit_code) + before))
+            raise FlowFailedError(self._output.failure(self._runner.said(exit_code) + before))
         if not self.run_id:
             raise FlowFailedError(self._output.failure("it ended well, but Metaflow ran no flow"))
 

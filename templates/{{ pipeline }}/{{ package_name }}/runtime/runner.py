@@ -74,6 +74,9 @@ class Runner(Protocol):
     ) -> int:
         """Run the command, with these variables too, as `process.run` does; its exit code."""
 
+    def said(self, exit_code: int) -> str:
+        """What the exit code of the last run says."""
+
 
 class ProcessRunner:
     """Runs a flow with the repo's Python, in the repo's root."""
@@ -107,6 +110,9 @@ class ProcessRunner:
             on_line=on_line,
             held=held,
         )
+
+    def said(self, exit_code: int) -> str:
+        return process.said(exit_code)
 
     def _own_requirements(self) -> dict[str, str]:
         """What the environment must have for the flow's own requirements, where it has any."""
