@@ -19,7 +19,15 @@ from typing import Any
 
 import boto3
 import pytest
-from sales_pipelines.runtime import MetaflowTask, ParameterError, PipelineError, paths, process
+from sales_pipelines.runtime import (
+    MetaflowTask,
+    ParameterError,
+    PipelineError,
+    image,
+    paths,
+    process,
+)
+from sales_pipelines.runtime.errors import ImageError
 from sales_pipelines.runtime.image import CHECKOUT, checkout
 from sales_pipelines.runtime.metaflow_config import _datastore_root, _local_root
 from sales_pipelines.runtime.settings import PREFIX, settings
@@ -263,11 +271,16 @@ def test_files_belong_to_whoever_runs_the_task(
     monkeypatch.setattr(tempfile, "mkdtemp", given_away)
     monkeypatch.setattr(os, "geteuid", lambda: somebody)
     monkeypatch.setattr(os, "getegid", lambda: somebody)
-    contained.task().run()
+    before_that = os.umask(0o026)
+    try:
+        contained.task().run()
+    finally:
+        os.umask(before_that)
     assert contained.task().output().result["user"] == [somebody, somebody]
     written = [*(contained.root / ".metaflow" / "ContainedFlow").rglob("*")]
     assert written
     assert {(file.stat().st_uid, file.stat().st_gid) for file in written} == {(somebody, somebody)}
+    assert {file.stat().st_mode & 0o777 for file in written if file.is_dir()} == {0o751}
 
 
 def test_what_has_failed_is_resumed_in_a_new_container(contained: Contained) -> None:
@@ -413,7 +426,10 @@ def test_a_command_that_is_killed_while_it_builds_leaves_nothing(contained: Cont
         wait_until(lambda: not any(map(is_there, everything)), within=WITHIN)
         find = ["pgrep", "--full", "--exact", asleep]
         # That is the engine's own process, which takes longer where other builds are at work.
-        wait_until(lambda: subprocess.run(find, check=False).returncode, within=6 * WITHIN)
+        wait_until(
+            lambda: subprocess.run(find, stdout=subprocess.DEVNULL, check=False).returncode,
+            within=6 * WITHIN,
+        )
         assert contained.has_no_marker()
     finally:
         shutil.rmtree(file.parent)
@@ -486,6 +502,56 @@ def test_a_container_that_cannot_be_started_says_why(
     with pytest.raises(PipelineError, match=said):
         contained.task(container_kwargs=kwargs).run()
     assert contained.has_no_marker()
+
+
+def test_an_image_that_is_gone_again_is_built_by_the_next_command(
+    contained: Contained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image, "image_for", lambda *_, **__: "sales-pipelines/gone:1")
+    with pytest.raises(ImageError, match=r"No such image.*the same command builds it again"):
+        contained.task().run()
+
+
+@pytest.mark.nightly
+def test_an_engine_that_goes_away_ends_the_flow_and_is_named(
+    contained: Contained, tmp_path: Path
+) -> None:
+    address = tmp_path / "engine"
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
+    forwarder = subprocess.Popen([sys.executable, "-c", FORWARDER, str(address), host])
+    try:
+        wait_until(address.exists)
+        contained.tell("wait-start")
+        running = contained.start(PATH, DOCKER_HOST=f"unix://{address}")
+        contained.wait_for("start")
+    finally:
+        forwarder.kill()
+        forwarder.wait()
+    said, _ = running.communicate(timeout=60)
+    assert "the Docker engine has let go of the container; `docker info` says how it is" in said
+    wait_until(lambda: not containers(), within=WITHIN)
+    assert contained.has_no_marker()
+
+
+FORWARDER = """
+import socket, sys, threading
+
+
+def pass_on(source, target):
+    while data := source.recv(65536):
+        target.sendall(data)
+    target.shutdown(socket.SHUT_WR)
+
+
+listening = socket.socket(socket.AF_UNIX)
+listening.bind(sys.argv[1])
+listening.listen()
+while True:
+    here, there = listening.accept()[0], socket.socket(socket.AF_UNIX)
+    there.connect(sys.argv[2])
+    for ends in ((here, there), (there, here)):
+        threading.Thread(target=pass_on, args=ends, daemon=True).start()
+"""
 
 
 # In the first the flow itself has too little, and in the second one of its steps.

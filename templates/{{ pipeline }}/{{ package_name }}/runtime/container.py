@@ -55,6 +55,14 @@ _DOCKERS_OWN = re.compile(
     "API_VERSION|CONTENT_TRUST.*|DEFAULT_PLATFORM)"
 )
 
+_WAYS_OUT = {
+    "[[gpu]]": "docker has no GPU here: leave gpus out of container_kwargs, or install the NVIDIA "
+    "driver and the NVIDIA Container Toolkit",
+    "No such image": "it has been removed meanwhile: the same command builds it again",
+    "": "container_kwargs says what it is started with, and `docker info` how the engine is",
+}
+"""The way out, by what docker says."""
+
 LONGEST = 128 * 1024
 """Bytes of a variable with its name, as Linux takes it."""
 
@@ -138,6 +146,11 @@ class ContainerRunner:
 
     def said(self, exit_code: int) -> str:
         """What the exit code of the last run says, and whether its memory was out."""
+        if exit_code == remove_container.ENGINE_REFUSED:  # with the container at work
+            return (
+                "the Docker engine has let go of the container; `docker info` says how it is, and "
+                "the same command resumes the run"
+            )
         if not self._without_memory:
             return process.said(exit_code)
         limit = self._kwargs.memory or "not limited"
@@ -149,15 +162,8 @@ class ContainerRunner:
     def _why_not_started(self, line: str, said: str) -> str:
         """The message for what docker has said, of which this line says why."""
         why = re.sub("docker: (Error response from daemon: )?", "", line, count=1)
-        way_out = fault_of_engine(said)
-        if not way_out and "[[gpu]]" in why:
-            way_out = (
-                "docker has no GPU here: leave gpus out of container_kwargs, or install the NVIDIA "
-                "driver and the NVIDIA Container Toolkit"
-            )
-        way_out = way_out or (
-            "container_kwargs says what it is started with, and `docker info` how the engine is"
-        )
+        known = (way_out for part, way_out in _WAYS_OUT.items() if part in why)
+        way_out = fault_of_engine(said) or next(known)
         return f"{self._flow_path}: no container of {self.image} was started: {why}; {way_out}"
 
     def _watched(self, command: Sequence[str]) -> list[str]:
@@ -166,9 +172,12 @@ class ContainerRunner:
         Errors join the output here, for else their order is lost on the way.
         """
         lifeline = 3
+        made = self._scratch / "mode"
+        made.mkdir(exist_ok=True)
+        umask = ~made.stat().st_mode & 0o777  # to ask for it would be to change it for a moment
         supervisor = f"{REPO}/{paths.PACKAGE.name}/runtime/supervisor.py"
         return [
-            *("sh", "-c", f'exec "$@" {lifeline}<&0 </dev/null 2>&1', "sh"),
+            *("sh", "-c", f'umask {umask:03o} && exec "$@" {lifeline}<&0 </dev/null 2>&1', "sh"),
             *process.supervised(command, self.python, supervisor, [lifeline]),
         ]
 
