@@ -26,6 +26,7 @@ from sales_pipelines.runtime import (
     image,
     paths,
     process,
+    retry,
 )
 from sales_pipelines.runtime.errors import ImageError
 from sales_pipelines.runtime.image import CHECKOUT, checkout
@@ -116,6 +117,7 @@ class ContainedFlow(FlowSpec):
                 name: hashlib.sha256(value.encode()).hexdigest()
                 for name, value in os.environ.items()
             },
+            "gains": "NoNewPrivs:\\t1" not in Path("/proc/self/status").read_text(),
             "aws": Path("~/.aws/credentials").expanduser().is_file(),
         }
 
@@ -242,6 +244,7 @@ def test_a_flow_gives_what_it_gives_in_a_process(
         **{"/": False, "/repo": False, "/repo/sales_pipelines": False, "/tmp": True}
     }
     assert marker.result["user"] == [os.geteuid(), os.getegid()]
+    assert not marker.result["gains"]
     written = [file.stat() for file in (contained.root / ".metaflow").rglob("*")]
     assert {(file.st_uid, file.st_gid) for file in written} == {(os.geteuid(), os.getegid())}
     in_process = contained.task(
@@ -631,6 +634,13 @@ def test_secrets_reach_the_run_and_nothing_else(
     # The test itself looks where a secret would be, and it would find one.
     assert b"ContainedFlow" in told["layers"]
     assert [where for where, text in told.items() if b"planted-" in text] == []
+
+
+def test_the_command_of_a_retry_has_no_values_of_variables(contained: Contained) -> None:
+    named = contained.task(container_kwargs={"env": {"SHOP_TOKEN": None}})
+    assert '"SHOP_TOKEN": null' in " ".join(retry.arguments(named))
+    with_value = contained.task(container_kwargs={"env": {"SHOP_TOKEN": "planted"}})
+    assert not retry.arguments(with_value)
 
 
 def docker_config() -> str:

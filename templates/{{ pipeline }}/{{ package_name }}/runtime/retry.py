@@ -19,7 +19,8 @@ def arguments(task: luigi.Task) -> list[str]:
     """The arguments that name the task, and its parameters where they are not the defaults.
 
     Empty where no command line can name it: its class is in no module below `tasks/`, or a
-    parameter is private or has a value without a text.
+    parameter is private or has a value without a text. So it is with the values of a container's
+    variables, which may be secrets: what this gives is written down, and shown.
     """
     module, name = type(task).__module__, type(task).__name__
     if module == f"{__package__}.task":
@@ -37,6 +38,10 @@ def arguments(task: luigi.Task) -> list[str]:
         value = task.param_kwargs[option]
         if option in said | _HOW or _is_default(option, parameter, value):
             continue
+        if option == "container_kwargs" and any(
+            each is not None for each in value.get("env", {}).values()
+        ):
+            return []
         text = parameter.serialize(value)
         flag = f"--{option.replace('_', '-')}"
         if parameter.visibility == ParameterVisibility.PRIVATE:
