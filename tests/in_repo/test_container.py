@@ -111,6 +111,7 @@ class ContainedFlow(FlowSpec):
             "memory": limit("memory.max"),
             "cpus": limit("cpu.max"),
             "network": sorted(os.listdir("/sys/class/net")),
+            "hosts": Path("/etc/hosts").read_text(),
             "volume": Path("/more").is_dir() and sorted(os.listdir("/more")),
             "zombies": sum(") Z " in stat(pid) for pid in filter(str.isdigit, os.listdir("/proc"))),
             "env": {
@@ -118,7 +119,10 @@ class ContainedFlow(FlowSpec):
                 for name, value in os.environ.items()
             },
             "gains": "NoNewPrivs:\\t1" not in Path("/proc/self/status").read_text(),
-            "aws": Path("~/.aws/credentials").expanduser().is_file(),
+            "aws": [
+                Path("~/.aws/credentials").expanduser().is_file(),
+                Path(os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE", "/none")).is_file(),
+            ],
         }
 
 
@@ -245,6 +249,7 @@ def test_a_flow_gives_what_it_gives_in_a_process(
     }
     assert marker.result["user"] == [os.geteuid(), os.getegid()]
     assert not marker.result["gains"]
+    assert "host.docker.internal" in marker.result["hosts"]
     written = [file.stat() for file in (contained.root / ".metaflow").rglob("*")]
     assert {(file.st_uid, file.st_gid) for file in written} == {(os.geteuid(), os.getegid())}
     in_process = contained.task(
@@ -279,7 +284,9 @@ def test_files_belong_to_whoever_runs_the_task(
         contained.task().run()
     finally:
         os.umask(before_that)
-    assert contained.task().output().result["user"] == [somebody, somebody]
+    result = contained.task().output().result
+    assert result["user"] == [somebody, somebody]
+    assert result["writable"]["/tmp"]
     written = [*(contained.root / ".metaflow" / "ContainedFlow").rglob("*")]
     assert written
     assert {(file.stat().st_uid, file.stat().st_gid) for file in written} == {(somebody, somebody)}
@@ -455,14 +462,22 @@ def test_two_at_once_do_not_meet(contained: Contained) -> None:
     assert markers[0].image == markers[1].image
 
 
-def test_the_container_has_what_container_kwargs_say(contained: Contained, tmp_path: Path) -> None:
+def test_the_container_has_what_container_kwargs_say(
+    contained: Contained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A folder may begin in the repo's root, which is another place in the container.
+    monkeypatch.setenv(
+        "METAFLOW_DATASTORE_SYSROOT_LOCAL", os.path.relpath(contained.root, paths.ROOT)
+    )
+    forget()
     more = tmp_path / "more"
     more.mkdir()
     (more / "file").touch()
+    relative = os.path.relpath(more, paths.ROOT)
     task = contained.task(
         container_kwargs={
             **{"memory": "700m", "cpus": 0.5, "network": "none"},
-            **{"volumes": [f"{more}:/more:ro"], "env": {"HUE": "green", "DEPTH": 3}},
+            **{"volumes": [f"{relative}:/more:ro"], "env": {"HUE": "green", "DEPTH": 3}},
         }
     )
     task.run()
@@ -494,6 +509,7 @@ NOT_STARTED: dict[str, tuple[dict[str, Any], str]] = {
     "no such volume": ({"volumes": ["/no/such:/more"]}, "there is no /no/such here; make it"),
     "no volume": ({"volumes": ["/tmp"]}, "must be FOLDER:FOLDER_IN_CONTAINER"),
     "no such network": ({"network": "no-such"}, "network no-such not found"),
+    "no such container": ({"network": "container:no-such"}, "No such container: no-such"),
     "no such memory": ({"memory": "much"}, "no container of .*invalid size: 'much'"),
     "no GPU": ({"gpus": "all"}, "docker has no GPU here: leave gpus out of container_kwargs, or"),
     "no such variable": ({"env": {"NO_SUCH": None}}, "NO_SUCH has here, and it has none"),
@@ -594,6 +610,8 @@ def test_secrets_reach_the_run_and_nothing_else(
     (home / ".aws" / "credentials").write_text(
         "[default]\naws_secret_access_key = planted-in-home\n"
     )
+    (tmp_path / "token").write_text("planted-in-a-file")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
     (home / ".metaflowconfig").mkdir()
     configuration = {"METAFLOW_SERVICE_AUTH_KEY": "planted-in-a-profile"}
     (home / ".metaflowconfig" / "config_team.json").write_text(json.dumps(configuration))
@@ -618,8 +636,9 @@ def test_secrets_reach_the_run_and_nothing_else(
     assert {name: digest(value) for name, value in SECRETS.items()} == {
         name: seen[name] for name in SECRETS
     }
-    assert marker.result["aws"]
+    assert marker.result["aws"] == [True, True]
     assert seen["METAFLOW_PROFILE"] == digest("team")
+    assert f"{PREFIX}RUNNER" in seen
     assert "SHOP_OTHER" not in seen
     assert marker.image
     history = ["docker", "history", "--no-trunc", "--format={{json .}}", marker.image]

@@ -186,7 +186,8 @@ class ContainerRunner:
             value = getattr(self._kwargs, name)
             if value is not None:
                 yield f"--{name}={value:g}" if isinstance(value, float) else f"--{name}={value}"
-        if self._kwargs.network is None:  # a server on this machine is found by this name
+        # A server on this machine is found by this name; what another container has, it has.
+        if not (self._kwargs.network or "").startswith("container:"):
             yield "--add-host=host.docker.internal:host-gateway"
 
     def _mounts(self) -> Iterator[str]:
@@ -205,11 +206,9 @@ class ContainerRunner:
             yield f"--volume={place}{volume.removeprefix(source)}"
         if HOME not in targets:
             yield f"--tmpfs={HOME}:rw,exec,mode=1777"
-        written = dict.fromkeys([local_root(), Path(_client_cache()[1]), self._scratch])
-        for folder in written:
-            if not any(other in folder.parents for other in written):
-                folder.mkdir(parents=True, exist_ok=True)
-                yield _mount(folder, folder)
+        for folder in {local_root(), Path(_client_cache()[1]), self._scratch}:
+            folder.mkdir(parents=True, exist_ok=True)
+            yield _mount(folder, folder)
         # Cards are in the first `.metaflow` above where the flow runs, and looked for in this one.
         yield _mount(local_root(), Path(REPO, ".metaflow"))
         aws = Path("~/.aws").expanduser()
