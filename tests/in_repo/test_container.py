@@ -384,6 +384,24 @@ def test_what_a_flow_leaves_behind_is_ended(contained: Contained, init: bool) ->
         shutil.rmtree(file.parent)
 
 
+@pytest.mark.nightly
+def test_a_container_that_hears_nothing_is_removed(contained: Contained) -> None:
+    file = paths.FLOWS / "contained" / "deaf" / "deaf.py"
+    file.parent.mkdir()
+    try:
+        file.write_text(FLOW)
+        text = (paths.CONFIG / "metaflowtask" / "Dockerfile").read_text()
+        file.with_name("Dockerfile").write_text(text.replace('"dumb-init", "--", ', ""))
+        launch = file.with_name("launch.sh")
+        launch.write_text('#!/bin/sh\nsleep 120\nexec "$@"\n')  # without a handler, as process 1
+        launch.chmod(0o755)
+        with pytest.raises(PipelineError, match="stopped after 2 seconds"):
+            MetaflowTask("contained/deaf/deaf.py", runner="container", timeout=2.0).run()
+        assert not containers()
+    finally:
+        shutil.rmtree(file.parent)
+
+
 def test_all_of_them_killed_at_once_leave_nothing(contained: Contained) -> None:
     contained.tell("wait-end")
     running = contained.start(PATH)
@@ -474,10 +492,15 @@ def test_the_container_has_what_container_kwargs_say(
     more.mkdir()
     (more / "file").touch()
     relative = os.path.relpath(more, paths.ROOT)
+    large = tmp_path / "large"
+    large.mkdir()
     task = contained.task(
         container_kwargs={
             **{"memory": "700m", "cpus": 0.5, "network": "none"},
-            **{"volumes": [f"{relative}:/more:ro"], "env": {"HUE": "green", "DEPTH": 3}},
+            **{
+                "volumes": [f"{relative}:/more:ro", f"{large}:/tmp/"],
+                "env": {"HUE": "green", "DEPTH": 3},
+            },
         }
     )
     task.run()
@@ -486,6 +509,7 @@ def test_the_container_has_what_container_kwargs_say(
     assert seen["cpus"] in ("50000 100000", "")
     assert seen["network"] == ["lo"]
     assert seen["volume"] == ["file"]
+    assert (large / "x").is_file()  # the flow has tried to write it
     assert (seen["env"]["HUE"], seen["env"]["DEPTH"]) == (digest("green"), digest("3"))
 
 

@@ -185,7 +185,7 @@ class ContainerRunner:
         for name in ("memory", "cpus", "gpus", "network"):
             value = getattr(self._kwargs, name)
             if value is not None:
-                yield f"--{name}={value:g}" if isinstance(value, float) else f"--{name}={value}"
+                yield f"--{name}={value}"
         # A server on this machine is found by this name; what another container has, it has.
         if not (self._kwargs.network or "").startswith("container:"):
             yield "--add-host=host.docker.internal:host-gateway"
