@@ -26,6 +26,7 @@ from sales_pipelines.runtime import (
     image,
     paths,
     process,
+    remove_container,
     retry,
 )
 from sales_pipelines.runtime.errors import ImageError
@@ -438,6 +439,34 @@ def test_a_command_that_is_killed_at_the_start_leaves_nothing(
     assert contained.has_no_marker()
 
 
+@pytest.mark.parametrize(
+    ("exit_code", "made", "asked"), [("-15", False, 3), ("-15", True, 1), ("125", False, 1)]
+)
+def test_a_container_that_may_be_in_the_making_is_waited_for(
+    tmp_path: Path, exit_code: str, made: bool, asked: int
+) -> None:
+    engine = tmp_path / "docker"  # which has it, and removes it, when asked for the third time
+    engine.write_text(
+        f'#!/bin/sh\ncd {tmp_path} && echo "$@" >>asked\n'
+        '[ "$(grep -c "rm --force --volumes name" asked)" -lt 3 ] || echo name\n'
+    )
+    engine.chmod(0o755)
+    (tmp_path / "id").write_text("0123" if made else "")
+    subprocess.run(
+        [sys.executable, remove_container.__file__, "name", str(tmp_path / "id"), exit_code],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        check=True,
+    )
+    assert len((tmp_path / "asked").read_text().splitlines()) == asked
+
+
+def test_an_engine_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process.supervisor, "REMOVING", 0.1)
+    began = time.monotonic()
+    process.supervisor.run_briefly(["sleep", "20"])
+    assert time.monotonic() - began < WITHIN
+
+
 @pytest.mark.nightly
 def test_a_command_that_is_killed_while_it_builds_leaves_nothing(contained: Contained) -> None:
     file = paths.FLOWS / "contained" / "slow" / "slow.py"
@@ -552,6 +581,26 @@ def test_a_container_that_cannot_be_started_says_why(
     assert contained.has_no_marker()
 
 
+def test_an_image_is_built_anew_where_the_task_says_so(
+    contained: Contained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def image_for(*flow: str, **anew: bool) -> str:
+        asked.append((*flow, anew))
+        raise ImageError("no image")
+
+    monkeypatch.setattr(image, "image_for", image_for)
+    for anew in ({"rebuild_flow": True}, {"rebuild_base": True}):
+        with pytest.raises(ImageError):
+            contained.task(**anew).run()
+    neither = {"rebuild_flow": False, "rebuild_base": False}
+    assert asked == [
+        (PATH, neither | {"rebuild_flow": True}),
+        (PATH, neither | {"rebuild_base": True}),
+    ]
+
+
 def test_an_image_that_is_gone_again_is_built_by_the_next_command(
     contained: Contained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -629,7 +678,7 @@ def test_secrets_reach_the_run_and_nothing_else(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRETS["AWS_SECRET_ACCESS_KEY"])
     monkeypatch.setenv("SHOP_TOKEN", SECRETS["SHOP_TOKEN"])
     monkeypatch.setenv("SHOP_OTHER", "of no concern to the flow")
-    home = tmp_path / "home"
+    home = tmp_path / 'a "home", say'
     (home / ".aws").mkdir(parents=True)
     (home / ".aws" / "credentials").write_text(
         "[default]\naws_secret_access_key = planted-in-home\n"
