@@ -678,6 +678,7 @@ def test_secrets_reach_the_run_and_nothing_else(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRETS["AWS_SECRET_ACCESS_KEY"])
     monkeypatch.setenv("SHOP_TOKEN", SECRETS["SHOP_TOKEN"])
     monkeypatch.setenv("SHOP_OTHER", "of no concern to the flow")
+    monkeypatch.setenv("no_proxy", "here.example.org")
     home = tmp_path / 'a "home", say'
     (home / ".aws").mkdir(parents=True)
     (home / ".aws" / "credentials").write_text(
@@ -711,7 +712,7 @@ def test_secrets_reach_the_run_and_nothing_else(
     }
     assert marker.result["aws"] == [True, True]
     assert seen["METAFLOW_PROFILE"] == digest("team")
-    assert f"{PREFIX}RUNNER" in seen
+    assert {f"{PREFIX}RUNNER", "no_proxy"} <= {*seen}
     assert "SHOP_OTHER" not in seen
     assert marker.image
     history = ["docker", "history", "--no-trunc", "--format={{json .}}", marker.image]

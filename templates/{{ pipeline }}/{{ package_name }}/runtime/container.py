@@ -141,7 +141,8 @@ class ContainerRunner:
             refused += last[:1]  # what docker's own command line cannot have
         if refused and code in (remove_container.ENGINE_REFUSED, 126, 127):
             raise ImageError(self._why_not_started(refused[0], "\n".join(last)))
-        self._without_memory = bool(code) and _was_without_memory(name)
+        answers = code > 0 and code != remove_container.ENGINE_REFUSED
+        self._without_memory = answers and _was_without_memory(name)
         return code
 
     def said(self, exit_code: int) -> str:
