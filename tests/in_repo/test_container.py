@@ -558,17 +558,35 @@ def test_what_no_container_can_have_is_refused_before_anything_runs(
         contained.task(runner="rocket")
 
 
-NOT_STARTED: dict[str, tuple[dict[str, Any], str]] = {
+NOT_BUILT: dict[str, tuple[dict[str, Any], str]] = {
     "no such volume": ({"volumes": ["/no/such:/more"]}, "there is no /no/such here; make it"),
     "no volume": ({"volumes": ["/tmp"]}, "must be FOLDER:FOLDER_IN_CONTAINER"),
-    "no such network": ({"network": "no-such"}, "network no-such not found"),
-    "no such container": ({"network": "container:no-such"}, "No such container: no-such"),
-    "no such memory": ({"memory": "much"}, "no container of .*invalid size: 'much'"),
-    "no GPU": ({"gpus": "all"}, "docker has no GPU here: leave gpus out of container_kwargs, or"),
+    "a folder": ({"volumes": ["tests:/more"]}, r"Docker's own.* the folder here is \./tests:/more"),
     "no such variable": ({"env": {"NO_SUCH": None}}, "NO_SUCH has here, and it has none"),
     "no variable": ({"env": {"A=B": "x"}}, "env: 'A=B' is no variable's name"),
     "no text": ({"env": {"A": "x\0y"}}, "env: A has a NUL"),
     "too long": ({"env": {"A": "x" * 200_000}}, "env: A is longer than the 131,072 bytes"),
+    "out of reach": (
+        {"env": {"METAFLOW_S3_ENDPOINT_URL": "http://localhost:9000"}},
+        r"METAFLOW_S3_ENDPOINT_URL is on .* loopback, localhost, .*\{\"network\": \"host\"\}",
+    ),
+}
+
+
+@pytest.mark.parametrize(("kwargs", "said"), NOT_BUILT.values(), ids=NOT_BUILT)
+def test_what_is_wrong_here_is_told_before_an_image_is_built(
+    contained: Contained, monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr(image, "image_for", lambda *_, **__: pytest.fail("it is built"))
+    with pytest.raises(ParameterError, match=said):
+        contained.task(container_kwargs=kwargs).run()
+
+
+NOT_STARTED: dict[str, tuple[dict[str, Any], str]] = {
+    "no such network": ({"network": "no-such"}, "network no-such not found"),
+    "no such container": ({"network": "container:no-such"}, "No such container: no-such"),
+    "no such memory": ({"memory": "much"}, "no container of .*invalid size: 'much'"),
+    "no GPU": ({"gpus": "all"}, "docker has no GPU here: leave gpus out of container_kwargs, or"),
 }
 
 
@@ -579,6 +597,19 @@ def test_a_container_that_cannot_be_started_says_why(
     with pytest.raises(PipelineError, match=said):
         contained.task(container_kwargs=kwargs).run()
     assert contained.has_no_marker()
+
+
+def test_an_image_without_the_package_is_told_with_what_brings_it(contained: Contained) -> None:
+    file = paths.FLOWS / "contained" / "bare" / "small.py"
+    file.parent.mkdir()
+    try:
+        file.write_text(FLOW)
+        file.with_name("Dockerfile").write_text("ARG BASE\nFROM ${BASE}\n")
+        task = MetaflowTask("contained/bare/small.py", runner="container")
+        with pytest.raises(ImageError, match=r"has no package in /repo: .*metaflowtask/Dockerfile"):
+            task.run()
+    finally:
+        shutil.rmtree(file.parent)
 
 
 def test_an_image_is_built_anew_where_the_task_says_so(

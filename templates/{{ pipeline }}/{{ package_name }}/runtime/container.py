@@ -18,6 +18,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from . import paths, process, remove_container
 from .command import options
@@ -29,6 +30,7 @@ from .metaflow_config import (
     local_root,
     metaflow_environment,
 )
+from .requirements import shown
 from .runner import ContainerKwargs
 from .settings import PREFIX, dotenv_variables
 
@@ -40,6 +42,14 @@ HOME = "/tmp"
 
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 _PASSED = {"TZ", *_PROXIES, *map(str.upper, _PROXIES)}
+
+_SERVERS = (
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "METAFLOW_S3_ENDPOINT_URL"),
+    "METAFLOW_SERVICE_URL",
+)
+"""Variables that name a server which Metaflow asks for long."""
+
+_SUPERVISOR = f"{REPO}/{paths.PACKAGE.name}/runtime/supervisor.py"
 
 _FILES = (
     *("AWS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
@@ -71,18 +81,24 @@ class ContainerRunner:
     """Runs a flow in containers of its image, each of them new.
 
     `scratch` is a folder for what is read here when the flow has ended: it has the same path in
-    the container.
+    the container. `image` builds the image where it is not there, and is asked for its name when
+    all else is right: ParameterError says what is not.
     """
 
     python = "python"
 
-    def __init__(self, flow_path: str, image: str, kwargs: ContainerKwargs, scratch: Path) -> None:
-        self.image = image
+    def __init__(
+        self, flow_path: str, image: Callable[[], str], kwargs: ContainerKwargs, scratch: Path
+    ) -> None:
         self.file = f"{REPO}/{paths.PACKAGE.name}/flows/{flow_path}"
         self._flow_path = flow_path
         self._kwargs = kwargs
         self._scratch = scratch
         self._without_memory = False
+        self._volumes = dict(_volumes(kwargs))
+        self._env = dict(_env(kwargs))
+        _check_servers({**metaflow_environment(), **self._env}, kwargs.network or "")
+        self.image = image()
 
     def run(
         self,
@@ -95,8 +111,7 @@ class ContainerRunner:
     ) -> int:
         """Run it in a container, of which nothing is left when this returns.
 
-        Raises ParameterError where a volume's folder is not there, and ImageError where the
-        engine does not start the container.
+        Raises ImageError where the engine does not start the container, or no flow can run in it.
         """
         slug = re.sub(r"[^a-z0-9]+", "-", f"{paths.PACKAGE.name}-{self._flow_path}".lower())
         name = f"{slug.strip('-')[-80:].lstrip('-')}-{uuid.uuid4().hex[:12]}"
@@ -141,6 +156,12 @@ class ContainerRunner:
             refused += last[:1]  # what docker's own command line cannot have
         if refused and code in (remove_container.ENGINE_REFUSED, 126, 127):
             raise ImageError(self._why_not_started(refused[0], "\n".join(last)))
+        if any(f"can't open file '{_SUPERVISOR}'" in line for line in last):
+            repos = shown(paths.CONFIG / "metaflowtask" / "Dockerfile")
+            raise ImageError(
+                f"{self._flow_path}: {self.image} has no package in {REPO}: a Dockerfile of the "
+                f"flow's own has to bring it there as {repos} does; begin with a copy of that"
+            )
         answers = code > 0 and code != remove_container.ENGINE_REFUSED
         self._without_memory = answers and _was_without_memory(name)
         return code
@@ -176,10 +197,9 @@ class ContainerRunner:
         made = self._scratch / "mode"
         made.mkdir(exist_ok=True)
         umask = ~made.stat().st_mode & 0o777  # to ask for it would be to change it for a moment
-        supervisor = f"{REPO}/{paths.PACKAGE.name}/runtime/supervisor.py"
         return [
             *("sh", "-c", f'umask {umask:03o} && exec "$@" {lifeline}<&0 </dev/null 2>&1', "sh"),
-            *process.supervised(command, self.python, supervisor, [lifeline]),
+            *process.supervised(command, self.python, _SUPERVISOR, [lifeline]),
         ]
 
     def _limits(self) -> Iterator[str]:
@@ -193,19 +213,8 @@ class ContainerRunner:
 
     def _mounts(self) -> Iterator[str]:
         """Volumes, the folders with what Metaflow writes, and the files with its configuration."""
-        targets = set()
-        for volume in map(os.path.expanduser, self._kwargs.volumes):
-            source, target = _parts_of(volume)
-            targets.add(target)
-            # Docker would make it, for root; what has no slash is a volume of Docker's own.
-            if "/" in source and not (paths.ROOT / source).exists():
-                raise ParameterError(
-                    f"container_kwargs: volume {volume!r}: there is no {source} here; make it"
-                )
-            # Docker's own name, or a path, which may begin in the repo's root
-            place = paths.ROOT / source if "/" in source else source
-            yield f"--volume={place}{volume.removeprefix(source)}"
-        if HOME not in targets:
+        yield from self._volumes.values()
+        if HOME not in self._volumes:
             yield f"--tmpfs={HOME}:rw,exec,mode=1777"
         for folder in {local_root(), Path(_client_cache()[1]), self._scratch}:
             folder.mkdir(parents=True, exist_ok=True)
@@ -228,15 +237,6 @@ class ContainerRunner:
             for name in here
             if name.startswith(("AWS_", "METAFLOW_", PREFIX)) or name in _PASSED
         }
-        own: dict[str, str] = {}
-        for name, value in self._kwargs.env.items():
-            if value is None and name not in here:
-                raise ParameterError(
-                    f"container_kwargs: env wants the value that {name} has here, and it has none; "
-                    "set it, or leave it out"
-                )
-            own[name] = here[name] if value is None else str(value)
-            _check(name, own[name])
         return {
             **{name: here[name] for name in sorted(wanted | {*dotenv_variables(paths.ROOT)})},
             **{name: str(file) for name, file in _named_files().items()},
@@ -247,7 +247,7 @@ class ContainerRunner:
             "METAFLOW_TEMPDIR": HOME,
             "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(local_root().parent),
             **dict([_client_cache()]),
-            **own,
+            **self._env,
             **more,
         }
 
@@ -259,6 +259,48 @@ def _was_without_memory(name: str) -> bool:
         f"--filter=container={name}",
     )
     return bool(asked.stdout.strip())
+
+
+def _volumes(kwargs: ContainerKwargs) -> Iterator[tuple[str, str]]:
+    """Folders in the container, and docker's option that lets them be there."""
+    for volume in map(os.path.expanduser, kwargs.volumes):
+        source, target = _parts_of(volume)
+        place = paths.ROOT / source
+        # Docker would make it, for root; what has no slash is a volume of Docker's own.
+        if "/" in source and not place.exists():
+            raise ParameterError(
+                f"container_kwargs: volume {volume!r}: there is no {source} here; make it"
+            )
+        if "/" not in source and place.exists():
+            raise ParameterError(
+                f"container_kwargs: volume {volume!r} is one of Docker's own, by that name; the "
+                f"folder here is ./{volume}"
+            )
+        yield target, f"--volume={place if '/' in source else source}{volume.removeprefix(source)}"
+
+
+def _env(kwargs: ContainerKwargs) -> Iterator[tuple[str, str]]:
+    """The variables that `env` wants, and their values."""
+    here = metaflow_environment()
+    for name, value in kwargs.env.items():
+        if value is None and name not in here:
+            raise ParameterError(
+                f"container_kwargs: env wants the value that {name} has here, and it has none; "
+                "set it, or leave it out"
+            )
+        _check(name, here[name] if value is None else str(value))
+        yield name, here[name] if value is None else str(value)
+
+
+def _check_servers(variables: Mapping[str, str], network: str) -> None:
+    """Raise ParameterError where Metaflow would wait long for a server that cannot be reached."""
+    for name in _SERVERS:
+        host = urlsplit(variables.get(name, "")).hostname or ""
+        if re.fullmatch(r"localhost|127\..*|::1", host) and network in ("", "bridge", "none"):
+            raise ParameterError(
+                f"{name} is on this machine's loopback, {host}, which a container does not see: "
+                'container_kwargs {"network": "host"} lets it'
+            )
 
 
 def _check(name: str, value: str) -> None:

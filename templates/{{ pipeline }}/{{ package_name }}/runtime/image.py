@@ -99,8 +99,8 @@ def image_for(flow_path: str, *, rebuild_flow: bool = False, rebuild_base: bool 
     `rebuild_flow` builds it anew without Docker's cache, `rebuild_base` what it is built on, too.
 
     Raises FlowNotFoundError where there is no such flow, RequirementsError where its
-    requirements.txt cannot be read or installed, and ImageError where its files do not go together, where they
-    cannot be built, or where there is no engine that could.
+    requirements.txt cannot be read or installed, and ImageError where its files do not go
+    together, where they cannot be built, or where there is no engine that could.
     """
     for _ in range(5):
         try:
@@ -348,11 +348,8 @@ def _command(image: Image, where: ContainerSettings, *, anew: bool) -> list[str]
         raise ImageError(
             f"container.certificates is {where.certificates!r}, and there is no {certificates}"
         )
-    for name, address in (("index_url", where.index_url), ("proxy", where.proxy)):
-        if address and not re.match(r"[a-z0-9]+://", address):
-            raise ImageError(
-                f"container.{name} has to begin with https:// or http://, and does not"
-            )
+    if where.index_url and not re.match(r"https?://", where.index_url):
+        raise ImageError("container.index_url has to begin with https:// or http://")
     source = '"' + f"src={certificates}".replace('"', '""') + '"'  # as in a CSV file
     return [
         *(program(), "build", "--progress=plain", "--file=.layer/Dockerfile"),

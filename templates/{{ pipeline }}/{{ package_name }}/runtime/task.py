@@ -12,6 +12,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -314,8 +315,11 @@ class MetaflowTask(luigi.Task):
         from .container import ContainerRunner  # for few tasks, and every worker would wait
         from .image import image_for
 
-        image = image_for(
-            self.flow_path, rebuild_flow=self.rebuild_flow, rebuild_base=self.rebuild_base
+        image = partial(
+            image_for,
+            self.flow_path,
+            rebuild_flow=self.rebuild_flow,
+            rebuild_base=self.rebuild_base,
         )
         return ContainerRunner(self.flow_path, image, self._container, scratch)
 
