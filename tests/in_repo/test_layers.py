@@ -766,6 +766,10 @@ def test_the_defaults_make_an_image_that_is_safe_and_small(checkout: Checkout) -
     version, file = in_image(name, "python", "-c", code, options=("--tmpfs=/tmp",)).split()
     assert (version, file) == (image.code().version, "/repo/sales_pipelines/__init__.py")
     assert version.endswith(".dirty")
+    code = (
+        "import json, msgspec, os; print([os.path.exists(m.__cached__) for m in (json, msgspec)])"
+    )
+    assert in_image(name, "python", "-c", code) == "[True, True]", "no step compiles them anew"
     text = in_image(name, "cat", "/repo/sales_pipelines/flows/own/flow.py")
     assert text == (checkout.folder / "flow.py").read_text().strip()
     sizes = [
