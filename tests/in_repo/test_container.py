@@ -414,6 +414,22 @@ def test_all_of_them_killed_at_once_leave_nothing(contained: Contained) -> None:
     assert contained.has_no_marker()
 
 
+@pytest.mark.nightly
+def test_the_next_task_waits_until_the_container_of_a_killed_one_is_gone(
+    contained: Contained, caplog: pytest.LogCaptureFixture
+) -> None:
+    contained.tell("leave-end", "wait-end")  # what it leaves ends seconds later
+    running = contained.start(PATH)
+    contained.wait_for("end")
+    time.sleep(1)
+    running.kill()
+    running.wait()
+    contained.tell()
+    contained.task().run()
+    assert f"waits for process {running.pid}" in caplog.text
+    assert not containers()
+
+
 @pytest.mark.parametrize(
     "after",
     [0.0, *(pytest.param(each / 50, marks=pytest.mark.nightly) for each in range(1, 40, 2))],

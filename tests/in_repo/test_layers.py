@@ -893,6 +893,15 @@ def test_a_requirement_that_conflicts_with_the_repo_makes_no_image(checkout: Che
         image_for("own/flow.py")
 
 
+def test_an_engine_that_never_answers_is_said(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_docker(checkout.root.parent, monkeypatch, "exec sleep 60")
+    monkeypatch.setattr(engine, "ANSWERS", 0.2)
+    with pytest.raises(ImageError, match=r"not answered within 0\.2 seconds; `docker info`"):
+        image_for(FLOW)
+
+
 @pytest.mark.docker
 def test_a_requirement_that_there_is_not_is_named_with_its_line(checkout: Checkout) -> None:
     checkout.add("own/requirements.txt", "cowsay==6.1\n-e ../no-such-folder\n")

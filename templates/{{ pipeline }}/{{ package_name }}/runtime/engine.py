@@ -23,6 +23,9 @@ CHECKOUT = "metaflowtask.checkout"
 IMAGE = "metaflowtask.image"
 """Label of an image with the name that it was given: names can be given to others, too."""
 
+ANSWERS = 60.0
+"""Seconds after which an engine that does not answer is left alone."""
+
 _NO_ENGINE = [
     (
         "permission denied while trying to connect|permission denied.*docker\\.sock",
@@ -69,9 +72,18 @@ def program() -> str:
 
 
 def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """What the docker command says. Raises ImageError where there is none."""
+    """What the docker command says.
+
+    Raises ImageError where there is none, or no answer within ANSWERS seconds.
+    """
     command = [program(), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=ANSWERS)
+    except subprocess.TimeoutExpired:
+        raise ImageError(
+            f"the Docker engine has not answered within {ANSWERS:g} seconds; `docker info` says "
+            "how it is"
+        ) from None
 
 
 def fault_of_engine(said: str) -> str:

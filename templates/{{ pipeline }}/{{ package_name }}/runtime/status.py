@@ -398,7 +398,7 @@ def retry_of(said: dict[str, Any], nox: str) -> str:
     """The command, for a shell in the repo's root, that resumes these attempts."""
     words = said.get("retry")
     if not (isinstance(words, list) and words):
-        return "as it was started; no file below tasks/ has its task"
+        return "as it was started; no file below tasks/ has its task, or it was given secrets"
     env = said.get("env") or "dev"
     prefix = f"{paths.PACKAGE.name.upper()}__ENV"
     named = "" if env == environment_name(prefix) else f"{prefix}={shlex.quote(env)} "
