@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT, commit, git
+from .conftest import ROOT, commit, git, output
 
 SCRIPT = ROOT / "hooks" / "calver"
 NOVEMBER = "2026-11-20T12:00:00+00:00"
@@ -45,16 +44,7 @@ def write(repo: Path, version: str) -> None:
 
 def said(repo: Path, exit_code: int = 0, *arguments: str) -> str:
     """Run the script, which must exit so, and return all that it prints."""
-    done = subprocess.run(
-        [str(SCRIPT), *arguments],
-        cwd=repo,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == exit_code, done.stdout
-    return done.stdout
+    return output([SCRIPT, *arguments], repo, repo.parent, exit_code)
 
 
 @pytest.mark.parametrize("version", ["2026.11.2", "2026.11.3", "2026.11.10"])

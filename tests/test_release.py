@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .conftest import clean_environment, commit, copy, git, project_of
+from .conftest import clean_environment, commit, copy, git, output, project_of
 
 NEWS = "- Sales are forecast by shop.\n"
 CLOCK = """
@@ -83,19 +83,11 @@ def release(
     for folder in (lib, home):
         folder.mkdir(exist_ok=True)
     (lib / "sitecustomize.py").write_text(CLOCK)
-    env = clean_environment(home, PYTHONPATH=str(lib), TODAY=today) | variables
-    done = subprocess.run(
-        [sys.executable, "hooks/release.py", *arguments],
-        cwd=repo,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == exit_code, done.stdout
-    assert "Traceback" not in done.stdout
-    return done.stdout
+    variables = {"PYTHONPATH": str(lib), "TODAY": today, **variables}
+    command = [sys.executable, "hooks/release.py", *arguments]
+    said = output(command, repo, home, exit_code, **variables)
+    assert "Traceback" not in said
+    return said
 
 
 def state(repo: Path) -> list[str]:
