@@ -229,6 +229,22 @@ def test_what_is_pushed_counts_not_what_is_checked_out(
 
 
 @pytest.mark.parametrize(
+    ("pushed", "way_out"),
+    [
+        ("refs/heads/readme", "git branch -m readme <issue>_readme"),
+        ("HEAD", "git push <remote> HEAD:refs/heads/<issue>_readme"),
+        ("refs/heads/6_other", "git push <remote> 6_other:refs/heads/<issue>_readme"),
+        ("HEAD^{/$(x)}", "git push <remote> 'HEAD^{/$(x)}':refs/heads/<issue>_readme"),
+    ],
+)
+def test_a_name_that_only_a_push_gives_is_given_by_another_push(
+    repo: Path, pushed: str, way_out: str
+) -> None:
+    refs = f"{pushed} {OLD} refs/heads/readme {OLD}\n"
+    assert said("--push", folder=repo, exit_code=1, typed=refs).endswith(f"    {way_out}\n")
+
+
+@pytest.mark.parametrize(
     ("variables", "exit_code"),
     [
         ({"GITHUB_HEAD_REF": "6_readme", "GITHUB_REF": "refs/pull/7/merge"}, 0),
