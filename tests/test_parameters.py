@@ -54,7 +54,8 @@ from sales_pipelines.runtime import MetaflowTask, ParameterError
 
 os.environ["SEEN"] = "seen"
 try:
-    task = MetaflowTask("echo.py", flow_kwargs=pickle.loads(Path("values").read_bytes()))
+    values = pickle.loads(Path("values").read_bytes())
+    task = MetaflowTask("echo.py", flow_kwargs=values, force=True)  # the same may come again
     task.run()
     told = pickle.loads(Path("seen").read_bytes()), task.output().marker.parameters
 except ParameterError as error:

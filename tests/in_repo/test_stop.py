@@ -7,13 +7,14 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from sales_pipelines.runtime import process
 
-from .conftest import Pipeline, Splitting, is_there, start, wait_until
+from .conftest import START, Pipeline, Splitting, is_there, start, wait_until
 
 WITHIN = 10  # seconds
 
@@ -71,6 +72,18 @@ def test_a_signal_to_the_command_leaves_nothing(
     splitting.tell()
     splitting.task().run()
     assert "start" not in splitting.ran()
+
+
+@pytest.mark.nightly
+def test_under_nohup_a_command_outlives_its_terminal(splitting: Splitting) -> None:
+    splitting.tell("wait-work1")
+    command = ["nohup", sys.executable, "-c", START, "run", "split.py"]
+    running = subprocess.Popen(command, cwd=splitting.root, stdout=-3, stderr=-3)
+    splitting.process_of("work1")
+    running.send_signal(signal.SIGHUP)
+    splitting.tell()
+    assert running.wait(60) == 0
+    assert not no_marker(splitting)
 
 
 def test_a_worker_that_is_killed_leaves_nothing(splitting: Splitting) -> None:

@@ -66,12 +66,15 @@ class UsageError(PipelineError):
 def main(arguments: list[str]) -> int:
     """Run what the arguments name.
 
-    Returns luigi.cfg's exit codes, 2 for a user's mistake, and 130 after an interrupt or SIGTERM.
+    Returns luigi.cfg's exit codes, 2 for a user's mistake, and 130 where it is stopped: by Ctrl-C,
+    SIGTERM or SIGHUP.
     """
     if arguments[:1] in (["--help"], ["-h"]):
         print(USAGE + listing())
         return 0
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, signal.default_int_handler)
     try:
         stored.check(datastore_root())  # or each task would tell of it
         configure_luigi()
