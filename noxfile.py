@@ -33,7 +33,9 @@ def nightly(session: nox.Session) -> None:
     """Test every combination of choices to the end, and 1,000 sets of answers; an hour or more."""
     install(session, "test")
     # Each test's seconds are the figure for its combination.
-    session.run("pytest", "--nightly", "--dist", "load", "--durations=0", "-vv", *session.posargs)
+    session.run(
+        "pytest", "--nightly", "--dist", "worksteal", "--durations=0", "-vv", *session.posargs
+    )
 
 
 @nox.session

@@ -87,8 +87,8 @@ def test_a_run_shows_how_far_it_is_at_what_and_its_id(
     assert "run: the same command resumes what failed" in said
 
     splitting.tell("wait-join")
-    running = start(splitting.root, "run", "split.py", "--workers", workers)
     splitting.ran()
+    running = start(splitting.root, "run", "split.py", "--workers", workers)
     splitting.process_of("join")
     wait_until(lambda: scheduler.shows(": step join", 50))  # what was taken over is done
     splitting.tell()
