@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sales_pipelines.runtime.output import FlowOutput
 
 from .conftest import Splitting, start, wait_until
 
@@ -94,6 +95,17 @@ def test_a_run_shows_how_far_it_is_at_what_and_its_id(
     splitting.tell()
     said, _ = running.communicate(timeout=60)
     assert running.returncode == 0, said
+
+
+def test_what_was_taken_over_is_done_however_its_lines_are_mixed() -> None:
+    output = FlowOutput("split.py", {"start": "work", "work": None, "join": None, "end": None})
+    output.add("[2/start/1] Cloning previously run task 1/start/1")
+    output.add("[2/work/2] [2/work/3] Cloning previously run task 1/work/2")
+    output.add(
+        "Cloning previously run task 1/work/3[2/join/4] Cloning previously run task 1/join/4"
+    )
+    assert (output.percentage(), output.was_run("join")) == (75, False)
+    assert output._done == {"start": 1, "work": 2, "join": 1}
 
 
 @pytest.mark.nightly

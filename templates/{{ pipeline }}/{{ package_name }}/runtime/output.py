@@ -12,8 +12,9 @@ from collections.abc import Mapping
 _TASK_LINE = re.compile(
     r"^\S+ \S+ \[(?P<pathspec>[^/\]]+/(?P<step>[^/\]]+)/[^/\] ]+) \(pid \d+\)\] ?(?P<text>.*)"
 )
-# [1795172261775997/end/2] Cloning previously run task 1795172261775996/end/2; threads write at once
-_CLONED_TASK = re.compile(r"\[[^/\] ]+/(?P<step>[^/\]]+)/[^/\] ]+\] Cloning previously run task ")
+# [1795172261775997/end/2] Cloning previously run task 1795172261775996/end/2. Threads write at
+# once, and what is in brackets by itself, so that other lines may come in between.
+_CLONED_TASK = re.compile(r"Cloning previously run task [^/\s]+/(?P<step>[^/\s]+)/")
 _SPLITS = re.compile(r"Foreach yields (\d+) child steps")
 _METAFLOW_FRAME = re.compile(r'^File ".*/metaflow/.*\.py", line \d+, in ')
 REMEMBERED = 200
