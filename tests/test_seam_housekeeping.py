@@ -214,9 +214,10 @@ def test_a_template_that_cannot_be_asked_is_said_and_waited_for_no_longer_than_i
 def test_the_command_it_prints_for_a_pipeline_s_task_resumes_it_when_pasted(
     repo: Repo, env: str
 ) -> None:
+    ran = repo.folder / "ran.txt"
+    ran.unlink(missing_ok=True)
     (repo.folder / "fail").touch()
     repo.nox("-s", "run", "--", "fragile_tasks.py", exit_code=1, SALES_PIPELINES__ENV=env)
-    ran = repo.folder / "ran.txt"
     assert ran.read_text() == "start 2026-11-20 it's -1!\n"
     ran.unlink()
     said = repo.nox("-s", "status")

@@ -161,7 +161,8 @@ def test_over_a_chain_of_failures_no_finished_step_runs_again(
     assert splitting.ran() == ["join", "start", "work0"]
     splitting.tell("fail-end")
     retry = """retry: nox -s run -- split.py --flow-kwargs '{"n": 1}'"""
-    assert re.search(rf"failed at join .* split.py  dev .*\n.* {retry}", reported(capfd))
+    told = rf"failed at join .* split.py n=1  dev .*\n.* fail-join is there\n.* {retry}"
+    assert re.search(told, reported(capfd))
     # Another machine has the bucket and none of what lies here.
     (splitting.root / ".metaflow").rename(splitting.root / "elsewhere")
     said = reported(capfd)
