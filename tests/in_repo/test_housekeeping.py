@@ -446,6 +446,7 @@ def test_the_newest_runs_are_shown_first(
     shown = [line for line in lines if "a b/small.py  dev" in line]
     assert [line.split("SmallFlow/")[1] for line in shown] == ["3  1.0 s", "2  1.0 s"]
     assert "and 1 more: nox -s status -- --runs 3" in lines[-1]
+    assert not [line for line in lines if line.startswith("images")], "where none was built"
 
 
 def test_what_failed_before_there_was_a_run_is_told_and_hinders_no_clean(
