@@ -187,6 +187,11 @@ def checkout() -> str:
     return hashlib.sha256(os.fsencode(paths.ROOT.resolve())).hexdigest()[:16]
 
 
+def used_files() -> Path:
+    """The folder of the files that `used_file` names; there is none before the first build."""
+    return paths.ROOT / ".metaflow" / "images"
+
+
 def used_file(name: str) -> Path:
     """The file whose time is that of the image's last use."""
-    return paths.ROOT / ".metaflow" / "images" / name.replace("/", "_").replace(":", "_")
+    return used_files() / name.replace("/", "_").replace(":", "_")

@@ -120,7 +120,7 @@ def report(count: int, nox: str) -> None:
         pass
     on_s3 = place != str(here)
     asked["disk"] = begun(partial(disk, here, on_s3, nox), DISK_LIMIT, f": du -sh {here}")
-    if engine.used_file("any").parent.is_dir():  # without a build there is no image
+    if engine.used_files().is_dir():
         asked["images"] = begun(partial(images, nox), DISK_LIMIT)
     limit, way_out = (S3_LIMIT, f" from {place}") if on_s3 else (TOOL_LIMIT, "")
     asked["last runs"] = begun(partial(last_runs, place, here, count, nox), limit, way_out)
