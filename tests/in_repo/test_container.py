@@ -20,9 +20,11 @@ from typing import Any
 import boto3
 import pytest
 from sales_pipelines.runtime import (
+    FlowFailedError,
     MetaflowTask,
     ParameterError,
     PipelineError,
+    container,
     image,
     paths,
     process,
@@ -360,47 +362,50 @@ def test_whoever_is_killed_leaves_nothing(
     assert contained.ran() == ["end"]
 
 
+DOCKERFILE = (paths.CONFIG / "metaflowtask" / "Dockerfile").read_text()
+
+
+@pytest.fixture
+def own(contained: Contained, tmp_path: Path) -> Iterator[Path]:
+    """The same flow in a folder that only this test's has, and that may have layers of its own."""
+    folder = paths.FLOWS / "contained" / tmp_path.name
+    folder.mkdir()
+    (folder / "small.py").write_text(FLOW)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def path_of(own: Path) -> str:
+    """The path of the flow in the folder, as a task takes it."""
+    return f"contained/{own.name}/small.py"
+
+
 @pytest.mark.nightly
 @pytest.mark.parametrize("init", [True, False])
-def test_what_a_flow_leaves_behind_is_ended(contained: Contained, init: bool) -> None:
-    path = f"contained/left{init}/left.py".lower()
-    file = paths.FLOWS / path
-    file.parent.mkdir()
-    try:
-        file.write_text(FLOW)
-        text = (paths.CONFIG / "metaflowtask" / "Dockerfile").read_text()
-        if not init:  # as a flow's own Dockerfile may have it
-            text = text.replace('"dumb-init", "--", ', "")
-        file.with_name("Dockerfile").write_text(text)
-        contained.tell("leave-start")
-        MetaflowTask(path, runner="container").run()
-        assert MetaflowTask(path).output().result["zombies"] == 0
-        contained.tell("leave-start", "wait-end")
-        contained.ran()
-        running = contained.start(path, "--force")
-        contained.wait_for("end")
-        running.kill()
-        wait_until(lambda: not containers(), within=WITHIN)
-    finally:
-        shutil.rmtree(file.parent)
+def test_what_a_flow_leaves_behind_is_ended(contained: Contained, own: Path, init: bool) -> None:
+    # As a flow's own Dockerfile may have it.
+    text = DOCKERFILE if init else DOCKERFILE.replace('"dumb-init", "--", ', "")
+    (own / "Dockerfile").write_text(text)
+    contained.tell("leave-start")
+    MetaflowTask(path_of(own), runner="container").run()
+    assert MetaflowTask(path_of(own)).output().result["zombies"] == 0
+    contained.tell("leave-start", "wait-end")
+    contained.ran()
+    running = contained.start(path_of(own), "--force")
+    contained.wait_for("end")
+    running.kill()
+    wait_until(lambda: not containers(), within=WITHIN)
 
 
 @pytest.mark.nightly
-def test_a_container_that_hears_nothing_is_removed(contained: Contained) -> None:
-    file = paths.FLOWS / "contained" / "deaf" / "deaf.py"
-    file.parent.mkdir()
-    try:
-        file.write_text(FLOW)
-        text = (paths.CONFIG / "metaflowtask" / "Dockerfile").read_text()
-        file.with_name("Dockerfile").write_text(text.replace('"dumb-init", "--", ', ""))
-        launch = file.with_name("launch.sh")
-        launch.write_text('#!/bin/sh\nsleep 120\nexec "$@"\n')  # without a handler, as process 1
-        launch.chmod(0o755)
-        with pytest.raises(PipelineError, match="stopped after 2 seconds"):
-            MetaflowTask("contained/deaf/deaf.py", runner="container", timeout=2.0).run()
-        assert not containers()
-    finally:
-        shutil.rmtree(file.parent)
+def test_a_container_that_hears_nothing_is_removed(own: Path) -> None:
+    (own / "Dockerfile").write_text(DOCKERFILE.replace('"dumb-init", "--", ', ""))
+    launch = own / "launch.sh"
+    launch.write_text('#!/bin/sh\nsleep 120\nexec "$@"\n')  # without a handler, as process 1
+    launch.chmod(0o755)
+    with pytest.raises(PipelineError, match="stopped after 2 seconds"):
+        MetaflowTask(path_of(own), runner="container", timeout=2.0).run()
+    assert not containers()
 
 
 def test_all_of_them_killed_at_once_leave_nothing(contained: Contained) -> None:
@@ -484,33 +489,28 @@ def test_an_engine_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.Mo
 
 
 @pytest.mark.nightly
-def test_a_command_that_is_killed_while_it_builds_leaves_nothing(contained: Contained) -> None:
-    file = paths.FLOWS / "contained" / "slow" / "slow.py"
-    file.parent.mkdir()
-    try:
-        file.write_text(FLOW)
-        text = (paths.CONFIG / "metaflowtask" / "Dockerfile").read_text()
-        asleep = f"sleep {60 + time.time() % 60:.6f}"  # as nobody else on the machine sleeps
-        slow = text.replace("ARG PACKAGE\n", f"RUN {asleep}\nARG PACKAGE\n")
-        file.with_name("Dockerfile").write_text(slow)
-        running = contained.start("contained/slow/slow.py")
-        assert running.stdout
-        assert any(asleep in line for line in running.stdout)
-        everything = [*below(running.pid)]
-        assert any("build" in words for words in below(running.pid).values())
+def test_a_command_that_is_killed_while_it_builds_leaves_nothing(
+    contained: Contained, own: Path
+) -> None:
+    asleep = f"sleep {60 + time.time() % 60:.6f}"  # as nobody else on the machine sleeps
+    slow = DOCKERFILE.replace("ARG PACKAGE\n", f"RUN {asleep}\nARG PACKAGE\n")
+    (own / "Dockerfile").write_text(slow)
+    running = contained.start(path_of(own))
+    assert running.stdout
+    assert any(asleep in line for line in running.stdout)
+    everything = [*below(running.pid)]
+    assert any("build" in words for words in below(running.pid).values())
 
-        def sleeps() -> bool:
-            find = ["pgrep", "--full", "--exact", asleep]
-            return not subprocess.run(find, stdout=subprocess.DEVNULL, check=False).returncode
+    def sleeps() -> bool:
+        find = ["pgrep", "--full", "--exact", asleep]
+        return not subprocess.run(find, stdout=subprocess.DEVNULL, check=False).returncode
 
-        wait_until(sleeps)  # the engine passes over an end that comes before it
-        running.kill()
-        wait_until(lambda: not any(map(is_there, everything)), within=WITHIN)
-        # That is the engine's own process, which takes longer where other builds are at work.
-        wait_until(lambda: not sleeps(), within=6 * WITHIN)
-        assert contained.has_no_marker()
-    finally:
-        shutil.rmtree(file.parent)
+    wait_until(sleeps)  # the engine passes over an end that comes before it
+    running.kill()
+    wait_until(lambda: not any(map(is_there, everything)), within=WITHIN)
+    # That is the engine's own process, which takes longer where other builds are at work.
+    wait_until(lambda: not sleeps(), within=6 * WITHIN)
+    assert contained.has_no_marker()
 
 
 def test_two_at_once_do_not_meet(contained: Contained) -> None:
@@ -615,17 +615,10 @@ def test_a_container_that_cannot_be_started_says_why(
     assert contained.has_no_marker()
 
 
-def test_an_image_without_the_package_is_told_with_what_brings_it(contained: Contained) -> None:
-    file = paths.FLOWS / "contained" / "bare" / "small.py"
-    file.parent.mkdir()
-    try:
-        file.write_text(FLOW)
-        file.with_name("Dockerfile").write_text("ARG BASE\nFROM ${BASE}\n")
-        task = MetaflowTask("contained/bare/small.py", runner="container")
-        with pytest.raises(ImageError, match=r"has no package in /repo: .*metaflowtask/Dockerfile"):
-            task.run()
-    finally:
-        shutil.rmtree(file.parent)
+def test_an_image_without_the_package_is_told_with_what_brings_it(own: Path) -> None:
+    (own / "Dockerfile").write_text("ARG BASE\nFROM ${BASE}\n")
+    with pytest.raises(ImageError, match=r"has no package in /repo: .*metaflowtask/Dockerfile"):
+        MetaflowTask(path_of(own), runner="container").run()
 
 
 def test_an_image_is_built_anew_where_the_task_says_so(
@@ -705,6 +698,19 @@ def test_a_flow_whose_memory_is_out_says_so(contained: Contained, memory: str) -
     said = f"memory was out.*container_kwargs memory is {memory}, give it more"
     with pytest.raises(PipelineError, match=said):
         contained.task(container_kwargs={"memory": memory}).run()
+
+
+@pytest.mark.nightly
+def test_an_engine_that_answers_no_more_does_not_hide_why_a_flow_failed(
+    contained: Contained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_answer(*_: str) -> Any:
+        raise ImageError("no answer")
+
+    monkeypatch.setattr(container, "docker", no_answer)
+    contained.tell("fail-end")
+    with pytest.raises(FlowFailedError, match="fail-end is there"):
+        contained.task().run()
 
 
 def digest(text: str) -> str:

@@ -11,6 +11,7 @@ way, a supervisor in the container reads its end, and stops the flow there.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -254,11 +255,13 @@ class ContainerRunner:
 
 def _was_without_memory(name: str) -> bool:
     """Has the container ended a process for want of memory? The engine knows it for a while."""
-    asked = docker(
-        *("events", "--since=1", f"--until={time.time():.6f}", "--filter=event=oom"),
-        f"--filter=container={name}",
-    )
-    return bool(asked.stdout.strip())
+    with contextlib.suppress(ImageError):  # it answers no more: what the flow ended with counts
+        asked = docker(
+            *("events", "--since=1", f"--until={time.time():.6f}", "--filter=event=oom"),
+            f"--filter=container={name}",
+        )
+        return bool(asked.stdout.strip())
+    return False
 
 
 def _volumes(kwargs: ContainerKwargs) -> Iterator[tuple[str, str]]:
@@ -288,8 +291,9 @@ def _env(kwargs: ContainerKwargs) -> Iterator[tuple[str, str]]:
                 f"container_kwargs: env wants the value that {name} has here, and it has none; "
                 "set it, or leave it out"
             )
-        _check(name, here[name] if value is None else str(value))
-        yield name, here[name] if value is None else str(value)
+        handed_over = here[name] if value is None else str(value)
+        _check(name, handed_over)
+        yield name, handed_over
 
 
 def _check_servers(variables: Mapping[str, str], network: str) -> None:
