@@ -198,8 +198,8 @@ def docker() -> None:
 
 
 FORGET_IMAGES = """
-from sales_pipelines.runtime import engine
-for image in engine.made():
+from sales_pipelines.runtime.container import engine
+for image in engine.images():
     engine.remove(image.name)
 """
 

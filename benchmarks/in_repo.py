@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import luigi
-from sales_pipelines.runtime import MetaflowTask, engine, image, overlay, paths
+from sales_pipelines.runtime import MetaflowTask, paths
+from sales_pipelines.runtime.container import engine, image
 from sales_pipelines.runtime.metaflow_config import metaflow_environment
-from sales_pipelines.runtime.target import Marker
+from sales_pipelines.runtime.packages import overlay
+from sales_pipelines.runtime.task.target import Marker
 
 FLOW = """
 from metaflow import FlowSpec, step
@@ -102,7 +104,7 @@ def recheck_on_s3() -> dict[str, Any]:
     """The same with markers on S3, and the requests that are made, by the number of tasks."""
     import boto3
     from botocore.client import BaseClient
-    from sales_pipelines.runtime import s3
+    from sales_pipelines.runtime.store import s3
 
     address = os.environ["METAFLOW_S3_ENDPOINT_URL"]
     boto3.client("s3", endpoint_url=address).create_bucket(Bucket="pipelines")
@@ -144,7 +146,7 @@ def own_requirements() -> dict[str, float]:
 def overlay_takes(flow: Path) -> float:
     """Seconds until the environment of the flow is known."""
     started = time.perf_counter()
-    assert "PYTHONPATH" in overlay.variables(flow)
+    assert "PYTHONPATH" in overlay.environment_for(flow)
     return time.perf_counter() - started
 
 
@@ -164,7 +166,7 @@ def flow_image() -> dict[str, float]:
     for each in image.images_for("small.py"):
         asked = engine.docker("image", "inspect", "--format={{.Size}}", each.name)
         sizes.append(int(asked.stdout) / 1e6)
-    for made in engine.made():
+    for made in engine.images():
         engine.remove(made.name)
     return {**found, "base": sizes[0], "layer": sizes[1] - sizes[0]}
 

@@ -174,7 +174,7 @@ def builds(repo: Path, home: Path, python: str) -> None:
         text = archive.read(metadata).decode()
         (licence,) = (name for name in names if name.endswith("/licenses/LICENSE"))
         assert archive.read(licence) == (repo / "LICENSE").read_bytes()
-    assert "sales_pipelines/runtime/task.py" in names
+    assert "sales_pipelines/runtime/task/metaflow_task.py" in names
     answers = answers_of(repo)
     assert f"\nRequires-Python: >={answers['python_version']}\n" in text
     assert f"\nSummary: {answers['description']}\n" in text

@@ -146,10 +146,10 @@ paths.ROOT = pathlib.Path.cwd()
 paths.CONFIG, paths.FLOWS = paths.ROOT / "config", paths.ROOT / "flows"
 if sys.argv[1] == "luigi":
     from luigi.cmdline import luigi_run
-    luigi_run(["--module", "sales_pipelines.runtime.task", "MetaflowTask", *sys.argv[2:]])
+    luigi_run(["--module", "sales_pipelines.runtime.task.metaflow_task", "MetaflowTask", *sys.argv[2:]])
 else:
     from sales_pipelines.runtime.__main__ import main
-    sys.exit(main(sys.argv[2:]))
+    sys.exit(main(sys.argv[1:]))
 """
 
 

@@ -24,17 +24,16 @@ from sales_pipelines.runtime import (
     MetaflowTask,
     ParameterError,
     PipelineError,
-    container,
-    image,
     paths,
     process,
-    remove_container,
-    retry,
 )
+from sales_pipelines.runtime.container import image, remove_container
+from sales_pipelines.runtime.container import runner as container
+from sales_pipelines.runtime.container.image import CHECKOUT, checkout
 from sales_pipelines.runtime.errors import ImageError
-from sales_pipelines.runtime.image import CHECKOUT, checkout
 from sales_pipelines.runtime.metaflow_config import _datastore_root, _local_root
 from sales_pipelines.runtime.settings import PREFIX, settings
+from sales_pipelines.runtime.task.run_arguments import run_arguments
 
 from .conftest import is_there, wait_until
 
@@ -784,9 +783,9 @@ def test_secrets_reach_the_run_and_nothing_else(
 
 def test_the_command_of_a_retry_has_no_values_of_variables(contained: Contained) -> None:
     named = contained.task(container_kwargs={"env": {"SHOP_TOKEN": None}})
-    assert '"SHOP_TOKEN": null' in " ".join(retry.arguments(named))
+    assert '"SHOP_TOKEN": null' in " ".join(run_arguments(named))
     with_value = contained.task(container_kwargs={"env": {"SHOP_TOKEN": "planted"}})
-    assert not retry.arguments(with_value)
+    assert not run_arguments(with_value)
 
 
 def docker_config() -> str:

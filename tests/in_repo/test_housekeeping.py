@@ -13,15 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
-from sales_pipelines.runtime import (
-    FlowFailedError,
-    MetaflowTask,
-    ParameterError,
-    clean,
-    inventory,
-    status,
-)
-from sales_pipelines.runtime.files import alone
+from sales_pipelines.runtime import FlowFailedError, MetaflowTask, ParameterError
+from sales_pipelines.runtime.commands import clean, inventory, status
+from sales_pipelines.runtime.store.files import exclusive_lock
 
 from .conftest import Pipeline, Splitting, start
 
@@ -195,8 +189,8 @@ import pathlib, sys
 from sales_pipelines.runtime import paths
 paths.ROOT = pathlib.Path.cwd()
 paths.CONFIG, paths.FLOWS = paths.ROOT / "config", paths.ROOT / "flows"
-from sales_pipelines.runtime.clean import main
-sys.exit(main(sys.argv[1:]))
+from sales_pipelines.runtime.__main__ import main
+sys.exit(main(["clean", *sys.argv[1:]]))
 """
 
 
@@ -228,7 +222,7 @@ def test_nothing_is_deleted_without_a_yes(old: Keeping, capfd: pytest.CaptureFix
     assert "1 run " in said_by(capfd, clean, "--dry-run", "--yes")
     assert "Nothing to delete" in said_by(capfd, clean, "--yes", "--older-than", "6w")
     assert everything(old.root) == before
-    with alone(old.root / ".metaflow" / "clean.lock", lambda _: None):
+    with exclusive_lock(old.root / ".metaflow" / "clean.lock", lambda _: None):
         code, said = typed(old.root, "y\n")
     assert code == 2
     assert f"process {os.getpid()} is cleaning already" in said
@@ -492,7 +486,7 @@ def test_nothing_hides_the_rest(
 
 def test_a_lock_says_who_is_at_work_while_it_is_held(tmp_path: Path) -> None:
     lock = tmp_path / "luigi-locks" / "Task_1.lock"
-    with alone(lock, lambda _: None):
+    with exclusive_lock(lock, lambda _: None):
         assert [*inventory.tasks_at_work(tmp_path)] == ["Task_1"]
     lock.touch()  # as after a kill
     assert inventory.tasks_at_work(tmp_path) == {}

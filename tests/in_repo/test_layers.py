@@ -20,11 +20,15 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from sales_pipelines.runtime import clean, engine, image, image_command, paths, status
-from sales_pipelines.runtime.context import repo_files
+from sales_pipelines.runtime import paths
+from sales_pipelines.runtime.__main__ import main
+from sales_pipelines.runtime.commands import clean, status
+from sales_pipelines.runtime.commands import image as image_command
+from sales_pipelines.runtime.console import in_units
+from sales_pipelines.runtime.container import engine, image
+from sales_pipelines.runtime.container.context import repo_files
+from sales_pipelines.runtime.container.image import image_for, images_for
 from sales_pipelines.runtime.errors import ImageError, RequirementsError
-from sales_pipelines.runtime.image import image_for, images_for
-from sales_pipelines.runtime.inventory import in_units
 from sales_pipelines.runtime.settings import PREFIX, settings
 
 from .conftest import wait_until
@@ -91,7 +95,7 @@ class Checkout:
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """Start `nox -s image` in this checkout."""
         return subprocess.Popen(
-            (sys.executable, "-m", "sales_pipelines.runtime.image_command", *arguments),
+            (sys.executable, "-m", "sales_pipelines.runtime", "image", *arguments),
             cwd=self.root,
             env={**os.environ, **variables},
             stdout=subprocess.PIPE,
@@ -575,15 +579,15 @@ def test_without_an_engine_a_sentence_says_the_way_out(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "which", lambda _: None)
-        assert image_command.main([FLOW]) == 2
+        assert main(["image", FLOW]) == 2
         assert re.fullmatch(
             r"image: there is no docker .*install Docker.*\n", capsys.readouterr().err
         )
     said = "permission denied while trying to connect to the Docker daemon socket at unix:///x"
     fake_docker(checkout.root.parent, monkeypatch, f"echo '{said}' >&2; exit 1")
-    assert image_command.main([FLOW]) == 2
+    assert main(["image", FLOW]) == 2
     assert re.fullmatch(r"image: you have no right .*usermod.*\n", capsys.readouterr().err)
-    engine.used_file("x").parent.mkdir(parents=True)  # it has made some
+    engine.use_record("x").parent.mkdir(parents=True)  # it has made some
     notes: list[str] = []
     assert clean.of_engine(set(), notes) == clean.never_started() == []
     assert re.match("No image is touched: you have no right", notes[0])
@@ -594,7 +598,7 @@ def test_a_full_disk_is_said_with_the_way_out(
 ) -> None:
     full = 'case "$1" in build) echo "write /var/x: no space left on device"; exit 1;; esac'
     fake_docker(checkout.root.parent, monkeypatch, f"{full}; echo 'No such image: x' >&2; exit 1")
-    assert image_command.main([FLOW]) == 2
+    assert main(["image", FLOW]) == 2
     said = capsys.readouterr().err
     told = said.splitlines()[-1]
     assert re.match(r"image: the base of .*engine's disk is full: `nox -s clean`", told)
@@ -613,7 +617,7 @@ def test_a_build_that_fails_tells_no_password_and_cuts_long_lines(
         f'case "$1" in build) echo "#7 [1/1] RUN {line}"; echo "{line}{"x" * 999}"; exit 1;; esac'
     )
     fake_docker(checkout.root.parent, monkeypatch, f"{build}; echo 'No such image: x' >&2; exit 1")
-    assert image_command.main([FLOW]) == 2
+    assert main(["image", FLOW]) == 2
     out, err = capfd.readouterr()
     assert not re.search("planted|pl@nted|pl%40nted", out + err)
     assert "RUN ***" in err
@@ -625,7 +629,7 @@ def test_files_that_change_all_the_time_are_said(
 ) -> None:
     nothing = "echo 'No such image: x' >&2; exit 1"
     fake_docker(checkout.root.parent, monkeypatch, f'[ "$1" = build ] || {{ {nothing}; }}')
-    monkeypatch.setattr(image, "is_there", lambda name: "/base:" in name)
+    monkeypatch.setattr(image, "has_image", lambda name: "/base:" in name)
     scratch = checkout.root.parent / "scratch"
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
@@ -682,10 +686,10 @@ def test_the_command_line_says_what_is_built_anew_and_what_the_system_refuses(
         return "an/image:1"
 
     monkeypatch.setattr(image_command, "image_for", made)
-    assert image_command.main([FLOW]) == 0
-    assert image_command.main([FLOW, "--rebuild-flow"]) == 0
-    assert image_command.main([FLOW, "--rebuild-base"]) == 0
-    assert image_command.main([FLOW, "--rebuild-flow", "--rebuild-base"]) == 2
+    assert main(["image", FLOW]) == 0
+    assert main(["image", FLOW, "--rebuild-flow"]) == 0
+    assert main(["image", FLOW, "--rebuild-base"]) == 0
+    assert main(["image", FLOW, "--rebuild-flow", "--rebuild-base"]) == 2
     assert asked == [(False, False), (True, False), (False, True), (True, True)]
     out, err = capsys.readouterr()
     assert out == "an/image:1\n" * 3, "a script takes the name from there"
@@ -718,7 +722,7 @@ def test_large_files_are_said(
     fake_docker(checkout.root.parent, monkeypatch, "echo 'No such image: x' >&2; exit 1")
     checkout.add("all.csv", "1,2\n" * 1_000_000)
     monkeypatch.setattr(image, "_LARGE", 4e6)
-    monkeypatch.setattr(image, "is_there", lambda name: "/base:" in name)
+    monkeypatch.setattr(image, "has_image", lambda name: "/base:" in name)
     with pytest.raises(ImageError):
         image_for("own/flow.py")
     assert re.search(
@@ -828,7 +832,7 @@ def test_nothing_unchanged_is_built_again_and_a_rebuild_is(
     engine.docker("image", "tag", images_for(flow)[0].name, name)  # another has its name now
     assert image_for(flow) == name
     assert built == [(of_flow, False)]
-    assert engine.is_there(name)
+    assert engine.has_image(name)
     checkout.add("own/flow.py", "# edited\n")
     assert image_for(flow) != name
     assert built == [(of_flow, False)] * 2
@@ -938,7 +942,7 @@ def test_a_build_that_fails_says_line_and_output(
         image_for("own/flow.py")
     assert str(error.value).startswith("the image of own/flow.py cannot be built: sales_pipelines/")
     name = images_for("own/flow.py")[1].name
-    assert not engine.is_there(name)
+    assert not engine.has_image(name)
 
 
 @pytest.mark.docker
@@ -1015,7 +1019,7 @@ def test_a_build_that_is_killed_leaves_no_process_and_no_image(checkout: Checkou
     build.kill()
     build.communicate()
     wait_until(lambda: not processes("sleep 613") and not processes("own-flow:"), within=15)
-    assert not engine.is_there(images_for("own/flow.py")[1].name)
+    assert not engine.has_image(images_for("own/flow.py")[1].name)
     assert not [*scratch.iterdir()]
     checkout.add("own/Dockerfile", DOCKERFILE)
     assert image_for("own/flow.py")
@@ -1074,7 +1078,7 @@ def test_an_edit_during_a_build_does_not_end_under_the_old_name(
     made = image_for(flow)
     assert made == images_for(flow)[1].name
     assert made not in (before, first)
-    assert not engine.is_there(first)
+    assert not engine.has_image(first)
 
 
 @pytest.mark.docker
@@ -1093,7 +1097,7 @@ def test_clean_takes_this_checkouts_old_images_but_those_that_a_marker_names(
     kept = "kept.example.org/by/hand:1"
     engine.docker("image", "tag", named, kept)
     try:
-        sizes = {each.name: each.bytes for each in engine.made()}
+        sizes = {each.name: each.bytes for each in engine.images()}
         assert {old, named} <= set(sizes)
         assert status.images("nox") == (
             f"{len(sizes)} images, {in_units(sum(sizes.values()))}; old ones go with: nox -s clean"
@@ -1112,7 +1116,7 @@ def test_clean_takes_this_checkouts_old_images_but_those_that_a_marker_names(
         chosen = {item.name for item in plan.items if item.kind == clean.IMAGE}
         assert old in chosen
         assert not chosen & {named, others}
-        used = engine.used_file(old)
+        used = engine.use_record(old)
         os.utime(used, (soon, soon))
         plan_then = clean.plan_for(str(root), root, soon)
         assert old not in {item.name for item in plan_then.items}
@@ -1128,7 +1132,7 @@ def test_clean_takes_this_checkouts_old_images_but_those_that_a_marker_names(
         assert f"left alone: {old}" in capfd.readouterr().out
         subprocess.run(["docker", "rm", container], check=True, capture_output=True)
         assert clean.delete(plan, root) == 0
-        assert [engine.is_there(each) for each in (old, named, others)] == [False, True, True]
+        assert [engine.has_image(each) for each in (old, named, others)] == [False, True, True]
     finally:
         for each in (named, others, kept):
             engine.remove(each)
@@ -1159,7 +1163,7 @@ def test_clean_takes_what_a_task_made_and_never_started(
         assert [(item.kind, item.name) for item in plan.items] == [(clean.CONTAINER, name)]
         both = [clean.Item(clean.IMAGE, made, (), 1, before), *plan.items]
         assert clean.delete(plan._replace(items=both), root) == 0
-        assert not engine.is_there(made)
+        assert not engine.has_image(made)
         assert engine.remove_container(name) == ""  # as where somebody was faster
         assert "running" in engine.remove_container(running)
         left = docker("ps", "--all", "--quiet", "--no-trunc").split()
@@ -1241,7 +1245,7 @@ def test_an_image_is_pushed_with_version_branch_and_commit(
 ) -> None:
     address, got = registry
     flow = checkout.small()
-    assert image_command.main([flow, "--push", f"{address}/team"]) == 0
+    assert main(["image", flow, "--push", f"{address}/team"]) == 0
     name = image_for(flow)
     out, err = capsys.readouterr()
     assert out == f"{address}/team/{name}\n"
@@ -1253,10 +1257,10 @@ def test_an_image_is_pushed_with_version_branch_and_commit(
     assert [labels[each] for each in (image.VERSION, image.REVISION, image.BRANCH)] == [
         *(code.version, code.commit, "main")
     ]
-    assert engine.is_there(name)
+    assert engine.has_image(name)
     assert engine.docker("image", "inspect", f"{address}/team/{name}").returncode
-    assert image_command.main([flow, "--push", "127.0.0.1:9"]) == 2
+    assert main(["image", flow, "--push", "127.0.0.1:9"]) == 2
     assert "docker login 127.0.0.1:9" in capsys.readouterr().err
     for each in ("Not A Registry", ""):
-        assert image_command.main([flow, "--push", each]) == 2
+        assert main(["image", flow, "--push", each]) == 2
         assert "is no name of an image" in capsys.readouterr().err

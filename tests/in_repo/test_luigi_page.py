@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sales_pipelines.runtime.output import FlowOutput
+from sales_pipelines.runtime.flow.output import FlowOutput
 
 from .conftest import Splitting, start, wait_until
 

@@ -12,14 +12,16 @@ from pathlib import Path
 
 import pytest
 from sales_pipelines.runtime import FlowFailedError, MetaflowTask, PipelineError
-from sales_pipelines.runtime.attempts import read_attempts
-from sales_pipelines.runtime.files import alone, write_whole
+from sales_pipelines.runtime.store.files import exclusive_lock, write_whole
+from sales_pipelines.runtime.task.attempts import read_attempts
 
 from .conftest import ALL, START, Pipeline, Splitting, start
 
 KILL = """
 import os, pathlib, signal
-from sales_pipelines.runtime import flow_run, target, task
+from sales_pipelines.runtime.flow import flow_run
+from sales_pipelines.runtime.task import target
+from sales_pipelines.runtime.task import metaflow_task
 
 
 def kill_in(owner, name, when=lambda *arguments: True):
@@ -35,7 +37,7 @@ def kill_in(owner, name, when=lambda *arguments: True):
 # Where the process is killed: each a moment in the life of a run.
 MOMENTS = {
     "before the flow starts": "kill_in(flow_run.FlowRun, 'start')",
-    "when the run is known": "kill_in(task, 'write_attempts', lambda _, attempts: attempts.flow)",
+    "when the run is known": "kill_in(metaflow_task, 'write_attempts', lambda _, attempts: attempts.flow)",
     "when the flow has succeeded": "kill_in(target.FlowTarget, 'write')",
     "while the marker is written": (
         "kill_in(pathlib.Path, 'replace', lambda file, _: '.json.' in file.name)"
@@ -125,7 +127,7 @@ def test_a_lock_says_who_holds_it_also_behind_one_that_was_killed(tmp_path: Path
     lock = tmp_path / "x.lock"
     lock.write_text("12345678901234")
     waited: list[str] = []
-    with alone(lock, waited.append):
+    with exclusive_lock(lock, waited.append):
         assert lock.read_text() == str(os.getpid())
     assert (waited, lock.exists()) == ([], False)
 

@@ -16,15 +16,16 @@ from pathlib import Path
 import luigi
 import pytest
 from sales_pipelines.runtime import MetaflowTask, RequirementsError, paths
-from sales_pipelines.runtime.files import alone
-from sales_pipelines.runtime.overlay import MADE_FROM, overlay, variables
+from sales_pipelines.runtime.packages.overlay import MADE_FROM, environment_for, overlay
+from sales_pipelines.runtime.store.files import exclusive_lock
 
 from .conftest import Pipeline
 
 ELSEWHERE = """
 import sys
 from pathlib import Path
-from sales_pipelines.runtime import overlay, paths
+from sales_pipelines.runtime import paths
+from sales_pipelines.runtime.packages import overlay
 
 paths.ROOT = Path(sys.argv[1])
 paths.FLOWS = paths.ROOT / "flows"
@@ -105,7 +106,7 @@ def test_a_flow_and_its_steps_see_their_packages_and_the_repo_does_not(
 def test_a_flow_without_requirements_has_no_overlay(pipeline: Pipeline, text: str | None) -> None:
     file = pipeline.flows / pipeline.add_flow() if text is None else require(pipeline, text)
     assert overlay(file) is None
-    assert variables(file) == {}
+    assert environment_for(file) == {}
     assert overlays(pipeline) == []
 
 
@@ -233,7 +234,7 @@ def test_who_waits_for_another_process_says_so(pipeline: Pipeline) -> None:
     folder = overlay(require(pipeline, "cowsay==6.1\n"))
     assert folder
     (folder / MADE_FROM).unlink()
-    with alone(folder.with_suffix(".lock"), print):
+    with exclusive_lock(folder.with_suffix(".lock"), print):
         waiting = elsewhere(pipeline)
         assert waiting.stdout
         assert f"waits for process {os.getpid()}, " in waiting.stdout.readline()

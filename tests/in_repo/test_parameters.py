@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from sales_pipelines.runtime import FlowFailedError, MetaflowTask, ParameterError, process
-from sales_pipelines.runtime.parameters import DEEPEST, RUN_OPTIONS
+from sales_pipelines.runtime.flow.parameters import DEEPEST, RUN_OPTIONS
 
 from .conftest import Pipeline
 

@@ -13,8 +13,8 @@ import luigi
 import msgspec
 import pytest
 from sales_pipelines.runtime import FlowFailedError, MetaflowTask, ParameterError, PipelineError
-from sales_pipelines.runtime.__main__ import in_order
-from sales_pipelines.runtime.task import force
+from sales_pipelines.runtime.commands.run import in_order
+from sales_pipelines.runtime.task.metaflow_task import force
 
 from .conftest import ALL, Pipeline, Splitting, start
 

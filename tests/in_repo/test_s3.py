@@ -22,9 +22,11 @@ from urllib.request import urlopen
 import boto3
 import pytest
 from botocore.client import BaseClient
-from sales_pipelines.runtime import FlowFailedError, MetaflowTask, PipelineError, s3, status
+from sales_pipelines.runtime import FlowFailedError, MetaflowTask, PipelineError
 from sales_pipelines.runtime.__main__ import main
-from sales_pipelines.runtime.target import FlowTarget, Marker
+from sales_pipelines.runtime.commands import status
+from sales_pipelines.runtime.store import s3
+from sales_pipelines.runtime.task.target import FlowTarget, Marker
 
 from .conftest import Pipeline, Splitting, start
 
@@ -313,7 +315,7 @@ def test_what_cannot_be_looked_up_is_an_error_and_not_a_task_that_is_not_done(
             task.complete()
         with pytest.raises(PipelineError, match=told):
             task.run()
-    assert main([flow]) == 2
+    assert main(["run", flow]) == 2
     said = capfd.readouterr()
     assert re.search(told, said.err)
     assert len(said.err.splitlines()) == 1

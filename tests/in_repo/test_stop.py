@@ -135,10 +135,10 @@ def ends_itself(pipeline: Pipeline) -> int:
 
 
 def test_what_has_ended_a_flow_is_named(pipeline: Pipeline) -> None:
-    assert process.said(ends_itself(pipeline)) == "killed by SIGTERM"
-    assert process.said(-signal.SIGSEGV) == "killed by SIGSEGV"
-    assert process.said(128) == "exit code 128"
-    assert process.said(2) == "exit code 2"
+    assert process.describe_exit(ends_itself(pipeline)) == "killed by SIGTERM"
+    assert process.describe_exit(-signal.SIGSEGV) == "killed by SIGSEGV"
+    assert process.describe_exit(128) == "exit code 128"
+    assert process.describe_exit(2) == "exit code 2"
 
 
 STUBBORN = """

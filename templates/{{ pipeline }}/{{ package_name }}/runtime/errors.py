@@ -1,4 +1,9 @@
-"""What can go wrong by the user's doing; every message says the way out."""
+"""Errors that a user can cause, shown without a traceback; each message says what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class PipelineError(Exception):
@@ -6,24 +11,30 @@ class PipelineError(Exception):
 
 
 class SettingsError(PipelineError):
-    """A settings file or variable has a wrong key or a wrong value."""
+    """A settings file or variable has an unknown key or a wrong value."""
 
 
 class FlowNotFoundError(PipelineError):
-    """A flow's path is outside `flows/`, is missing, or holds no flow."""
+    """A flow's path leads outside `flows/` or to no file, or the file holds no flow."""
 
 
 class ParameterError(PipelineError):
-    """What a task or its flow is given has a name or a value that it cannot have."""
+    """A task or its flow gets a parameter whose name or value is not allowed."""
 
 
 class RequirementsError(PipelineError):
-    """A flow's `requirements.txt` cannot be had on top of the repo's environment."""
+    """A flow's `requirements.txt` cannot be installed beside the repo's environment."""
 
 
 class ImageError(PipelineError):
-    """A flow's image cannot be built, or there is no engine that could."""
+    """A flow's image cannot be built, or no Docker engine can build or run it."""
 
 
 class FlowFailedError(PipelineError):
     """A flow ran and did not succeed; the message has the step and its traceback."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean NAME?` with the known name that is most like this one; empty if none is."""
+    close = difflib.get_close_matches(name, [*known], n=1)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -19,14 +19,14 @@ def metaflow_environment() -> dict[str, str]:
     """This process's environment with `.env` and the settings' profile in it."""
     environment = dotenv_variables(paths.ROOT) | dict(os.environ)
     environment.setdefault("METAFLOW_USER", _user())
-    environment.setdefault(*client_cache())
+    environment.setdefault("METAFLOW_CLIENT_CACHE_PATH", str(paths.client_cache()))
     profile = settings().metaflow.profile
     if profile:
         environment.setdefault("METAFLOW_PROFILE", profile)
     return environment
 
 
-def adopt_environment() -> None:
+def export_environment() -> None:
     """Let this process have of it what Metaflow's client and boto3 look up: `.env` may say it."""
     for name, value in metaflow_environment().items():
         if name.startswith(("AWS_", "METAFLOW_")):
@@ -84,11 +84,6 @@ def metadata() -> str:
         return f"local@{local_root().parent}"
     url = configured("METAFLOW_SERVICE_URL") if kind == "service" else None
     return f"{kind}@{url}" if url else kind
-
-
-def client_cache() -> tuple[str, str]:
-    """Variable and folder of the client's cache; Metaflow's own is one for all users, in /tmp."""
-    return "METAFLOW_CLIENT_CACHE_PATH", str(paths.ROOT / ".metaflow" / "client-cache")
 
 
 def configured(name: str) -> str | None:

@@ -1,5 +1,8 @@
-"""Where things are: the package, its flows and tasks, and the repo around it."""
+"""Where things are: the package with its flows and tasks, the repo around it, and `.metaflow`."""
 
+from __future__ import annotations
+
+import os
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -7,5 +10,39 @@ CONFIG = PACKAGE / "config"
 FLOWS = PACKAGE / "flows"
 TASKS = PACKAGE / "tasks"
 IN_CHECKOUT = (PACKAGE.parent / "pyproject.toml").is_file()
-# In a checkout the repo's root; where the package is installed, the folder it is used from.
 ROOT = PACKAGE.parent if IN_CHECKOUT else Path.cwd()
+
+
+def repo_root() -> Path:
+    """The repo's root; where the package is installed, the folder that it is used from."""
+    return ROOT
+
+
+def metaflow_folder() -> Path:
+    """The folder for everything that runs leave in the repo.
+
+    Metaflow's own local datastore is here too unless METAFLOW_DATASTORE_SYSROOT_LOCAL names another
+    folder: see `metaflow_config.local_root`.
+    """
+    return ROOT / ".metaflow"
+
+
+def overlays() -> Path:
+    """The folder of the overlays: the packages that flows need beside the repo's own."""
+    return metaflow_folder() / "overlays"
+
+
+def images() -> Path:
+    """The folder with a file for each Docker image, whose time is that of the image's last use."""
+    return metaflow_folder() / "images"
+
+
+def client_cache() -> Path:
+    """The cache of Metaflow's client, unless METAFLOW_CLIENT_CACHE_PATH names another."""
+    return metaflow_folder() / "client-cache"
+
+
+def shown(path: Path) -> str:
+    """The path as messages show it: from the repo's root where it is in the repo."""
+    plain = Path(os.path.normpath(path))
+    return str(plain.relative_to(ROOT) if plain.is_relative_to(ROOT) else plain)

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ import msgspec
 import yaml
 
 from . import paths
-from .errors import SettingsError
+from .errors import SettingsError, did_you_mean
 
 PREFIX = f"{paths.PACKAGE.name.upper()}__"
 
@@ -183,9 +182,9 @@ def _explain(message: str) -> str:
     key = unknown[1]
     section = _SECTIONS.get(path, Settings)
     known = [field.encode_name for field in msgspec.structs.fields(section)]
-    near = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return f"{f'{path}.' if path else ''}{key} is no setting; {hint}There are: {', '.join(known)}"
+    key_path = f"{path}.{key}" if path else key
+    wrong = f"{key_path} is no setting{did_you_mean(key, known)}"
+    return f"{wrong}\nhint: the settings are {', '.join(known)}"
 
 
 def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:

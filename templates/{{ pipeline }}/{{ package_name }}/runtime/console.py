@@ -1,0 +1,48 @@
+"""What people read: lines that every terminal can show, colours, units and counts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+
+def printable(text: str) -> str:
+    """The text with `?` for the characters that standard output has no encoding for."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
+
+
+def show_line(label: str, line: str) -> None:
+    """Print a line of something that runs, at once; nobody has to be reading."""
+    with contextlib.suppress(OSError):  # `run … | head` has ended, or the log's disk is full
+        print(printable(f"{label} | {line}"), flush=True)
+
+
+def coloured(text: str, code: str) -> str:
+    """The text in a colour, or bold, on a terminal that shows it."""
+    if sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
+        return f"\033[{code}m{text}\033[0m"
+    return text
+
+
+def in_units(size: float) -> str:
+    """A number of bytes for people: `340 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.0f} {unit}" if size >= 10 or unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def in_time(seconds: float) -> str:
+    """A number of seconds for people: `3 h`."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts: `1 run`, `2 runs`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,52 @@
+"""The flow's half of the seam: what a flow wears to be driven by a MetaflowTask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from metaflow import FlowMutator, FlowSpec, Parameter, current, user_step_decorator
+
+from .handover import is_production, write_result
+
+Flow = TypeVar("Flow", bound=type[FlowSpec])
+
+
+def talk_to_luigi(flow: Flow) -> Flow:
+    """Class decorator that lets a flow and the MetaflowTask that runs it talk to each other.
+
+    The flow gets a boolean parameter `production`, which a MetaflowTask sets where its `flow_tag`
+    is `production`, and a property `test`, its opposite. What the flow has put in
+    `self.luigi_result` when its `end` step is done reaches Luigi as `output().result`: any JSON
+    value of at most 64 KiB. Other values make `end` fail with a TypeError or ValueError.
+
+    Raises TypeError where the flow has a `test` or `production` of its own, or is no flow.
+    """
+    if not issubclass(flow, FlowSpec):
+        raise TypeError(f"talk_to_luigi is for a class based on FlowSpec, which {flow!r} is not")
+    for name in ("production", "test"):
+        if hasattr(flow, name):
+            raise TypeError(f"{flow.__name__}.{name}: talk_to_luigi adds this name; rename yours")
+    flow.test = property(lambda self: not self.production)
+    _TalkToLuigi()(flow)
+    return flow
+
+
+@user_step_decorator
+def _hand_over(step_name: str, flow: FlowSpec, inputs: Any) -> Iterator[None]:
+    yield
+    if hasattr(flow, "luigi_result"):
+        write_result(str(current.run_id), flow.luigi_result)
+
+
+class _TalkToLuigi(FlowMutator):
+    def pre_mutate(self, mutable_flow: Any) -> None:
+        parameter = Parameter(
+            "production", type=bool, default=is_production, help="Is this run for production?"
+        )
+        mutable_flow.add_parameter("production", parameter)
+
+    def mutate(self, mutable_flow: Any) -> None:
+        for name, step in mutable_flow.steps:
+            if name == "end":
+                step.add_decorator(_hand_over)
