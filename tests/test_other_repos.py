@@ -14,7 +14,7 @@ from .conftest import HERE, Repo, copy
 pytestmark = pytest.mark.end_to_end
 
 
-@pytest.mark.parametrize("python_version", ["3.10", "3.12", "3.13", "3.14"])
+@pytest.mark.parametrize("python_version", ["3.11", "3.12", "3.13", "3.14"])
 @pytest.mark.parametrize("package_name", ["p", "p" * 40])
 def test_the_linter_is_content_whatever_the_names_and_the_lowest_python(
     template: Path, tmp_path: Path, python_version: str, package_name: str
