@@ -1,7 +1,7 @@
-"""What `python3 noxfile.py` does on a machine that has Python and git and nothing else.
+"""Runs the noxfile on a machine that has only Python and git: `python3 noxfile.py`.
 
-It makes a private environment below `.nox/`, puts nox and uv into it from the package index that
-pip is configured for, and hands the command line over to nox. Later runs find the environment made.
+The first run makes a private environment below `.nox/` and installs nox and uv into it, from the
+package index that pip is configured for. Later runs reuse it.
 """
 
 import ast
@@ -13,17 +13,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-# First of all, and in words that an older Python understands.
-if sys.version_info < (3, 10):
+# Checked first, in syntax that an older Python understands.
+if sys.version_info < (3, 11):
     version = ".".join(map(str, sys.version_info[:3]))
-    sys.stderr.write("noxfile.py: Python 3.10 or newer is needed; this is " + version + "\n")
+    sys.stderr.write("noxfile.py: Python 3.11 or newer is needed, not " + version + "\n")
+    sys.stderr.write("hint: run noxfile.py with a newer Python, e.g. python3.12 noxfile.py -l\n")
     sys.exit(2)
 
 REQUIREMENTS = ("nox>=2025.5.1", "uv>=0.9")
 ROOT = Path(__file__).resolve().parent
 
-# pip's settings that uv spells otherwise. Extra indexes are left out: pip takes the newest version
-# of any index, which lets a stranger's package shadow a private one; uv asks for them by name.
+# pip's settings under uv's names. Extra indexes are left out: pip takes the newest version from any
+# index, so that a stranger's package can replace a private one; uv has safer settings for them.
 UV_NAMES = {
     "index-url": "UV_DEFAULT_INDEX",
     "trusted-host": "UV_INSECURE_HOST",
@@ -33,11 +34,9 @@ UV_NAMES = {
 
 
 def main() -> None:
-    """Become nox with the same arguments; exit with code 2 where that cannot be."""
+    """Replace this process by nox with the same arguments; exit with code 2 if that fails."""
     if not shutil.which("git"):
-        refuse(
-            "git is needed and is not on PATH; install it, e.g. apt install git or brew install git"
-        )
+        fail("git is not on PATH", "apt install git, or brew install git")
     python = environment()
     os.environ.update(uv_settings(python))
     os.environ["PATH"] = os.pathsep.join([str(python.parent), os.environ.get("PATH", os.defpath)])
@@ -45,69 +44,75 @@ def main() -> None:
 
 
 def environment() -> Path:
-    """The Python of the private environment, which is made where it is not there yet."""
+    """The Python of the private environment, which is made if it does not exist yet."""
     content = hashlib.sha256(repr((REQUIREMENTS, sys.executable, sys.version)).encode()).hexdigest()
-    home = ROOT / ".nox" / "bootstrap-{}.{}-{}".format(*sys.version_info[:2], content[:8])
-    python, made = home / "bin" / "python", home / "made"
-    if made.exists() and python.exists():
+    folder = ROOT / ".nox" / "bootstrap-{}.{}-{}".format(*sys.version_info[:2], content[:8])
+    python, complete = folder / "bin" / "python", folder / "made"
+    if complete.exists() and python.exists():
         return python
     if not (importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip")):
-        refuse(
-            f"{sys.executable} comes without venv; install it, e.g. apt install python3-venv, "
-            "or use another Python"
+        fail(
+            f"{sys.executable} has no venv module",
+            "apt install python3-venv, or use another Python",
         )
     print(
-        f"Making {home.relative_to(ROOT)} with {' and '.join(REQUIREMENTS)}, once", file=sys.stderr
+        f"Installing {' and '.join(REQUIREMENTS)} into {folder.relative_to(ROOT)}, once",
+        file=sys.stderr,
     )
     run(
-        [sys.executable, "-m", "venv", "--clear", str(home)],
-        f"no environment could be made at {home}; is the disk full, or the folder not yours?",
+        [sys.executable, "-m", "venv", "--clear", str(folder)],
+        f"cannot make an environment in {folder}",
+        "free some disk space, or make the folder yours",
     )
     pip = [str(python), "-m", "pip", "install", "--no-user", "--quiet", *REQUIREMENTS]
     run(
         pip,
-        "nox and uv could not be installed; pip takes its index, proxy and certificates from "
-        "PIP_INDEX_URL, PIP_PROXY and PIP_CERT, or pip.conf",
+        "pip cannot install nox and uv",
+        "set pip's index, proxy and certificates: PIP_INDEX_URL, PIP_PROXY, PIP_CERT, or pip.conf",
     )
-    run([str(python), "-c", "import nox, uv"], f"pip put nox and uv elsewhere than in {home}")
-    made.touch()
+    run(
+        [str(python), "-c", "import nox, uv"],
+        f"pip installed nox and uv somewhere else than in {folder}",
+        "remove `target` or `prefix` from pip.conf, which `pip config list` shows",
+    )
+    complete.touch()
     return python
 
 
 def uv_settings(python: Path) -> dict[str, str]:
-    """pip's index, proxy and certificates as uv's variables, where uv has no setting of its own."""
+    """pip's index, proxy and certificates as variables for uv, if uv has no setting of its own."""
     settings = {}
-    listed = subprocess.run(
+    config = subprocess.run(
         [str(python), "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
     )
-    # Lines such as global.index-url='https://example.org/simple', sorted so that the strongest, a
-    # variable, comes last.
+    # Lines such as global.index-url='https://example.org/simple'. They are sorted so that the one
+    # with the highest precedence, a variable, comes last.
     for line in sorted(
-        listed.stdout.splitlines(),
+        config.stdout.splitlines(),
         key=lambda line: (line.startswith(":env:"), line.startswith("install.")),
     ):
         key, _, quoted = line.partition("=")
         name = UV_NAMES.get(key.rpartition(".")[2])
         value = ast.literal_eval(quoted) if name else None
         if name and value and not os.environ.get(name):
-            settings[name] = " ".join(str(value).split())  # pip lists hosts by lines
-    own = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "uv", "uv.toml")
-    if own.exists() or any(os.environ.get(f"UV_{name}") for name in ("INDEX", "INDEX_URL")):
+            settings[name] = " ".join(str(value).split())  # pip lists hosts on several lines
+    uv_toml = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "uv", "uv.toml")
+    if uv_toml.exists() or any(os.environ.get(f"UV_{name}") for name in ("INDEX", "INDEX_URL")):
         settings.pop("UV_DEFAULT_INDEX", None)
     return settings
 
 
-def run(command: list[str], refusal: str) -> None:
-    """Run the command; exit with code 2, its output and the refusal where it fails."""
-    done = subprocess.run(
+def run(command: list[str], failure: str, hint: str) -> None:
+    """Run the command; if it fails, exit with its output, the failure and the hint."""
+    process = subprocess.run(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
-    if done.returncode:
-        sys.stderr.write(done.stdout)
-        refuse(refusal)
+    if process.returncode:
+        sys.stderr.write(process.stdout)
+        fail(failure, hint)
 
 
-def refuse(why: str) -> None:
-    """Exit with code 2 and the reason."""
-    print(f"noxfile.py: {why}", file=sys.stderr)
+def fail(failure: str, hint: str) -> None:
+    """Exit with code 2, after printing the failure and the hint."""
+    print(f"noxfile.py: {failure}\nhint: {hint}", file=sys.stderr)
     raise SystemExit(2)

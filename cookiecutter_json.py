@@ -1,6 +1,6 @@
-"""Derives cookiecutter.json from copier.yml: both doors ask the same questions, written once.
+"""Derives cookiecutter.json from copier.yml, so that each question is written once.
 
-`python3 noxfile.py -s derive` runs it. What Cookiecutter cannot ask is refused here, by name.
+`python3 noxfile.py -s derive` runs it. A question that Cookiecutter cannot ask is an error.
 """
 
 from __future__ import annotations
@@ -11,21 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, TemplateError, meta
+from jinja2 import Environment, StrictUndefined, TemplateError, meta
 
 ROOT = Path(__file__).resolve().parent
 FILE = ROOT / "cookiecutter.json"
-# Copier names a repo after the folder that it is copied to; Cookiecutter has none to go by yet.
+# Copier takes the default name from the destination folder; Cookiecutter does not have one yet.
 FOLDER = "my-pipelines"
-# A name with a slash, or one that is too long, is refused by Copier, in this folder: it must be one
-# that can be made, and removed without a trace.
+# The folder that Cookiecutter makes. Copier refuses a bad name only later and in this folder, so
+# any name must give one that can be made and removed again.
 NAME_OF_FOLDER = (
     "{{ cookiecutter.repo_name.encode('ascii', 'replace').decode().replace('/', '_')[:64] }}"
 )
+INCLUDE = re.compile(r"\{%-? include '(\S+)' -?%\}")
+IMPORT = re.compile(r"\{%-? from '(\S+)' import (\w+) -?%\}")
 
 
 def questions_of(configuration: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What copier.yml asks: neither its settings nor what it computes."""
+    """The questions that copier.yml asks, without settings and computed values."""
     return {
         name: question
         for name, question in configuration.items()
@@ -34,16 +36,16 @@ def questions_of(configuration: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def derive(copier_yml: str) -> str:
-    """The text of cookiecutter.json for that of copier.yml.
+    """The text of cookiecutter.json for the text of copier.yml.
 
     Raises:
-        ValueError: for a question that Cookiecutter has no counterpart for.
+        ValueError: Cookiecutter cannot ask one of the questions.
     """
     questions = questions_of(yaml.safe_load(copier_yml))
     answers: dict[str, Any] = {}
     for name, question in questions.items():
         if name in ("template", "templates"):
-            raise ValueError(f"{name}: Cookiecutter keeps this name for itself")
+            raise ValueError(f"{name}: Cookiecutter reserves this name")
         if question["type"] not in ("str", "bool") or {"multiselect", "secret", "when"} & {
             *question
         }:
@@ -51,16 +53,19 @@ def derive(copier_yml: str) -> str:
         try:
             answers[name] = default(question, list(questions))
         except (TemplateError, ValueError) as error:
-            raise ValueError(f"{name}: Cookiecutter cannot ask this; {error}") from error
+            raise ValueError(f"{name}: Cookiecutter cannot ask this: {error}") from error
     prompts = {name: question["help"] for name, question in questions.items()}
     contents = {**answers, "__folder": NAME_OF_FOLDER, "__prompts__": prompts}
     return json.dumps(contents, indent=2, ensure_ascii=False) + "\n"
 
 
 def default(question: dict[str, Any], names: list[str]) -> Any:
-    """The default as Cookiecutter writes it; of choices it takes the first."""
+    """The default in Cookiecutter's form; for choices a list with the default first."""
     value = question["default"]
     if "choices" in question:
+        jinja = Environment(undefined=StrictUndefined)
+        # Cookiecutter only makes new repos, which have no previous answers.
+        value = jinja.from_string(str(value)).render(previous_answers={})
         choices = question["choices"]
         if not isinstance(choices, list) or value not in choices:
             raise ValueError("its choices must be a list, and the default one of them")
@@ -71,24 +76,35 @@ def default(question: dict[str, Any], names: list[str]) -> Any:
 
 
 def translate(template: str, names: list[str]) -> str:
-    """A Jinja template of Copier's, with the answers and the files where Cookiecutter has them."""
-    translated, before = "", ""
+    """The Jinja template for Cookiecutter: its names for answers, and nothing left to include."""
+    translated, previous = "", ""
     for _, kind, text in Environment().lex(template):
-        if kind == "name" and text in names and before != ".":
+        if kind == "name" and text in names and previous != ".":
             translated += f"cookiecutter.{text}"
         else:
             translated += text
-        before = text if text.strip() else before
-    translated = re.sub(
-        r"\{%-? include '(.+?)' -?%\}",
-        lambda include: " ".join((ROOT / include[1]).read_text().split()),
-        translated,
-    )
+        previous = text if text.strip() else previous
+    translated = INCLUDE.sub(words, IMPORT.sub(macro, translated))
     jinja = Environment()
-    jinja.from_string(translated)  # which knows Copier's own filters as little as Cookiecutter does
+    jinja.from_string(translated)  # fails on Copier's own filters, as Cookiecutter would
     if unknown := meta.find_undeclared_variables(jinja.parse(translated)) - {"cookiecutter"}:
-        raise ValueError(f"its default takes what only Copier knows: {', '.join(sorted(unknown))}")
+        raise ValueError(f"its default uses what only Copier knows: {', '.join(sorted(unknown))}")
     return translated
+
+
+def macro(statement: re.Match[str]) -> str:
+    """The definition of the macro that the statement imports."""
+    file, name = statement.groups()
+    definition = rf"\{{% macro {name}\(.*?\{{%-? endmacro -?%\}}"
+    matches = re.findall(definition, (ROOT / file).read_text(), re.DOTALL)
+    if not matches:
+        raise ValueError(f"{file} has no macro {name}")
+    return " ".join(str(matches[0]).split())
+
+
+def words(statement: re.Match[str]) -> str:
+    """The words of the file that the statement includes."""
+    return " ".join((ROOT / statement[1]).read_text().split())
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,11 +24,6 @@ import yaml
 from hypothesis import settings
 
 from cookiecutter_json import questions_of
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 collect_ignore = ["in_repo"]  # run inside a generated repo: see the fixture `seam`
 

@@ -317,7 +317,7 @@ def test_a_package_by_a_name_that_is_not_free_is_refused(
         copy(questions_only, tmp_path / "repo", package_name=package)
     question, reason = refused(error.value)
     assert question == "package_name"
-    assert f"try {package}_pipelines" in reason or "must be 1 to 40 of a-z" in reason
+    assert f"try {package}_pipelines" in reason or "must have 1 to 40 characters from a-z" in reason
     assert not (tmp_path / "repo").exists()
 
 

@@ -1,4 +1,4 @@
-"""`python3 noxfile.py` on a bare machine, where things are missing, and behind an index."""
+"""`python3 noxfile.py` on a bare machine, on one that lacks something, and behind an index."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .conftest import ROOT, clean_environment, copy_working_tree
 
 
 class Index(ThreadingHTTPServer):
-    """A package index that has no packages and remembers what it was asked for."""
+    """A package index that has no packages and records the paths that are requested."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), IndexHandler)
-        self.asked: list[str] = []
+        self.requested: list[str] = []
 
     @property
     def url(self) -> str:
@@ -30,7 +30,7 @@ class IndexHandler(BaseHTTPRequestHandler):
     server: Index
 
     def do_GET(self) -> None:
-        self.server.asked.append(self.path)
+        self.server.requested.append(self.path)
         self.send_error(404)
 
     def log_message(self, format: str, *args: object) -> None:
@@ -53,7 +53,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def bare(checkout: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the noxfile as on a machine that has nothing but this Python."""
+    """Run the noxfile as on a machine that has only this Python."""
     home = checkout.parent / "home"
     home.mkdir(exist_ok=True)
     return subprocess.run(
@@ -66,62 +66,67 @@ def bare(checkout: Path, *arguments: str, **variables: str) -> subprocess.Comple
     )
 
 
-def with_hidden(checkout: Path, statement: str) -> dict[str, str]:
-    """Variables by which every Python runs the statement as it starts."""
+def at_start(checkout: Path, statement: str) -> dict[str, str]:
+    """Variables that make every Python run the statement at its start."""
     (checkout.parent / "site").mkdir()
     (checkout.parent / "site" / "sitecustomize.py").write_text(statement)
     return {"PYTHONPATH": str(checkout.parent / "site")}
 
 
-def refused(done: subprocess.CompletedProcess[str]) -> str:
-    """What a refusal says: one line, and exit code 2."""
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr.splitlines()[-1]
+def failure(process: subprocess.CompletedProcess[str]) -> str:
+    """The last lines of a failure with exit code 2: what is wrong, and a hint."""
+    assert process.returncode == 2, process.stderr
+    assert "Traceback" not in process.stderr
+    return "\n".join(process.stderr.splitlines()[-2:])
 
 
 @pytest.mark.parametrize("module", ["ensurepip", "venv"])
-def test_a_python_without_venv_is_told_how_to_get_it(checkout: Path, module: str) -> None:
-    hidden = with_hidden(checkout, f"import sys\nsys.modules[{module!r}] = None\n")
-    done = bare(checkout, "-l", **hidden)
-    assert "comes without venv; install it, e.g. apt install python3-venv" in refused(done)
-    assert len(done.stderr.splitlines()) == 1
+def test_a_python_without_venv_fails_with_a_hint(checkout: Path, module: str) -> None:
+    variables = at_start(checkout, f"import sys\nsys.modules[{module!r}] = None\n")
+    process = bare(checkout, "-l", **variables)
+    assert failure(process) == (
+        f"noxfile.py: {sys.executable} has no venv module\n"
+        "hint: apt install python3-venv, or use another Python"
+    )
+    assert len(process.stderr.splitlines()) == 2
     assert not (checkout / ".nox").exists()
 
 
-def test_an_old_python_is_told_which_is_needed(checkout: Path) -> None:
-    hidden = with_hidden(checkout, "import sys\nsys.version_info = (3, 9, 18, 'final', 0)\n")
-    assert "Python 3.10 or newer is needed; this is" in refused(bare(checkout, "-l", **hidden))
+def test_an_old_python_fails_and_names_the_version_that_is_needed(checkout: Path) -> None:
+    variables = at_start(checkout, "import sys\nsys.version_info = (3, 10, 18, 'final', 0)\n")
+    assert "Python 3.11 or newer is needed, not 3.10.18" in failure(
+        bare(checkout, "-l", **variables)
+    )
 
 
-def test_a_machine_without_git_is_told_so(checkout: Path) -> None:
+def test_a_machine_without_git_fails_with_a_hint(checkout: Path) -> None:
     empty = checkout.parent / "empty"
     empty.mkdir()
-    done = bare(checkout, "-l", PATH=str(empty))
-    assert "git is needed and is not on PATH" in refused(done)
+    process = bare(checkout, "-l", PATH=str(empty))
+    assert "noxfile.py: git is not on PATH\nhint: apt install git" in failure(process)
 
 
 @pytest.mark.end_to_end
-def test_pip_s_own_settings_say_which_index_is_asked(checkout: Path, index: Index) -> None:
-    settings = checkout.parent / "pip.conf"
-    settings.write_text(f"[global]\nindex-url = {index.url}\n")
-    done = bare(checkout, "-l", PIP_CONFIG_FILE=str(settings), PIP_RETRIES="0")
-    assert "nox and uv could not be installed; pip takes its index" in refused(done)
-    assert "/simple/nox/" in index.asked
-    again = bare(checkout, "-l", PIP_CONFIG_FILE=str(settings), PIP_RETRIES="0")
-    assert again.returncode == 2, "half an environment is not taken for a whole one"
+def test_the_index_is_the_one_in_pip_s_settings(checkout: Path, index: Index) -> None:
+    pip_conf = checkout.parent / "pip.conf"
+    pip_conf.write_text(f"[global]\nindex-url = {index.url}\n")
+    process = bare(checkout, "-l", PIP_CONFIG_FILE=str(pip_conf), PIP_RETRIES="0")
+    assert "noxfile.py: pip cannot install nox and uv\nhint: set pip's index" in failure(process)
+    assert "/simple/nox/" in index.requested
+    again = bare(checkout, "-l", PIP_CONFIG_FILE=str(pip_conf), PIP_RETRIES="0")
+    assert again.returncode == 2, "a half-made environment is not reused"
 
 
 @pytest.fixture(scope="module")
 def python_with_pip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python like that of the bootstrap's own environment; the tests' has no pip."""
+    """A Python with pip, as the bootstrap's environment has; that of the tests has none."""
     folder = tmp_path_factory.mktemp("with-pip")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     return folder / "bin" / "python"
 
 
 def settings_for_uv(python: Path, checkout: Path, **variables: str) -> dict[str, str]:
-    """What the bootstrap would hand to uv."""
+    """The variables that the bootstrap would set for uv."""
     code = "import bootstrap, sys; print(bootstrap.uv_settings(sys.executable))"
     printed = subprocess.check_output(
         [python, "-c", code],
@@ -129,34 +134,38 @@ def settings_for_uv(python: Path, checkout: Path, **variables: str) -> dict[str,
         env=clean_environment(checkout.parent, **variables),
         text=True,
     )
-    found: dict[str, str] = eval(printed)
-    return found
+    settings: dict[str, str] = eval(printed)
+    return settings
 
 
 @pytest.mark.end_to_end
-def test_uv_is_given_what_pip_is_configured_with(checkout: Path, python_with_pip: Path) -> None:
-    settings = checkout.parent / "pip.conf"
-    settings.write_text(
+def test_uv_gets_pip_s_settings(checkout: Path, python_with_pip: Path) -> None:
+    pip_conf = checkout.parent / "pip.conf"
+    pip_conf.write_text(
         "[global]\nindex-url = https://pip.example.org/simple\nproxy = http://proxy.example.org\n"
-        "cert = /etc/ours.pem\nextra-index-url = https://extra.example.org/simple\n"
+        "cert = /etc/company.pem\nextra-index-url = https://extra.example.org/simple\n"
         "[install]\ntrusted-host =\n    pip.example.org\n    other.example.org\n"
     )
     unset = {"PIP_CERT": "", "SSL_CERT_FILE": ""}
-    found = settings_for_uv(python_with_pip, checkout, PIP_CONFIG_FILE=str(settings), **unset)
-    assert found == {
+    settings = settings_for_uv(python_with_pip, checkout, PIP_CONFIG_FILE=str(pip_conf), **unset)
+    assert settings == {
         "UV_DEFAULT_INDEX": "https://pip.example.org/simple",
         "ALL_PROXY": "http://proxy.example.org",
-        "SSL_CERT_FILE": "/etc/ours.pem",
+        "SSL_CERT_FILE": "/etc/company.pem",
         "UV_INSECURE_HOST": "pip.example.org other.example.org",
     }
     by_variable = {"PIP_INDEX_URL": "https://variable.example.org/simple"}
-    found = settings_for_uv(python_with_pip, checkout, PIP_CONFIG_FILE=str(settings), **by_variable)
-    assert found["UV_DEFAULT_INDEX"] == "https://variable.example.org/simple"
+    settings = settings_for_uv(
+        python_with_pip, checkout, PIP_CONFIG_FILE=str(pip_conf), **by_variable
+    )
+    assert settings["UV_DEFAULT_INDEX"] == "https://variable.example.org/simple"
 
 
 @pytest.mark.end_to_end
 @pytest.mark.parametrize("name", ["UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "uv.toml"])
-def test_uv_s_own_index_is_left_alone(checkout: Path, python_with_pip: Path, name: str) -> None:
+def test_uv_s_own_index_takes_precedence_over_pip_s(
+    checkout: Path, python_with_pip: Path, name: str
+) -> None:
     variables = {
         "PIP_INDEX_URL": "https://pip.example.org/simple",
         "PIP_PROXY": "http://proxy.example.org",
@@ -167,23 +176,23 @@ def test_uv_s_own_index_is_left_alone(checkout: Path, python_with_pip: Path, nam
         (checkout.parent / "uv" / "uv.toml").touch()
     else:
         variables[name] = "https://uv.example.org/simple"
-    found = settings_for_uv(python_with_pip, checkout, **variables)
-    assert "UV_DEFAULT_INDEX" not in found
-    assert found["ALL_PROXY"] == "http://proxy.example.org"
+    settings = settings_for_uv(python_with_pip, checkout, **variables)
+    assert "UV_DEFAULT_INDEX" not in settings
+    assert settings["ALL_PROXY"] == "http://proxy.example.org"
 
 
 @pytest.mark.end_to_end
-def test_a_bare_machine_gets_its_tools_once(checkout: Path) -> None:
+def test_a_bare_machine_installs_its_tools_once(checkout: Path) -> None:
     first = bare(checkout, "-l")
     assert first.returncode == 0, first.stderr
-    assert "Making .nox/bootstrap-" in first.stderr
+    assert "into .nox/bootstrap-" in first.stderr
     assert "* test ->" in first.stdout
     second = bare(checkout, "-l")
     assert second.returncode == 0
-    assert "Making" not in second.stderr
+    assert "Installing" not in second.stderr
     assert second.stdout == first.stdout
 
 
-def test_generated_repos_bring_the_same_bootstrap() -> None:
+def test_generated_repos_have_the_same_bootstrap() -> None:
     source = ROOT / "templates" / "{{ pipeline }}" / "bootstrap.py.jinja"
     assert source.read_text() == '{% include "bootstrap.py" -%}\n'

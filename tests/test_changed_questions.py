@@ -1,4 +1,4 @@
-"""Questions change between versions: an update goes through, and no answer is lost unsaid."""
+"""An update to a version with other questions works, and names every answer that it changes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import SECOND, answers_of, commit, copy, git, make_template, output
+from .conftest import FIRST, SECOND, answers_of, commit, copy, git, make_template, output
 from .test_update import replace
 
 pytestmark = pytest.mark.end_to_end
@@ -21,14 +21,18 @@ ANSWERS = {
 
 
 class Template:
-    """A template that is released, and a repo made from it that has not seen what is to come."""
+    """A released template, and a repo made from that release."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *edits: tuple[str, str], **answers: str) -> None:
         self.folder = make_template(folder / "template")
-        self.repo = folder / "sales [1]"  # a folder with a name that globs take for a pattern
+        for edit in edits:  # of the first release
+            self.edit(*edit)
+            commit(self.folder, "An older template")
+            git(self.folder, "tag", "--force", FIRST)
+        self.repo = folder / "sales [1]"  # brackets are special in glob patterns
         self.home = folder / "home"
         self.home.mkdir()
-        copy(self.folder, self.repo, repo_name="sales", **ANSWERS)
+        copy(self.folder, self.repo, repo_name="sales", **{**ANSWERS, **answers})
         git(self.repo, "init", "--quiet")
         commit(self.repo, "The repo")
 
@@ -36,14 +40,14 @@ class Template:
         replace(self.folder / file, old, new)
 
     def update(self, *arguments: str) -> str:
-        """Release what was edited, and update the repo with defaults. What Copier says."""
+        """Release the edits, update the repo with `--defaults`, and return Copier's output."""
         (self.folder / "CHANGELOG.md").write_text("# Changed\n")
-        commit(self.folder, "What is new", tag=SECOND)
+        commit(self.folder, "Changes", tag=SECOND)
         command = [sys.executable, "-m", "copier", "update", "--defaults", *arguments]
-        said = output(command, self.repo, self.home)
-        assert "Warning" not in said, said
+        printed = output(command, self.repo, self.home)
+        assert "Warning" not in printed, printed
         assert answers_of(self.repo)["_commit"] == SECOND
-        return said
+        return printed
 
 
 @pytest.fixture
@@ -51,20 +55,20 @@ def template(tmp_path: Path) -> Template:
     return Template(tmp_path)
 
 
-def test_where_no_question_changed_nothing_is_said_of_answers(template: Template) -> None:
-    before = answers_of(template.repo)
-    said = template.update()
-    assert "sales has what is new" in said
-    assert "Answers that have changed" not in said
-    assert "Questions that are new" not in said
-    assert answers_of(template.repo) == {**before, "_commit": SECOND}
+def test_an_update_without_new_questions_does_not_mention_answers(template: Template) -> None:
+    answers = answers_of(template.repo)
+    printed = template.update()
+    assert "sales is updated. Review the changes" in printed
+    assert "Changed answers" not in printed
+    assert "New questions" not in printed
+    assert answers_of(template.repo) == {**answers, "_commit": SECOND}
 
 
-def test_a_question_that_is_new_is_named_with_its_answer(template: Template) -> None:
+def test_a_new_question_is_named_with_its_answer(template: Template) -> None:
     template.edit("\npipeline:\n", f"{NEW}\npipeline:\n")
-    said = template.update()
-    assert "Questions that are new, and how they were answered:\n\n  with_airflow: True\n" in said
-    assert "Answers that have changed" not in said
+    printed = template.update()
+    assert "New questions, and their answers:\n\n  with_airflow: True\n" in printed
+    assert "Changed answers" not in printed
     answers = answers_of(template.repo)
     assert answers["with_airflow"] is True
     assert {name: answers[name] for name in ANSWERS} == ANSWERS
@@ -76,14 +80,14 @@ ASK_CI = [
 ]
 
 
-def test_a_question_with_a_new_name_goes_on_from_the_old_answer(template: Template) -> None:
+def test_a_renamed_question_keeps_its_answer(template: Template) -> None:
     template.edit("\nci:\n", "\nchecks:\n")
     template.edit("default: github", "default: \"{{ ci if ci is defined else 'github' }}\"")
     template.edit("'.' if ci == 'github'", "'.' if checks == 'github'")
     for file in ASK_CI:
         template.edit("if ci ==", "if checks ==", file)
-    said = template.update()
-    assert "  checks: none\n" in said
+    printed = template.update()
+    assert "  checks: none\n" in printed
     answers = answers_of(template.repo)
     assert answers["checks"] == "none"
     assert "ci" not in answers
@@ -93,58 +97,82 @@ def test_a_question_with_a_new_name_goes_on_from_the_old_answer(template: Templa
     assert answers_of(fresh)["checks"] == "github"
 
 
-def test_a_choice_that_is_gone_becomes_the_default_and_that_is_said(template: Template) -> None:
+def test_a_removed_choice_becomes_the_default_and_the_update_names_it(template: Template) -> None:
     template.edit("choices: [MIT, BSD-3-Clause, Apache-2.0, Proprietary]", "choices: [MIT]")
-    said = template.update()
-    assert "Answers that have changed; `copier update --data NAME=ANSWER` gives others:" in said
-    assert "\n\n  license: Apache-2.0 -> MIT\n" in said
+    printed = template.update()
+    assert "Changed answers; choose others with `copier update --data NAME=ANSWER`:" in printed
+    assert "\n\n  license: Apache-2.0 -> MIT\n" in printed
     assert answers_of(template.repo)["license"] == "MIT"
     assert 'license = "MIT"' in (template.repo / "pyproject.toml").read_text()
 
 
-def test_an_answer_that_a_stricter_rule_refuses_is_said(template: Template) -> None:
+NEW_CHOICES = 'choices: ["3.11", "3.12", "3.13", "3.14"]'
+OLD_CHOICES = 'choices: ["3.10", "3.11", "3.12", "3.13", "3.14"]'
+
+
+@pytest.mark.parametrize("answer", ["3.10", "3.11", "3.14"])
+def test_a_repo_on_python_3_10_moves_to_3_11_and_others_keep_their_version(
+    tmp_path: Path, answer: str
+) -> None:
+    template = Template(tmp_path, (NEW_CHOICES, OLD_CHOICES), python_version=answer)
+    assert f'">={answer}"' in (template.repo / "pyproject.toml").read_text()
+    template.edit(OLD_CHOICES, NEW_CHOICES)
+    printed = template.update()
+    kept = "3.11" if answer == "3.10" else answer
+    assert answers_of(template.repo)["python_version"] == kept
+    assert f'requires-python = ">={kept}"' in (template.repo / "pyproject.toml").read_text()
+    why = "  python_version: 3.10 -> 3.11 (Python 3.10 has reached its end of life)\n"
+    assert (why in printed) is (answer == "3.10")
+    assert ("Changed answers" in printed) is (answer == "3.10")
+    fresh = copy(template.folder, tmp_path / "fresh")
+    assert answers_of(fresh)["python_version"] == "3.12"
+
+
+def test_an_answer_that_a_stricter_rule_refuses_is_named(template: Template) -> None:
     template.edit("one_line(description, 200)", "one_line(description, 39)")
-    said = template.update()
+    printed = template.update()
     new = "Data pipelines with Metaflow and Luigi"
-    assert f"  description: {ANSWERS['description']} -> {new}\n" in said
+    assert f"  description: {ANSWERS['description']} -> {new}\n" in printed
     assert answers_of(template.repo)["description"] == new
 
 
-def test_a_question_that_is_gone_takes_its_answer_with_it(template: Template) -> None:
+def test_a_removed_question_loses_its_answer(template: Template) -> None:
     template.edit("'.' if ci == 'github' else ''", "''")
     for file in ASK_CI:
         template.edit('ci == "github"', "false", file)
     text = (template.folder / "copier.yml").read_text()
     start = text.index("ci:\n  type")
     template.edit(text[start : text.index("protected_branches:\n  type")], "")
-    assert "Answers that have changed" not in template.update()
+    assert "Changed answers" not in template.update()
     assert "ci" not in answers_of(template.repo)
 
 
-def test_what_the_user_changes_is_not_told_to_the_user(template: Template) -> None:
-    said = template.update("--data", "license=MIT", "--data", "with_examples=no")
-    assert "Answers that have changed" not in said
+def test_an_answer_that_the_user_changes_is_not_named(template: Template) -> None:
+    printed = template.update("--data", "license=MIT", "--data", "with_examples=no")
+    assert "Changed answers" not in printed
     answers = answers_of(template.repo)
     assert (answers["license"], answers["with_examples"]) == ("MIT", False)
 
 
-@pytest.mark.parametrize("way", ["..", "link"])
-def test_a_recopy_says_so_too_whatever_way_leads_to_the_repo(template: Template, way: str) -> None:
+@pytest.mark.parametrize("path", ["..", "link"])
+def test_a_recopy_names_changed_answers_by_any_path_to_the_repo(
+    template: Template, path: str
+) -> None:
     template.edit("choices: [MIT, BSD-3-Clause, Apache-2.0, Proprietary]", "choices: [MIT]")
-    commit(template.folder, "What is new", tag=SECOND)
+    commit(template.folder, "Changes", tag=SECOND)
     elsewhere = template.repo.parent / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "link").symlink_to(template.repo)
-    repo = {"..": f"../{template.repo.name}", "link": "link"}[way]
+    repo = {"..": f"../{template.repo.name}", "link": "link"}[path]
     command = [sys.executable, "-m", "copier", "recopy", "--defaults", "--overwrite", repo]
-    said = output(command, elsewhere, template.home)
-    assert "\n\n  license: Apache-2.0 -> MIT\n" in said
-    assert "Questions that are new" not in said
+    printed = output(command, elsewhere, template.home)
+    assert "\n\n  license: Apache-2.0 -> MIT\n" in printed
+    assert "New questions" not in printed
     assert answers_of(template.repo)["license"] == "MIT"
 
 
-def test_a_new_repo_has_no_answers_that_changed(template: Template) -> None:
+def test_a_new_repo_has_no_changed_answers(template: Template) -> None:
     command = [sys.executable, "-m", "copier", "copy", "--defaults", "--data=with_examples=no"]
-    said = output([*command, template.folder, "new"], template.home, template.home)
-    assert "new is ready" in said
-    assert "Answers that have changed" not in said
+    printed = output([*command, template.folder, "new"], template.home, template.home)
+    assert "new is ready" in printed
+    assert "Changed answers" not in printed

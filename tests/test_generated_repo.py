@@ -27,7 +27,7 @@ def test_setup_makes_environment_lock_file_and_first_commit(repo: Repo) -> None:
     assert "uv.lock" in git(repo.folder, "ls-files")
     assert git(repo.folder, "status", "--porcelain") == ""
     assert git(repo.folder, "log", "--format=%an: %s") == (
-        "The sales-pipelines team: The repo, made from its template"
+        "The sales-pipelines team: Generate the repo from its template"
     ), "git knows nobody in an empty home"
     assert git(repo.folder, "branch", "--show-current") == "main"
 
@@ -184,7 +184,8 @@ def test_conflict_markers_in_pyproject_are_told_as_such(repo: Repo) -> None:
     try:
         project.write_text(f"<<<<<<< before\n{kept}")
         said = repo.nox("-s", "lint", exit_code=1)
-        assert "pyproject.toml is no TOML, conflict markers of an update perhaps" in said
+        assert "pyproject.toml is not valid TOML" in said
+        assert "hint: resolve any conflict markers" in said
         assert "Traceback" not in said
     finally:
         project.write_text(kept)
@@ -208,7 +209,7 @@ def test_a_repo_inside_another_is_not_given_a_git_of_its_own(
     inner = tmp_path / "inner"
     shutil.copytree(repo.folder, inner, ignore=shutil.ignore_patterns(".git", ".nox", ".venv"))
     said = Repo(inner, repo.home, sys.executable).nox("-s", "setup")
-    assert f"a part of the git repo {tmp_path}, which is given no hooks" in said
+    assert f"Installed no git hooks: this folder is part of the git repo {tmp_path}" in said
     assert not (inner / ".git").exists()
     assert "No commits yet" in git(tmp_path, "status"), "nor is what is around it committed"
     assert not list((tmp_path / ".git" / "hooks").glob("*[!e]")), "nor given hooks"

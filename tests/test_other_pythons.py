@@ -6,31 +6,33 @@ import re
 
 import pytest
 
-from .conftest import HERE, Repo, SetUp, pythons
+from .conftest import HERE, QUESTIONS, Repo, SetUp, pythons
 
 pytestmark = pytest.mark.end_to_end
 
-# By day: Luigi and Metaflow are the slowest part of a repo's tests.
+OLDEST = QUESTIONS["python_version"]["choices"][0]
+
+# Without `--nightly`: a repo's tests with Luigi and Metaflow take longest.
 QUICK = ("tests/runtime/test_run_command.py", "tests/runtime/test_settings.py")
 
 
-def test_the_oldest_python_passes_too(set_up: SetUp, pytestconfig: pytest.Config) -> None:
-    if HERE == "3.10":
-        pytest.skip("3.10 is the Python that the other tests use")
-    if "3.10" not in pythons():
-        pytest.skip("no Python 3.10 on this machine")
-    repo = set_up("oldest-python", python=pythons()["3.10"], python_version="3.10")
+def test_a_repo_passes_on_the_oldest_python(set_up: SetUp, pytestconfig: pytest.Config) -> None:
+    if HERE == OLDEST:
+        pytest.skip(f"Python {OLDEST} runs all other tests already")
+    if OLDEST not in pythons():
+        pytest.skip(f"there is no Python {OLDEST} on this machine")
+    repo = set_up("oldest-python", python=pythons()[OLDEST], python_version=OLDEST)
     passes(repo, *(() if pytestconfig.getoption("nightly") else QUICK))
 
 
-def test_a_repo_without_examples_passes_on_the_newest_python_and_says_what_is_missing(
+def test_a_repo_without_examples_passes_on_the_newest_python_and_run_names_what_is_missing(
     set_up: SetUp, pytestconfig: pytest.Config
 ) -> None:
-    newest = max(pythons().items(), key=lambda item: minor(item[0]))
+    newest = max(pythons(), key=minor)
     repo = set_up(
-        "p" * 40,  # the longest name of a package
-        python=newest[1],
-        python_version=newest[0],
+        "p" * 40,  # the longest package name
+        python=pythons()[newest],
+        python_version=newest,
         with_examples=False,
         ci="none",
         license="Proprietary",
@@ -38,17 +40,17 @@ def test_a_repo_without_examples_passes_on_the_newest_python_and_says_what_is_mi
         repo_url="https://example.org/p",
     )
     passes(repo, *(() if pytestconfig.getoption("nightly") else QUICK))
-    said = repo.nox("-s", "run", exit_code=1)
-    assert "say what to run: nox -s run -- FILE" in said
-    assert "Flows: none yet" in said
+    printed = repo.nox("-s", "run", exit_code=1)
+    assert "say what to run: nox -s run -- FILE" in printed
+    assert "Flows: none yet" in printed
 
 
-def passes(repo: Repo, *only: str) -> None:
-    """The repo passes its own lint, types and tests, or only these of them."""
-    said = repo.nox("-s", "lint") + repo.nox("-s", "test", "--", *only)
-    assert re.search(r"mypy\.+Passed\n", said)
-    assert re.search(r"\d\d passed", said)
-    assert "skipped" not in said
+def passes(repo: Repo, *tests: str) -> None:
+    """Check that the repo passes its own lint, types and tests, or only the named tests."""
+    printed = repo.nox("-s", "lint") + repo.nox("-s", "test", "--", *tests)
+    assert re.search(r"mypy\.+Passed\n", printed)
+    assert re.search(r"\d\d passed", printed)
+    assert "skipped" not in printed
 
 
 def minor(version: str) -> int:

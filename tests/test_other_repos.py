@@ -1,4 +1,4 @@
-"""Generated repos that differ from what most users have: other pieces, names and versions."""
+"""Generated repos with unusual names and Python versions."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .conftest import HERE, Repo, copy
 pytestmark = pytest.mark.end_to_end
 
 
-@pytest.mark.parametrize("python_version", ["3.10", "3.12", "3.13", "3.14"])
+@pytest.mark.parametrize("python_version", ["3.11", "3.12", "3.13", "3.14"])
 @pytest.mark.parametrize("package_name", ["p", "p" * 40])
-def test_the_linter_is_content_whatever_the_names_and_the_lowest_python(
+def test_ruff_passes_with_any_package_name_and_lowest_python(
     template: Path, tmp_path: Path, python_version: str, package_name: str
 ) -> None:
     repo = tmp_path / "repo"
     copy(template, repo, python_version=python_version, package_name=package_name)
     for command in (["check"], ["format", "--check"]):
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", "ruff", *command, "."],
             cwd=repo,
             env={**os.environ, "RUFF_NO_CACHE": "true"},
@@ -30,13 +30,13 @@ def test_the_linter_is_content_whatever_the_names_and_the_lowest_python(
             text=True,
             check=False,
         )
-        assert done.returncode == 0, done.stdout
+        assert process.returncode == 0, process.stdout
 
 
-def test_a_python_that_is_too_old_is_told_so(template: Path, tmp_path: Path) -> None:
+def test_setup_names_the_python_that_is_needed_when_this_one_is_too_old(template: Path, tmp_path: Path) -> None:
     repo = Repo(tmp_path / "repo", tmp_path / "home", sys.executable)
     repo.home.mkdir()
     copy(template, repo.folder, python_version="3.14")
-    said = repo.nox("-s", "setup", exit_code=1, UV_PYTHON_DOWNLOADS="never")
-    assert f"The repo needs Python 3.14 or newer and this is {HERE}" in said
-    assert "UV_PYTHON=/path/to/python names one" in said
+    printed = repo.nox("-s", "setup", exit_code=1, UV_PYTHON_DOWNLOADS="never")
+    assert f"The repo needs Python 3.14 or newer, not {HERE}" in printed
+    assert "UV_PYTHON=/path/to/python chooses one" in printed

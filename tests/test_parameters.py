@@ -70,7 +70,7 @@ TEXTS = (
     | st.sampled_from(["null", "None", "true", '{"a": 1}', "[", "%s", "{}", "$HOME", "`id`", "\\"])
     | st.sampled_from([" x ", "\n", "\r\n", "a\tb", "'", '"', "\x1b[31m", "e\u0301", "\u202e"])
 )
-ZONES = [None, datetime.timezone.utc, datetime.timezone(datetime.timedelta(hours=-3, minutes=-30))]
+ZONES = [None, datetime.UTC, datetime.timezone(datetime.timedelta(hours=-3, minutes=-30))]
 TIMES = st.dates() | st.times() | st.datetimes(timezones=st.sampled_from(ZONES))
 LEAVES = (
     *(st.none(), st.booleans(), st.text(CHARACTERS), TIMES),

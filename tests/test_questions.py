@@ -1,4 +1,4 @@
-"""The questions: what they accept, what they refuse, and what they suggest."""
+"""The questions: which answers they accept, refuse and suggest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_the_questions_come_in_this_order() -> None:
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_every_question_helps_and_has_a_default(name: str) -> None:
+def test_every_question_has_a_help_text_and_a_default(name: str) -> None:
     question = QUESTIONS[name]
     assert len(question["help"]) > 20
     assert "default" in question
@@ -30,7 +30,7 @@ def test_every_question_helps_and_has_a_default(name: str) -> None:
         assert question["validator"]
 
 
-def test_with_defaults_alone_the_folder_names_the_repo_and_the_repo_the_package(
+def test_by_default_the_folder_names_the_repo_and_the_repo_names_the_package(
     generate: Generate,
 ) -> None:
     answers = answers_of(generate("sales-pipelines"))
@@ -58,7 +58,7 @@ FOLDERS = [
 
 
 @pytest.mark.parametrize(("folder", "repo_name", "package_name"), FOLDERS)
-def test_any_folder_s_name_becomes_names_that_are_accepted(
+def test_any_folder_name_becomes_valid_names(
     generate: Generate, folder: str, repo_name: str, package_name: str
 ) -> None:
     answers = answers_of(generate(folder))
@@ -66,80 +66,81 @@ def test_any_folder_s_name_becomes_names_that_are_accepted(
 
 
 REFUSED = [
-    ("repo_name", "", "must be 1 to 64 of A-Z"),
+    ("repo_name", "", "must have 1 to 64 characters from A-Z"),
     ("repo_name", "-sales", "a letter or digit at both ends"),
     ("repo_name", "sales pipelines", "e.g. sales-pipelines"),
-    ("repo_name", "s" * 65, "must be 1 to 64"),
-    ("repo_name", "sales\n", "must be 1 to 64"),
+    ("repo_name", "s" * 65, "must have 1 to 64"),
+    ("repo_name", "sales\n", "must have 1 to 64"),
     ("repo_name", "Luigi", "try Luigi-pipelines"),
     ("repo_name", "python_dotenv", "every repo depends on"),
-    ("package_name", "", "must be 1 to 40 of a-z"),
-    ("package_name", "Sales", "1 to 40 of a-z"),
-    ("package_name", "2sales", "begin with a letter"),
+    ("package_name", "", "must have 1 to 40 characters from a-z"),
+    ("package_name", "Sales", "1 to 40 characters from a-z"),
+    ("package_name", "2sales", "starting with a letter"),
     ("package_name", "sales-x", "e.g. sales_pipelines"),
-    ("package_name", "\u00fcn\u00efcode", "1 to 40 of a-z"),
+    ("package_name", "\u00fcn\u00efcode", "1 to 40 characters from a-z"),
     ("package_name", "s" * 41, "1 to 40"),
     ("package_name", "class", "try class_pipelines"),
     ("package_name", "json", "try json_pipelines"),
-    ("package_name", "luigi", "is taken by Python, a dependency"),
-    ("package_name", "yaml", "is taken by"),
-    ("package_name", "test", "is taken by"),
-    ("package_name", "tests", "is taken by"),
-    ("repo_name", "tomli", "every repo depends on"),
-    ("package_name", "exceptiongroup", "is taken by"),
+    ("package_name", "luigi", "is the name of something in Python, a dependency"),
+    ("package_name", "yaml", "is the name of something in"),
+    ("package_name", "test", "is the name of something in"),
+    ("package_name", "tests", "is the name of something in"),
+    ("repo_name", "annotated.Types", "every repo depends on"),
+    ("package_name", "botocore", "is the name of something in"),
     ("description", " ", "must not be blank"),
     ("description", "\u200b \u202e\ufeff", "must not be blank"),
     ("description", "a\nb", "one line"),
     ("description", "a\udcff", "without control characters"),
-    ("description", "x" * 201, "at most 200 letters long; this has 201"),
+    ("description", "x" * 201, "at most 200 characters, not 201"),
     ("description", "a\x85b", "without control characters"),
     ("description", "a\u2028b", "one line"),
     ("author_name", "", "must not be blank"),
-    ("author_name", "x" * 101, "at most 100 letters long; this has 101"),
-    ("author_name", ".", "must have a letter in it"),
-    ("author_name", "\u200b.\ufe0f", "must have a letter in it"),
+    ("author_name", "x" * 101, "at most 100 characters, not 101"),
+    ("author_name", ".", "must contain a letter or a digit"),
+    ("author_name", "\u200b.\ufe0f", "must contain a letter or a digit"),
     ("author_name", "a\x1b[31mb", "without control characters"),
-    ("author_email", "nobody", "must be empty or an address, e.g. forecasting@example.org"),
-    ("author_email", "a b@example.org", "or an address"),
-    ("author_email", "a@example.org\n", "or an address"),
-    ("author_email", 'a@example"x.org', "or an address"),
-    ("author_email", f"a@{'x' * 250}.org", "or an address"),
-    ("author_email", "a@example-.org", "or an address"),
-    ("author_email", "a@example..org", "or an address"),
-    ("repo_url", "https://example.org/x\n", "must be empty or a web page"),
-    ("repo_url", f"https://example.org/{'x' * 200}", "must be empty or a web page"),
-    ("repo_url", "example.org", "must be empty or a web page"),
-    ("repo_url", 'https://example.org/"x', "must be empty or a web page"),
-    ("repo_url", "https://.", "must be empty or a web page"),
-    ("repo_url", "https://example.org:999999/", "must be empty or a web page"),
-    ("repo_url", "https://example.org/%zz", "must be empty or a web page"),
-    ("repo_url", "https://ann:secret@example.org/x", "without a password in it"),
+    ("author_email", "nobody", "must be an email address or empty, e.g. forecasting@example.org"),
+    ("author_email", "a b@example.org", "an email address or empty"),
+    ("author_email", "a@example.org\n", "an email address or empty"),
+    ("author_email", 'a@example"x.org', "an email address or empty"),
+    ("author_email", f"a@{'x' * 250}.org", "an email address or empty"),
+    ("author_email", "a@example-.org", "an email address or empty"),
+    ("author_email", "a@example..org", "an email address or empty"),
+    ("repo_url", "https://example.org/x\n", "must be a web address"),
+    ("repo_url", f"https://example.org/{'x' * 200}", "must be a web address"),
+    ("repo_url", "example.org", "must be a web address"),
+    ("repo_url", 'https://example.org/"x', "must be a web address"),
+    ("repo_url", "https://.", "must be a web address"),
+    ("repo_url", "https://example.org:999999/", "must be a web address"),
+    ("repo_url", "https://example.org/%zz", "must be a web address"),
+    ("repo_url", "https://ann:secret@example.org/x", "without a password, or empty"),
     ("license", "GPL", "GPL"),
+    ("python_version", "3.10", "3.10"),
     ("python_version", "3.9", "3.9"),
     ("ci", "jenkins", "jenkins"),
-    ("protected_branches", "", "must be names of branches"),
-    ("protected_branches", "main  dev", "with a blank between them"),
-    ("protected_branches", " main", "must be names of branches"),
-    ("protected_branches", "main,dev", "must be names of branches"),
-    ("protected_branches", "-main", "must be names of branches"),
-    ("protected_branches", "a..b", "must be names of branches"),
-    ("protected_branches", "a.lock", "must be names of branches"),
-    ("protected_branches", "a//b", "must be names of branches"),
-    ("protected_branches", "HEAD", "must be names of branches"),
-    ("protected_branches", "$(id)", "must be names of branches"),
-    ("protected_branches", "main\n", "must be names of branches"),
-    ("protected_branches", "x" * 201, "must be names of branches"),
+    ("protected_branches", "", "must be branch names"),
+    ("protected_branches", "main  dev", "with one space between them"),
+    ("protected_branches", " main", "must be branch names"),
+    ("protected_branches", "main,dev", "must be branch names"),
+    ("protected_branches", "-main", "must be branch names"),
+    ("protected_branches", "a..b", "must be branch names"),
+    ("protected_branches", "a.lock", "must be branch names"),
+    ("protected_branches", "a//b", "must be branch names"),
+    ("protected_branches", "HEAD", "must be branch names"),
+    ("protected_branches", "$(id)", "must be branch names"),
+    ("protected_branches", "main\n", "must be branch names"),
+    ("protected_branches", "x" * 201, "must be branch names"),
     ("with_examples", "flase", "must be yes or no"),
 ]
 
 
-@pytest.mark.parametrize(("question", "answer", "told"), REFUSED)
-def test_a_wrong_answer_is_refused_with_the_rule_and_leaves_nothing(
-    generate: Generate, tmp_path: Path, question: str, answer: str, told: str
+@pytest.mark.parametrize(("question", "answer", "reason"), REFUSED)
+def test_a_wrong_answer_is_refused_with_the_rule_and_leaves_no_folder(
+    generate: Generate, tmp_path: Path, question: str, answer: str, reason: str
 ) -> None:
     with pytest.raises(ValueError, match=question) as error:
         generate("new", **{question: answer})
-    assert told in str(error.value)
+    assert reason in str(error.value)
     assert not (tmp_path / "new").exists()
 
 
@@ -166,10 +167,12 @@ def test_an_unusual_answer_is_kept_as_it_was_given(
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"), [("yes", True), ("on", True), ("1", True), ("No", False), ("0", False)]
+    ("text", "answer"), [("yes", True), ("on", True), ("1", True), ("No", False), ("0", False)]
 )
-def test_yes_and_no_may_be_said_in_many_ways(generate: Generate, typed: str, meant: bool) -> None:
-    assert answers_of(generate(with_examples=typed))["with_examples"] is meant
+def test_yes_and_no_can_be_written_in_many_ways(
+    generate: Generate, text: str, answer: bool
+) -> None:
+    assert answers_of(generate(with_examples=text))["with_examples"] is answer
 
 
 def test_no_package_can_shadow_python() -> None:
@@ -179,7 +182,7 @@ def test_no_package_can_shadow_python() -> None:
     assert (public | keywords) - set(taken) == set()
 
 
-def test_no_package_can_shadow_what_the_generated_code_imports(generate: Generate) -> None:
+def test_no_package_can_shadow_a_module_that_the_generated_code_imports(generate: Generate) -> None:
     repo = generate()
     taken = {*(ROOT / "includes" / "module-names.txt").read_text().split(), "sales_pipelines"}
     imported = set()

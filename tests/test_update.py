@@ -74,7 +74,7 @@ def test_what_is_new_in_the_template_arrives(upstream: Upstream) -> None:
 
 
 def test_an_untouched_repo_updates_to_what_a_fresh_copy_gives(upstream: Upstream) -> None:
-    upstream.edit("bootstrap.py", "and hands the command line over", "and gives the command line")
+    upstream.edit("bootstrap.py", "Later runs reuse it", "Every later run reuses it")
     upstream.edit(PIPELINE / "README.md.jinja", "## Settings", "## The settings")
     upstream.edit(PIPELINE / "pyproject.toml.jinja", "line-length = 100", "line-length = 99")
     upstream.release()

@@ -14,10 +14,10 @@ from sales_pipelines.runtime.flow.parameters import DEEPEST, RUN_OPTIONS
 from .conftest import Pipeline
 
 TODAY = datetime.date(2026, 11, 20)
-NOON = datetime.datetime(2026, 11, 20, 12, 0, 30, 250, datetime.timezone.utc)
+NOON = datetime.datetime(2026, 11, 20, 12, 0, 30, 250, datetime.UTC)
 
 
-class Sort(str, enum.Enum):
+class Sort(str, enum.Enum):  # noqa: UP042, as users write it
     WEEKLY = "weekly csv"
 
 
