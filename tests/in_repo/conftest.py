@@ -7,16 +7,102 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from textwrap import dedent
 from typing import IO
 
+import luigi
 import pytest
-from sales_pipelines.runtime import MetaflowTask
+from luigi.task_register import Register
+from sales_pipelines.runtime import MetaflowTask, temporary_root
 
-from tests.runtime.conftest import Pipeline, pipeline
+TWO_STEPS = """
+from metaflow import FlowSpec, Parameter, step
 
-__all__ = ["Pipeline", "pipeline"]
+from sales_pipelines.runtime import talk_to_luigi
+
+
+{decorator}
+class SmallFlow(FlowSpec):
+    {parameters}
+
+    @step
+    def start(self):
+        {start}
+        self.next(self.end)
+
+    @step
+    def end(self):
+        {end}
+
+
+if __name__ == "__main__":
+    SmallFlow()
+"""
+
+
+class Pipeline:
+    """Flows and settings below a folder, as the runtime sees them during a test."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config = root / "config"
+        self.flows = root / "flows"
+
+    def add_flow(
+        self,
+        path: str = "small.py",
+        *,
+        parameters: str = "",
+        start: str = "pass",
+        end: str = "pass",
+        talks: bool = False,
+    ) -> str:
+        """Write a flow of two steps, and return its path below flows/."""
+        text = TWO_STEPS.format(
+            decorator="@talk_to_luigi" if talks else "",
+            parameters=parameters or "pass",
+            start=dedent(start).strip().replace("\n", "\n        "),
+            end=dedent(end).strip().replace("\n", "\n        "),
+        )
+        return self.add_file(path, text)
+
+    def add_file(self, path: str, text: str) -> str:
+        """Write a file below flows/, and return its path there."""
+        file = self.flows / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        return path
+
+
+def ends(pid: int, within: float) -> bool:
+    """Is the process gone, and reaped, after so many seconds?"""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
+    """An empty pipeline, with none of the settings that this machine may have."""
+    made = Pipeline(tmp_path)
+    for folder in (made.config, made.flows):
+        folder.mkdir()
+    handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    signals = {number: signal.getsignal(number) for number in handled}
+    Register.clear_instance_cache()  # Luigi keeps one task for the same parameters
+    luigi.configuration.get_config().remove_option("core", "lock_pid_dir")  # main() sets it once
+    with temporary_root(tmp_path):
+        yield made
+    for number, handler in signals.items():
+        signal.signal(number, handler)
+
 
 # Each task notes that it ran, and the flow fails or waits where a file says so.
 FLOW = """
@@ -146,7 +232,8 @@ paths.ROOT = pathlib.Path.cwd()
 paths.CONFIG, paths.FLOWS = paths.ROOT / "config", paths.ROOT / "flows"
 if sys.argv[1] == "luigi":
     from luigi.cmdline import luigi_run
-    luigi_run(["--module", "sales_pipelines.runtime.task.metaflow_task", "MetaflowTask", *sys.argv[2:]])
+    module = "sales_pipelines.runtime.task.metaflow_task"
+    luigi_run(["--module", module, "MetaflowTask", *sys.argv[2:]])
 else:
     from sales_pipelines.runtime.__main__ import main
     sys.exit(main(sys.argv[1:]))

@@ -37,7 +37,9 @@ def kill_in(owner, name, when=lambda *arguments: True):
 # Where the process is killed: each a moment in the life of a run.
 MOMENTS = {
     "before the flow starts": "kill_in(flow_run.FlowRun, 'start')",
-    "when the run is known": "kill_in(metaflow_task, 'write_attempts', lambda _, attempts: attempts.flow)",
+    "when the run is known": (
+        "kill_in(metaflow_task, 'write_attempts', lambda _, attempts: attempts.flow)"
+    ),
     "when the flow has succeeded": "kill_in(target.FlowTarget, 'write')",
     "while the marker is written": (
         "kill_in(pathlib.Path, 'replace', lambda file, _: '.json.' in file.name)"

@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 import pytest
+from metaflow.cli_components.run_cmds import run as metaflow_run
 from sales_pipelines.runtime import FlowFailedError, MetaflowTask, ParameterError, process
 from sales_pipelines.runtime.flow.parameters import DEEPEST, RUN_OPTIONS
 
@@ -270,3 +271,11 @@ def test_a_flow_is_asked_from_its_own_folder_and_as_a_script(pipeline: Pipeline)
     pipeline.add_file("neighbour.py", "NAME = 'm'\n")
     (pipeline.flows / path).write_text("import neighbour\n" + text)
     assert "small.py has: m (str), production" in refused(pipeline, path, {"n": None})
+
+
+def test_the_options_that_metaflow_has_are_known() -> None:
+    options = {option.opts[0][2:]: option.name for option in metaflow_run.params}
+    assert set(RUN_OPTIONS) == set(options)
+    for name, way_out in RUN_OPTIONS.items():
+        if "METAFLOW_" in way_out:
+            assert f"METAFLOW_RUN_{options[name].upper()}," in way_out

@@ -25,7 +25,7 @@ class Code(NamedTuple):
 
 def code() -> Code:
     """The code of now: the checkout of a process that runs for long may change."""
-    release: str = import_module(paths.PACKAGE.name).__version__
+    release: str = import_module(__package__.rpartition(".")[0]).__version__
     if not paths.IN_CHECKOUT:  # the folder that it is used from may be any repo's
         return Code(release, None, None)
     return Code(release, git("branch", "--show-current") or None, commit(40) or None)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-
-from {{ package_name }}.runtime import SettingsError
-from {{ package_name }}.runtime.settings import (
+from sales_pipelines.runtime import SettingsError
+from sales_pipelines.runtime.settings import (
     PREFIX,
     MetaflowSettings,
     Settings,

@@ -8,9 +8,8 @@ import sys
 
 import pytest
 from metaflow import FlowSpec
-
-from {{ package_name }}.runtime import FlowFailedError, MetaflowTask, talk_to_luigi
-from {{ package_name }}.runtime.flow.handover import write_result
+from sales_pipelines.runtime import FlowFailedError, MetaflowTask, talk_to_luigi
+from sales_pipelines.runtime.flow.handover import write_result
 
 from .conftest import Pipeline
 

@@ -13,12 +13,11 @@ from types import ModuleType
 
 import luigi
 import pytest
-
-from {{ package_name }} import tasks as tasks_package
-from {{ package_name }}.runtime import MetaflowTask, paths
-from {{ package_name }}.runtime.__main__ import main
-from {{ package_name }}.runtime.commands import failures
-from {{ package_name }}.runtime.commands.run import (
+from sales_pipelines import tasks as tasks_package
+from sales_pipelines.runtime import MetaflowTask, paths
+from sales_pipelines.runtime.__main__ import main
+from sales_pipelines.runtime.commands import failures
+from sales_pipelines.runtime.commands.run import (
     UsageError,
     family,
     to_luigi,
@@ -45,10 +44,10 @@ def in_a_process(pipeline: Pipeline, *arguments: str) -> subprocess.Popen[str]:
         "import pathlib, signal, sys\n"
         # As at a terminal: what a shell runs in the background is deaf to Ctrl-C, and so its tests.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from {{ package_name }}.runtime import paths\n"
+        "from sales_pipelines.runtime import paths\n"
         "paths.ROOT, paths.FLOWS = map(pathlib.Path, sys.argv[1:3])\n"
-        "from {{ package_name }}.runtime.__main__ import main\n"
-        "sys.exit(main([\"run\", *sys.argv[3:]]))\n"
+        "from sales_pipelines.runtime.__main__ import main\n"
+        'sys.exit(main(["run", *sys.argv[3:]]))\n'
     )
     return subprocess.Popen(
         [sys.executable, "-c", code, str(pipeline.root), str(pipeline.flows), *arguments],
@@ -83,7 +82,7 @@ def test_two_modules_may_have_tasks_of_one_name(tmp_path: Path) -> None:
         (folder / f"{name}.py").write_text("import luigi\nclass RootTask(luigi.Task): pass\n")
     code = (
         "from some_tasks import one, two\n"
-        "from {{ package_name }}.runtime.commands.run import family\n"
+        "from sales_pipelines.runtime.commands.run import family\n"
         "print(family('some_tasks.one', 'RootTask'), family('some_tasks.two', 'RootTask'))\n"
     )
     said = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, text=True)

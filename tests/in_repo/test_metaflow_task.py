@@ -13,11 +13,18 @@ import luigi
 import pytest
 from luigi.task_register import Register
 from metaflow import Run
-
-from {{ package_name }}.runtime import FlowFailedError, FlowNotFoundError, MetaflowTask, ParameterError, PipelineError, paths, process
-from {{ package_name }}.runtime.version import code
-from {{ package_name }}.runtime.flow.command_line import flags
-from {{ package_name }}.runtime.settings import PREFIX
+from sales_pipelines.runtime import (
+    FlowFailedError,
+    FlowNotFoundError,
+    MetaflowTask,
+    ParameterError,
+    PipelineError,
+    paths,
+    process,
+)
+from sales_pipelines.runtime.flow.command_line import flags
+from sales_pipelines.runtime.settings import PREFIX
+from sales_pipelines.runtime.version import code
 
 from .conftest import Pipeline, ends
 
