@@ -7,6 +7,7 @@ if __name__ == "__main__":
 
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -100,6 +101,35 @@ def demo(session: nox.Session) -> None:
         "    python3 noxfile.py -s test     # its own tests\n"
         "    less README.md                 # what is where, and whose file is which\n"
     )
+
+
+@nox.session(python=False)
+def picture(session: nox.Session) -> None:
+    """Write docs/co2-card.png, the README's picture, from the report that `demo` has made."""
+    report = ROOT / "demo" / "co2-pipelines" / "reports" / "dev" / "co2.html"
+    if not report.exists():
+        session.error(f"no report: {report}\nhint: python3 noxfile.py -s demo picture  # both")
+    if not shutil.which("chromium"):
+        session.error("no chromium on PATH\nhint: sudo apt-get install -y chromium  # Debian's")
+    # The frame crops the page to its first chart. The page itself stays wide: in a narrow window
+    # Metaflow's page shows no charts.
+    frame = Path(session.create_tmp(), "frame.html").resolve()
+    frame.write_text(
+        '<body style="margin: 0; overflow: hidden">'
+        f'<iframe src="{report.as_uri()}" style="border: 0; width: 1000px; height: 1000px; '
+        'margin: -40px 0 0 -328px"></iframe>'
+    )
+    png = ROOT / "docs" / "co2-card.png"
+    png.unlink(missing_ok=True)
+    # Without the sandbox, because root has none; the page is the demo's own.
+    session.run(
+        *("chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
+        *("--window-size=672,606", "--force-device-scale-factor=1.5"),
+        *("--virtual-time-budget=5000", f"--screenshot={png}", frame.as_uri()),
+        external=True,
+        silent=True,
+    )
+    session.log(f"{png.relative_to(ROOT)} has {png.stat().st_size / 1000:.0f} kB")
 
 
 @nox.session
