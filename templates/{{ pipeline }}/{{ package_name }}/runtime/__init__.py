@@ -21,8 +21,10 @@ if TYPE_CHECKING:
         SettingsError,
     )
     from .flow import talk_to_luigi
+    from .paths import repo_root
     from .target import FlowTarget
     from .task import MetaflowTask
+    from .testing import temporary_root
 
 __all__ = [
     "FlowFailedError",
@@ -34,7 +36,9 @@ __all__ = [
     "PipelineError",
     "RequirementsError",
     "SettingsError",
+    "repo_root",
     "talk_to_luigi",
+    "temporary_root",
 ]
 
 _HOMES = {
@@ -47,7 +51,9 @@ _HOMES = {
     "PipelineError": "errors",
     "RequirementsError": "errors",
     "SettingsError": "errors",
+    "repo_root": "paths",
     "talk_to_luigi": "flow",
+    "temporary_root": "testing",
 }
 
 

@@ -9,3 +9,8 @@ TASKS = PACKAGE / "tasks"
 IN_CHECKOUT = (PACKAGE.parent / "pyproject.toml").is_file()
 # In a checkout the repo's root; where the package is installed, the folder it is used from.
 ROOT = PACKAGE.parent if IN_CHECKOUT else Path.cwd()
+
+
+def repo_root() -> Path:
+    """The root of the repo; where the package is installed, the folder it is used from."""
+    return ROOT
