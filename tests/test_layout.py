@@ -214,7 +214,12 @@ def test_the_guide_for_coding_agents_is_short_and_has_commands_owners_and_an_exa
     repo = generate(folder, package_name="sales_pipelines", with_examples=with_examples)
     guide = (repo / "AGENTS.md").read_text()
     assert len(guide.splitlines()) <= 30
-    commands = ("nox -s setup", "nox -s lint test", "nox -s run", "nox -s test -- tests/test_x.py -k")
+    commands = (
+        "nox -s setup",
+        "nox -s lint test",
+        "nox -s run",
+        "nox -s test -- tests/test_x.py -k",
+    )
     for words in (*commands, "sales_pipelines/runtime/"):
         assert words in guide
     example = "sales_pipelines/tasks/examples/co2_tasks.py"
@@ -239,7 +244,9 @@ def test_links_within_the_repo_lead_to_pages_and_headings(generate: Generate) ->
             name, _, anchor = link.partition("#")
             text = (page.parent / name).read_text()
             headings = re.findall(r"(?m)^#+ (.*)", text)
-            anchors = {re.sub(r"[^a-z0-9 -]", "", head.lower()).replace(" ", "-") for head in headings}
+            anchors = {
+                re.sub(r"[^a-z0-9 -]", "", head.lower()).replace(" ", "-") for head in headings
+            }
             assert not anchor or anchor in anchors, f"{page.name}: {link}"
 
 
