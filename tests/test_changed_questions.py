@@ -72,7 +72,10 @@ def test_a_question_that_is_new_is_named_with_its_answer(template: Template) -> 
 
 ASK_CI = [
     f"templates/{{{{ pipeline }}}}/{name}.jinja"
-    for name in ("README.md", "pyproject.toml", ".pre-commit-config.yaml")
+    for name in (
+        *("README.md", "docs/releases-and-hooks.md", "pyproject.toml"),
+        ".pre-commit-config.yaml",
+    )
 ]
 
 
