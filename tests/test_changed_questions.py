@@ -76,7 +76,10 @@ def test_a_new_question_is_named_with_its_answer(template: Template) -> None:
 
 ASK_CI = [
     f"templates/{{{{ pipeline }}}}/{name}.jinja"
-    for name in ("README.md", "pyproject.toml", ".pre-commit-config.yaml")
+    for name in (
+        *("README.md", "docs/releases-and-hooks.md", "pyproject.toml"),
+        ".pre-commit-config.yaml",
+    )
 ]
 
 

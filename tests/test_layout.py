@@ -20,7 +20,9 @@ EVERYWHERE = {
     *(".pre-commit-config.yaml", "hooks/branches", "hooks/release.py"),
     *(f"hooks/{name}" for name in SCRIPTS),
     *("AGENTS.md", "CHANGELOG.md", "LICENSE", "README.md", "bootstrap.py", "luigi.cfg"),
-    *("docs/seam.md", "noxfile.py", "pyproject.toml", "tests/__init__.py"),
+    *(f"docs/{name}.md" for name in ("containers", "how-a-flow-runs", "own-packages")),
+    *(f"docs/{name}.md" for name in ("releases-and-hooks", "s3")),
+    *("noxfile.py", "pyproject.toml", "tests/__init__.py"),
     *(f"sales_pipelines/{name}" for name in ("__init__.py", "py.typed")),
     *(f"sales_pipelines/config/{name}.yaml" for name in ("base", "production")),
     *(f"sales_pipelines/config/metaflowtask/{name}" for name in ("Dockerfile", "Dockerfile-base")),
@@ -173,7 +175,8 @@ def test_the_main_branch_is_the_first_of_the_protected_ones(generate: Generate) 
         workflow = yaml.safe_load((repo / f".github/workflows/{name}.yml").read_text())
         assert workflow[True]["push"]["branches"] == ["1.0"]
     assert "--initial-branch=1.0" in (repo / "noxfile.py").read_text()
-    assert "`1.0` and `release/next` are protected" in (repo / "README.md").read_text()
+    page = (repo / "docs" / "releases-and-hooks.md").read_text()
+    assert "`1.0` and `release/next` are protected" in page
 
 
 def test_a_variable_that_nobody_defines_fails_the_copy(tmp_path: Path) -> None:
@@ -203,13 +206,41 @@ def test_secrets_and_results_are_not_for_git_nor_for_images(generate: Generate) 
     assert {".git", ".env", ".metaflow", ".venv", "reports"} <= set(not_in_images)
 
 
-def test_the_guide_for_machines_is_short_and_says_commands_and_ownership(
-    generate: Generate,
+@pytest.mark.parametrize("with_examples", [True, False])
+def test_the_guide_for_coding_agents_is_short_and_has_commands_owners_and_an_example(
+    generate: Generate, with_examples: bool
 ) -> None:
-    guide = (generate() / "AGENTS.md").read_text()
-    assert len(guide.splitlines()) <= 24
-    for said in ("nox -s setup", "nox -s lint test", "nox -s run", "sales_pipelines/runtime/"):
-        assert said in guide
+    folder = "with" if with_examples else "without"
+    repo = generate(folder, package_name="sales_pipelines", with_examples=with_examples)
+    guide = (repo / "AGENTS.md").read_text()
+    assert len(guide.splitlines()) <= 30
+    commands = ("nox -s setup", "nox -s lint test", "nox -s run")
+    for words in (*commands, "nox -s test -- tests/test_x.py -k", "sales_pipelines/runtime/"):
+        assert words in guide
+    example = "sales_pipelines/tasks/examples/co2_tasks.py"
+    assert (example in guide) is (repo / example).is_file() is with_examples
+
+
+@pytest.mark.parametrize("with_examples", [True, False])
+def test_the_readme_is_short_and_all_pages_are_reached_from_it(
+    generate: Generate, with_examples: bool
+) -> None:
+    repo = generate("with" if with_examples else "without", with_examples=with_examples)
+    readme = (repo / "README.md").read_text()
+    assert len(readme.splitlines()) <= 130
+    pages = {path.relative_to(repo).as_posix() for path in (repo / "docs").iterdir()}
+    assert set(re.findall(r"\]\((docs/[^)#]+)", readme)) == pages
+
+
+def test_links_within_the_repo_lead_to_pages_and_headings(generate: Generate) -> None:
+    repo = generate()
+    for page in (repo / "README.md", *(repo / "docs").iterdir()):
+        for link in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
+            name, _, anchor = link.partition("#")
+            text = (page.parent / name).read_text()
+            headings = re.findall(r"(?m)^#+ (.*)", text.lower())
+            anchors = [re.sub(r"[^a-z0-9 -]", "", each).replace(" ", "-") for each in headings]
+            assert anchor in ("", *anchors), f"{page.name}: {link}"
 
 
 @pytest.mark.parametrize("with_examples", [True, False])

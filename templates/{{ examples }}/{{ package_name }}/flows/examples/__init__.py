@@ -1,1 +1,1 @@
-"""Flows to learn from. They are the template's: copy one to change it."""
+"""Flows to learn from. The template updates them: to change one, copy it."""

@@ -1,1 +1,1 @@
-"""Tasks to learn from. They are the template's: copy one to change it."""
+"""Tasks to learn from. The template updates them: to change one, copy it."""

@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="nox -s image --",
         description="Builds the image in which a flow runs as a container, where there is none yet "
-        "of what is in it now, and says its name. README.md says what goes in.",
+        "of what is in it now, and says its name. docs/containers.md says what goes in.",
         epilog="Exit codes: 0; 2 where it cannot be built or pushed; 130 when stopped.",
     )
     parser.add_argument("flow", help="the flow's file below flows/, e.g. sales/clean.py")

@@ -45,7 +45,7 @@ Options that a flow has when it is named by its file, or a task that runs one:
   --from-run CleanFlow/123                 take this finished run instead of running
   --timeout 3600                           seconds after which the flow is stopped
   --runner container                       run it in a container of its own image
-  --container-kwargs '{"memory": "4g"}'    what the container has: docs/seam.md
+  --container-kwargs '{"memory": "4g"}'    what the container has: docs/containers.md
   --rebuild-flow, --rebuild-base           build its image anew, or its image and the base
 
 Luigi's own are e.g. --workers 4; FILE --help shows them all.

@@ -1,1 +1,1 @@
-"""The CO2 record of Mauna Loa: cleaned, then reported on."""
+"""The CO2 record of Mauna Loa: one flow cleans it, another reports on it."""
