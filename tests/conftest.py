@@ -22,16 +22,28 @@ import copier
 import pytest
 import yaml
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from cookiecutter_json import questions_of
-
-collect_ignore = ["in_repo"]  # run inside a generated repo: see the fixture `seam`
 
 ROOT = Path(__file__).resolve().parent.parent
 FIRST, SECOND = "2026.11.0", "2026.11.1"
 HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 Generate = Callable[..., Path]
+
+
+def folder_for_repos() -> Path:
+    """Where tests make repos: not below /tmp, which each container has of its own."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").resolve()
+    if folder.is_relative_to(Path("/tmp").resolve()):
+        folder = Path("/var/tmp")
+    folder /= "headwater-tests"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder_for_repos()))  # pytest's own variable
 
 CONFIGURATION: dict[str, Any] = yaml.safe_load((ROOT / "copier.yml").read_text())
 QUESTIONS = questions_of(CONFIGURATION)
@@ -52,27 +64,32 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("nightly" if config.getoption("nightly") else "default")
 
 
-SLOWEST = (
-    *("test_generated_repo", "test_cookiecutter", "test_any_answer", "test_git_hooks"),
-    *("test_docker_container", "test_docker_layers", "test_other_pythons", "test_seam_s3"),
-    *("test_seam_housekeeping", "test_seam_resume", "test_release", "test_seam_stop"),
-    *("test_parameters", "test_version"),
-)
+# Folders of tests, and what each test in them is: marked so, and begun in this order.
+FOLDERS = ("end_to_end", "in_repo", "quick")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What takes longest begins first, so that all workers end together; by day not all begins."""
+    """Leave the nightly tests to the night, and begin with those that take longest."""
     if not config.getoption("nightly"):
         left_out = [item for item in items if item.get_closest_marker("nightly")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+    for item in items:
+        if item.get_closest_marker("docker"):
+            item.fixturenames.insert(0, "needs_docker")  # before what starts containers
+    items.sort(key=lambda item: FOLDERS.index(item.path.parent.name))
 
-    def when(item: pytest.Item) -> int:
-        if item.path.stem in SLOWEST:
-            return SLOWEST.index(item.path.stem)
-        return len(SLOWEST) + (item.get_closest_marker("end_to_end") is None)
 
-    items.sort(key=when)
+class Scheduling(LoadScopeScheduling):
+    """Gives a worker one test at a time; of end_to_end/ a file, whose tests share a repo."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if file.startswith("tests/end_to_end/") else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return Scheduling(config, log)
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -315,32 +332,6 @@ def set_up(template: Path, tmp_path_factory: pytest.TempPathFactory) -> SetUp:
         return repo
 
     return set_up
-
-
-@pytest.fixture(scope="session")
-def seam(
-    template: Path, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
-) -> Callable[..., None]:
-    """A function that runs a file of tests/in_repo in a repo that is set up, with its Python.
-
-    Variables that it is given are in the tests' environment.
-    """
-    root = tmp_path_factory.mktemp("seam")
-    made = copy(template, root / "sales-pipelines", python_version=HERE)
-    repo = Repo(made, root / "home", sys.executable)
-    repo.home.mkdir()
-    repo.nox("-s", "setup")
-    shutil.copytree(ROOT / "tests" / "in_repo", repo.folder / "tests" / "in_repo")
-
-    def seam(file: str, **variables: str) -> None:
-        which = [] if pytestconfig.getoption("nightly") else ["-m", "not nightly"]
-        arguments = ("-s", "test", "--", f"tests/in_repo/{file}", *which)
-        said = repo.nox(*arguments, exit_code=0, **variables)
-        assert re.search(r"\d+ passed", said)
-        if skipped := re.findall(r"(?m)^SKIPPED .*", said):  # the others have passed
-            pytest.skip("; ".join(skipped))
-
-    return seam
 
 
 @pytest.fixture(scope="session")

@@ -1,19 +1,45 @@
-"""These tests are run inside a generated repo, with its Python: see the fixture `seam`."""
+"""A generated repo to import from, and pipelines below a folder of each test's own.
+
+Each test process has a repo of its own: `sales_pipelines` is what the working tree generates.
+"""
+# ruff: noqa: E402 - the repo is made before its package is imported
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import IO
 
-import luigi
 import pytest
+
+from ..conftest import HERE, TELLING, commit, copy, copy_working_tree, git, s3_server, uv_cache
+
+
+def make_repo() -> Path:
+    """Generate a repo, with one commit, that goes when this process ends."""
+    root = Path(tempfile.mkdtemp(prefix="in-repo-", dir=os.environ["PYTEST_DEBUG_TEMPROOT"]))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    repo = copy(copy_working_tree(root / "template"), root / "sales-pipelines", python_version=HERE)
+    git(repo, "init", "--quiet", "--initial-branch=main")
+    commit(repo, "The repo")
+    return repo
+
+
+REPO = make_repo()
+sys.path.insert(0, str(REPO))
+os.environ["LUIGI_CONFIG_PATH"] = str(REPO / "luigi.cfg")  # read when luigi is imported
+os.environ["METAFLOW_HOME"] = str(REPO.parent / "home")  # read when metaflow is imported
+
+import luigi
 from luigi.task_register import Register
 from sales_pipelines.runtime import MetaflowTask, temporary_root
 
@@ -40,6 +66,27 @@ class SmallFlow(FlowSpec):
 if __name__ == "__main__":
     SmallFlow()
 """
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty home, and no variable of this machine that tells tools how to behave."""
+    home = REPO.parent / "home"
+    home.mkdir(exist_ok=True)
+    monkeypatch.setenv("UV_CACHE_DIR", uv_cache())
+    for name in os.environ:
+        if name.startswith(TELLING) and name != "UV_CACHE_DIR":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("PYTHONPATH", str(REPO))  # flows import the package too
+    monkeypatch.chdir(REPO)
+
+
+@pytest.fixture(scope="session")
+def s3_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an S3 server for the tests of this process."""
+    with s3_server(tmp_path_factory.mktemp("s3") / "moto.log") as address:
+        yield address
 
 
 class Pipeline:
@@ -199,11 +246,6 @@ class Splitting:
 def splitting(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Splitting:
     monkeypatch.chdir(pipeline.root)
     return Splitting(pipeline)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "docker: builds and runs images in a Docker engine")
-    config.addinivalue_line("markers", "nightly: left to the nightly session, for it takes long")
 
 
 def wait_until(holds: Callable[[], object], within: float = 60) -> None:
