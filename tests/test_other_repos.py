@@ -33,7 +33,9 @@ def test_ruff_passes_with_any_package_name_and_lowest_python(
         assert process.returncode == 0, process.stdout
 
 
-def test_setup_names_the_python_that_is_needed_when_this_one_is_too_old(template: Path, tmp_path: Path) -> None:
+def test_setup_names_the_python_that_is_needed_when_this_one_is_too_old(
+    template: Path, tmp_path: Path
+) -> None:
     repo = Repo(tmp_path / "repo", tmp_path / "home", sys.executable)
     repo.home.mkdir()
     copy(template, repo.folder, python_version="3.14")
