@@ -185,7 +185,7 @@ def name_ignored_answers() -> None:
     ignored = ", ".join(name for name in ANSWERS if name not in questions)
     if ignored:
         print(
-            f"headwater: ignored {ignored}, because this version of the template does not ask for it\n"
+            f"headwater: ignored {ignored}, because this version does not ask for it\n"
             "hint: cookiecutter --checkout BRANCH-OR-TAG chooses another version",
             file=sys.stderr,
         )
