@@ -346,7 +346,7 @@ def test_lint_runs_the_same_hooks_on_the_files_that_git_would_add(made: Repo) ->
     assert "ruff format" in made.nox("-s", "lint", exit_code=1)
     printed = made.nox("-s", "lint")
     assert "noxfile.py" not in printed, "file names are not listed"
-    for hook in ("version is", "left-overs", "ruff check", "mypy", "secrets", "shellcheck"):
+    for hook in ("version is", "leftovers", "ruff check", "mypy", "secrets", "shellcheck"):
         assert hook in printed
     assert "protected" not in printed, "lint also works on main"
     new.unlink()
