@@ -1,4 +1,4 @@
-"""Every habit of Headwater's developers is a session; `python3 noxfile.py -l` lists them."""
+"""Commands for developing Headwater; `python3 noxfile.py -l` lists them."""
 
 if __name__ == "__main__":
     import bootstrap
@@ -15,7 +15,7 @@ import nox
 
 ROOT = Path(__file__).resolve().parent
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
-DEFAULT_PYTHON = (3, 12)  # python_version's default in copier.yml
+DEFAULT_PYTHON = (3, 12)  # the default of python_version in copier.yml
 
 nox.needs_version = ">=2025.5.1"
 nox.options.sessions = ["lint", "test"]
@@ -41,35 +41,36 @@ def nightly(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Run all hooks on all files, and mend what can be mended; hooks' names select some."""
+    """Run all hooks on all files, which fixes some problems; `-- mypy` runs one hook."""
     install(session, "lint")
     session.run("prek", "run", "--all-files", "--stage", "manual", *session.posargs)
 
 
 @nox.session
 def hooks(session: nox.Session) -> None:
-    """Let git run the hooks at commit, merge and push, with the tools of this environment."""
+    """Make git run the hooks at commit, merge and push."""
     session.run("hooks/install", external=True)
 
 
 @nox.session
 def release(session: nox.Session) -> None:
-    """Give what is under Unreleased a version and a tag; `-- --push`, `-- --help`."""
+    """Release the changes under Unreleased: a version, a commit, a tag; `-- --help`."""
     install(session, "release")
     session.run("python", "hooks/release.py", *session.posargs)
 
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Make a repo, `-- FOLDER` says where, and run its pipeline to the end."""
-    named = session.posargs[0] if session.posargs else "demo/co2-pipelines"
-    folder = Path(session.invoked_from, named).resolve()
+    """Make a repo in demo/co2-pipelines or `-- FOLDER`, and run its pipeline."""
+    name = session.posargs[0] if session.posargs else "demo/co2-pipelines"
+    folder = Path(session.invoked_from, name).resolve()
+    another = "choose another folder: python3 noxfile.py -s demo -- FOLDER"
     if (folder / ".copier-answers.yml").exists():
-        session.log(f"{folder} is there already: its pipeline is run again")
+        session.log(f"Running the pipeline of {folder} again")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        session.error(f"{folder} is in use; name another: python3 noxfile.py -s demo -- FOLDER")
+        session.error(f"{folder} is not empty\nhint: {another}")
     elif not os.access(next(path for path in (folder, *folder.parents) if path.exists()), os.W_OK):
-        session.error(f"{folder} cannot be written; name another: noxfile.py -s demo -- FOLDER")
+        session.error(f"cannot write to {folder}\nhint: {another}")
     else:
         install(session, "copier")
         session.log(f"Making a repo in {folder}")
@@ -79,8 +80,8 @@ def demo(session: nox.Session) -> None:
             *("--data", f"python_version={python_version}", str(ROOT), str(folder)),
         )
         session.run("git", "init", "--quiet", "--initial-branch=main", str(folder), external=True)
-    # The repo's own commands, by the nox that runs already: in the repo's own environment, not this
-    # session's, and locally, whatever Metaflow is set up for.
+    # This nox runs the repo's commands in the repo's own environment. Metaflow uses local storage,
+    # whatever the user's settings are.
     repo_nox = (sys.executable, "-m", "nox", "-f", str(folder / "noxfile.py"))
     env = {
         "UV_PROJECT_ENVIRONMENT": None,
@@ -92,14 +93,14 @@ def demo(session: nox.Session) -> None:
     session.run(*repo_nox, "-s", "run", "--", "examples/co2_tasks.py", env=env, external=True)
     reports = "\n    ".join(map(str, sorted((folder / "reports").rglob("*.html"))))
     session.log(
-        "The pipeline has run; its results are printed above.\n\n"
-        f"The report, for a browser:\n    {reports}\n"
+        "The pipeline has run, with its results above.\n\n"
+        f"The report, to open in a browser:\n    {reports}\n"
         f"The repo:\n    {folder}\n"
-        "Go on there with:\n"
+        "Next:\n"
         f"    cd {shlex.quote(str(folder))}\n"
-        "    python3 noxfile.py -s run      # again: what is done is not done twice\n"
-        "    python3 noxfile.py -s test     # its own tests\n"
-        "    less README.md                 # what is where, and whose file is which\n"
+        "    python3 noxfile.py -s run      # again: skips finished tasks\n"
+        "    python3 noxfile.py -s test     # runs its tests\n"
+        "    less README.md                 # explains the repo\n"
     )
 
 
@@ -134,14 +135,14 @@ def picture(session: nox.Session) -> None:
 
 @nox.session
 def derive(session: nox.Session) -> None:
-    """Write cookiecutter.json anew, after a change of copier.yml's questions."""
+    """Write cookiecutter.json, after a change of the questions in copier.yml."""
     install(session, "copier")
     session.run("python", "cookiecutter_json.py")
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Print the figures that speed is judged by; names of benchmarks select some."""
+    """Measure speed; names of benchmarks select some."""
     install(session, "test")
     session.run("python", "-m", "benchmarks", *session.posargs)
 

@@ -1,6 +1,6 @@
-"""Writes nothing into the placeholder, which Cookiecutter then overwrites with its own.
+"""Empties the placeholder, which Cookiecutter then overwrites with the template's text.
 
-Unless it was told to skip files that exist: that is how post_gen_project.py gets to know.
+It stays empty if Cookiecutter skips existing files, which tells post_gen_project.py about that.
 """
 
 from pathlib import Path

@@ -1,8 +1,8 @@
-"""`nox -s release`: gives what is under Unreleased a version, in a commit and a tag.
+"""`nox -s release`: releases the changes under Unreleased, with a version, a commit and a tag.
 
-The commit is made in a work tree of its own, and the main branch is moved to it as a whole: until
-then nothing has changed, and what is interrupted after it is finished by the same command. The
-version is the next one of the month, or the first of a new one; bump-my-version writes it.
+The commit is made in a separate work tree, and then the main branch moves to it in one step. Until
+that step nothing has changed; after it, the same command finishes an interrupted release. The
+version is the next one of the month, or the first of a new month; bump-my-version writes it.
 """
 
 from __future__ import annotations
@@ -21,83 +21,88 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import tomlkit  # bump-my-version's own
+import tomlkit  # comes with bump-my-version
 
 CHANGELOG = "CHANGELOG.md"
 HOOKS = Path(__file__).resolve().parent
 WORK_TREE = "release-of-"
-"""What the name of the work tree begins with, in the folder for temporary files."""
+"""The prefix of the work tree's folder, which is made in the folder for temporary files."""
 
 _CALVER = re.compile(r"([1-9][0-9]{3})\.([1-9]|1[0-2])\.(0|[1-9][0-9]*)")
 
 
 class ReleaseError(Exception):
-    """Why there is no release, and what to do."""
+    """Why the release failed, and a hint on what to do."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(f"{message}\nhint: {hint}" if hint else message)
 
 
 class Version(NamedTuple):
-    """A CalVer; they compare as they follow each other."""
+    """A CalVer; a later version is greater."""
 
     year: int
     month: int
     number: int
-    """Counts the month's releases from 0."""
+    """The number of the release in its month, from 0."""
 
     def __str__(self) -> str:
         return ".".join(map(str, self))
 
 
 def main(arguments: list[str]) -> int:
-    """Release, and return the exit code: 0, 1 where there is no release, 130 after an interrupt."""
+    """Release, and return the exit code: 0, 1 for a failure, 130 for an interrupt."""
     parser = argparse.ArgumentParser(
         prog="nox -s release --",
-        description="Moves what is under Unreleased in the changelog under the next version, "
-        "YYYY.M.N; commits that, and tags it. On the main branch, with nothing uncommitted.",
+        description="Release the changes under Unreleased in the changelog: write the next "
+        "version, YYYY.M.N, commit and tag. The main branch must be checked out, without changes.",
     )
     parser.add_argument(
-        "--push", action="store_true", help="push the branch and the tag, or neither"
+        "--push", action="store_true", help="also push the branch and the tag, both or neither"
     )
-    parser.add_argument("--local", action="store_true", help="without a look at the remote")
+    parser.add_argument("--local", action="store_true", help="do not fetch from the remote first")
     parser.add_argument(
-        "--if-any", action="store_true", help="nothing under Unreleased is no error: for CI"
+        "--if-any", action="store_true", help="succeed if there are no changes to release, for CI"
     )
     options = parser.parse_args(arguments)
     if options.push and options.local:
-        parser.error("--push and --local contradict each other")
+        parser.error("--push and --local exclude each other")
     try:
-        with alone():
+        with locked():
             return release(options)
     except ReleaseError as error:
         print(f"release: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("release: stopped; the same command goes on from here", file=sys.stderr)
+        print("release: interrupted\nhint: the same command finishes it", file=sys.stderr)
         return 130
 
 
 def release(options: argparse.Namespace) -> int:
-    """Do what the command line says; see `main`."""
+    """Release as the options say; see `main`."""
     branch = main_branch()
     if changed := git("status", "--porcelain").splitlines():
-        some = ", ".join(line[3:] for line in changed[:3]) + (", …" if changed[3:] else "")
-        raise ReleaseError(f"there is what is not committed: {some}; commit it or git stash -u")
+        files = ", ".join(line[3:] for line in changed[:3]) + (", …" if changed[3:] else "")
+        raise ReleaseError(f"uncommitted changes in {files}", "commit them, or git stash -u")
     remote, ref = ("", branch) if options.local else fetched(branch)
-    last = current()
-    interrupted = commit_of(last)
-    if interrupted and not tag_of(last):
-        print(f"{last} has its commit, and no tag: that was interrupted")
-        version = tag(last, interrupted)
-    elif not unreleased(Path(CHANGELOG)):
+    last = current_version()
+    release_commit = commit_of(last)
+    if release_commit and not tag_of(last):
+        print(f"{last} has a commit and no tag; finishing that release")
+        version = tag(last, release_commit)
+    elif not has_changes(Path(CHANGELOG)):
         if options.push and tag_of(last):
-            version = last  # is it there already? then git says so
+            version = last  # git reports if it is pushed already
         elif options.if_any:
-            print("Nothing is under Unreleased")
+            print("No changes to release")
             return 0
         else:
-            raise ReleaseError(f"nothing is under '## Unreleased' in {CHANGELOG}: say what is new")
+            raise ReleaseError(
+                f"no changes under '## Unreleased' in {CHANGELOG}", "describe the changes there"
+            )
     else:
-        version = following(last)
-        commit = committed(version)
+        version = next_version(last)
+        commit = make_commit(version)
         git("merge", "--quiet", "--ff-only", commit)
         tag(version, commit)
     push = ("push", "--atomic", remote, ref, f"refs/tags/{version}")
@@ -106,48 +111,49 @@ def release(options: argparse.Namespace) -> int:
             git(*push)
         except ReleaseError as error:
             raise ReleaseError(
-                f"{version} is tagged here, and not pushed: {error}\n"
-                "Again: nox -s release -- --push. Or, where the remote has gone on, undo it first: "
-                + undoing(version)
+                f"{version} is tagged, but not pushed: {error}",
+                "nox -s release -- --push tries again. If the remote has new commits, first undo: "
+                + undo_command(version),
             ) from None
-        print(f"{version} is pushed to {remote}")
+        print(f"Pushed {version} to {remote}")
     elif remote:
-        print(f"Push it: git {' '.join(push)}")
+        print(f"Next: git {' '.join(push)}")
     return 0
 
 
-def undoing(version: Version) -> str:
-    """The command that takes back a release which is not pushed, for what is at the remote."""
+def undo_command(version: Version) -> str:
+    """The command that replaces a release that is not pushed by the commits of the remote."""
     return f"git tag -d {version} && git reset --keep HEAD~1 && git pull --ff-only"
 
 
 def main_branch() -> str:
-    """The main branch, which must be the one at hand: the first of the protected ones there is."""
-    listed = run(str(HOOKS / "branch-name"), "--protected").split()
+    """The main branch, which is the first protected branch that exists; it must be checked out."""
+    protected = run(str(HOOKS / "branch-name"), "--protected").split()
     if not git("rev-parse", "--verify", "--quiet", "HEAD", otherwise=""):
-        raise ReleaseError("there is no commit yet: git add --all && git commit")
-    there = [
+        raise ReleaseError("the repo has no commit yet", "git add --all && git commit")
+    existing = [
         name
-        for name in listed
+        for name in protected
         if git("rev-parse", "-q", "--verify", f"refs/heads/{name}", otherwise="")
     ]
-    if not there:
+    if not existing:
         raise ReleaseError(
-            f"there is none of the branches {', '.join(listed)}, and releases are made there"
+            f"none of the protected branches exists: {', '.join(protected)}",
+            f"git branch -m {protected[0]}, or name your main branch in hooks/branches",
         )
-    here = git("symbolic-ref", "--quiet", "--short", "HEAD", otherwise="")
-    if here != there[0]:
+    main, current = existing[0], git("symbolic-ref", "--quiet", "--short", "HEAD", otherwise="")
+    if current != main:
         raise ReleaseError(
-            f"releases are made on {there[0]}, and this is {here or 'no branch'}: "
-            f"git switch {there[0]}"
+            f"releases are made on {main}, not on {current or 'a detached HEAD'}",
+            f"git switch {main}",
         )
-    return here
+    return main
 
 
 def fetched(branch: str) -> tuple[str, str]:
-    """The branch's remote, after a look at what is new there; all of which must be here.
+    """Fetch from the branch's remote; the branch must have all of its commits.
 
-    And what says to `git push` which branch goes where.
+    Returns the remote, and the refspec that pushes the branch to it.
     """
     remote = git("config", f"branch.{branch}.remote", otherwise="")
     upstream = git(
@@ -155,95 +161,106 @@ def fetched(branch: str) -> tuple[str, str]:
     )
     if not remote or not upstream:
         raise ReleaseError(
-            f"{branch} follows no branch of a remote: git push --set-upstream origin {branch}; "
-            "or release without one: nox -s release -- --local"
+            f"{branch} does not track a remote branch",
+            f"git push --set-upstream origin {branch}, or nox -s release -- --local",
         )
     try:
-        git("fetch", remote)  # tags of its commits come along
+        git("fetch", remote)  # also fetches tags of the commits
     except ReleaseError as error:
-        raise ReleaseError(f"what is new at {remote} cannot be seen: {error}") from None
+        raise ReleaseError(
+            f"cannot fetch from {remote}: {error}", "nox -s release -- --local does not fetch"
+        ) from None
     behind = int(git("rev-list", "--count", "HEAD..@{upstream}"))
     if behind:
         commits = "a commit" if behind == 1 else f"{behind} commits"
         ahead = int(git("rev-list", "--count", "@{upstream}..HEAD"))
-        way = "git pull --no-rebase" if ahead else "git pull --ff-only"
-        mine = parsed(git("log", "-1", "--format=%s").removeprefix("Release "))
-        if ahead and mine:
-            way = undoing(mine)
-        raise ReleaseError(f"{remote} has {commits} that {branch} lacks: {way}")
-    there = git("config", f"branch.{branch}.merge").removeprefix("refs/heads/")
-    return remote, branch if there == branch else f"{branch}:{there}"
+        hint = "git pull --no-rebase" if ahead else "git pull --ff-only"
+        unpushed = parsed(git("log", "-1", "--format=%s").removeprefix("Release "))
+        if ahead and unpushed:
+            hint = undo_command(unpushed)
+        raise ReleaseError(f"{remote} has {commits} that {branch} lacks", hint)
+    target = git("config", f"branch.{branch}.merge").removeprefix("refs/heads/")
+    return remote, branch if target == branch else f"{branch}:{target}"
 
 
-def current() -> Version:
-    """The version in pyproject.toml, which no tag of the branch may be ahead of."""
+def current_version() -> Version:
+    """The version in pyproject.toml, which must not be lower than a tag of the branch."""
     try:
         project = tomlkit.parse(Path("pyproject.toml").read_bytes())["project"]
         text = str(project["version"])
     except FileNotFoundError:
-        raise ReleaseError(f"there is no pyproject.toml in {Path.cwd()}") from None
+        raise ReleaseError(f"no pyproject.toml in {Path.cwd()}") from None
     except tomlkit.exceptions.TOMLKitError as error:
-        raise ReleaseError(f"pyproject.toml has no [project] version to read: {error}") from None
+        raise ReleaseError(f"cannot read [project] version in pyproject.toml: {error}") from None
     version = parsed(text)
     if not version:
-        raise ReleaseError(f"pyproject.toml has version {text!r}, and that is not YYYY.M.N")
+        raise ReleaseError(
+            f"version {text!r} in pyproject.toml is not YYYY.M.N",
+            f'write version = "{this_month()}"',
+        )
     tags = filter(None, map(parsed, git("tag", "--merged", "HEAD").split()))
     latest = max(tags, default=version)
     if latest > version:
         raise ReleaseError(
-            f"pyproject.toml has version {version}, and {latest} is tagged: put that in its place"
+            f"version {version} in pyproject.toml is lower than the tag {latest}",
+            f'write version = "{latest}"',
         )
     return version
 
 
 def parsed(text: str) -> Version | None:
-    """The version that the text is."""
-    found = _CALVER.fullmatch(text)
-    return Version(*map(int, found.groups())) if found else None
+    """The text as a version; None if it is not one."""
+    match = _CALVER.fullmatch(text)
+    return Version(*map(int, match.groups())) if match else None
 
 
-def following(last: Version) -> Version:
-    """The version after the last one; the first of all is that which waits in pyproject.toml."""
+def this_month() -> Version:
+    """The first version of this month."""
     today = datetime.date.today()
-    month = Version(today.year, today.month, 0)
+    return Version(today.year, today.month, 0)
+
+
+def next_version(last: Version) -> Version:
+    """The version after the last one; the first release takes the version in pyproject.toml."""
+    month = this_month()
     if month[:2] > last[:2]:
         version = month
     elif month[:2] == last[:2] and not any(map(parsed, git("tag", "--merged", "HEAD").split())):
         version = last
-    else:  # a clock that is behind counts on
+    else:  # also when the clock is behind
         version = last._replace(number=last.number + 1)
     if commit := tag_of(version):
         raise ReleaseError(
-            f"the tag {version} is there already, at {commit[:9]}, which is no release of this "
-            f"branch: git tag -d {version}, if it is here by mistake"
+            f"the tag {version} exists already, on {commit[:9]}, which is not in this branch",
+            f"git tag -d {version}, if the tag is a mistake",
         )
     return version
 
 
-def unreleased(changelog: Path) -> bool:
-    """Does the changelog have something under Unreleased?"""
+def has_changes(changelog: Path) -> bool:
+    """True if the changelog has text under Unreleased."""
+    hint = "add the heading '## Unreleased', and the changes below it"
     try:
         text = changelog.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ReleaseError(
-            f"there is no {CHANGELOG}: what is new stands there, under '## Unreleased'"
-        ) from None
-    found = re.search(r"^## Unreleased[ \t]*\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-    if not found:
-        raise ReleaseError(f"{CHANGELOG} has no '## Unreleased', under which is what is new")
-    return bool(found[1].strip())
+        raise ReleaseError(f"no {CHANGELOG} in {Path.cwd()}", hint) from None
+    match = re.search(r"^## Unreleased[ \t]*\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    if not match:
+        raise ReleaseError(f"no heading '## Unreleased' in {CHANGELOG}", hint)
+    return bool(match[1].strip())
 
 
-def committed(version: Version) -> str:
-    """The commit of the release, which is on no branch yet."""
+def make_commit(version: Version) -> str:
+    """Make the commit of the release, which is not on a branch yet, and return its hash."""
     with work_tree() as folder:
         bump = ("bumpversion", "bump", "--new-version", str(version))
         try:
             run(sys.executable, "-m", *bump, cwd=folder)
         except ReleaseError as error:
             raise ReleaseError(
-                f"{error}\nWhere a file has another version than pyproject.toml, or another name "
-                "of the project: uv lock, and commit that"
+                str(error),
+                "if uv.lock differs from pyproject.toml in the project's version or name: uv lock, "
+                "then commit it",
             ) from None
         changelog = folder / CHANGELOG
         text = changelog.read_bytes()
@@ -257,12 +274,12 @@ def committed(version: Version) -> str:
 
 @contextlib.contextmanager
 def work_tree() -> Iterator[Path]:
-    """A work tree with the last commit; those that an interrupt has left are removed."""
+    """A work tree with the last commit; also removes those that interrupted releases left."""
     temporary = Path(tempfile.gettempdir()).resolve()
     for line in git("worktree", "list", "--porcelain").splitlines():
-        left = Path(line.removeprefix("worktree "))
-        if left.parent.parent == temporary and left.parent.name.startswith(WORK_TREE):
-            remove(left)
+        folder = Path(line.removeprefix("worktree "))
+        if folder.parent.parent == temporary and folder.parent.name.startswith(WORK_TREE):
+            remove(folder)
     folder = Path(tempfile.mkdtemp(prefix=WORK_TREE, dir=temporary)) / Path.cwd().name
     try:
         git("worktree", "add", "--quiet", "--detach", str(folder), "HEAD")
@@ -272,61 +289,63 @@ def work_tree() -> Iterator[Path]:
 
 
 def remove(folder: Path) -> None:
-    """Let the work tree be gone."""
-    # Twice: git locks it until it is there as a whole.
+    """Remove the work tree."""
+    # `--force` twice, because git locks a work tree until it is complete.
     git("worktree", "remove", "--force", "--force", str(folder), otherwise="")
     shutil.rmtree(folder.parent, ignore_errors=True)
     git("worktree", "prune")
 
 
 def tag(version: Version, commit: str) -> Version:
-    """Tag the commit, and say so."""
+    """Tag the commit, and print that."""
     git("tag", "--annotate", "--message", f"Release {version}", str(version), commit)
-    print(f"{version} is released: commit {commit[:9]}, and a tag")
+    print(f"Released {version}: commit {commit[:9]} and a tag")
     return version
 
 
 def tag_of(version: Version) -> str:
-    """The commit that has the version's tag; nothing where there is none."""
+    """The commit with the version's tag; empty if there is none."""
     return git("rev-parse", "--quiet", "--verify", f"refs/tags/{version}^0", otherwise="")
 
 
 def commit_of(version: Version) -> str:
-    """The commit of the version's release; nothing where there is none."""
+    """The commit of the version's release; empty if there is none."""
     pattern = f"^Release {re.escape(str(version))}$"
     return git("log", "-1", "--format=%H", "--first-parent", f"--grep={pattern}", otherwise="")
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """Let no other process release here at the same time."""
+def locked() -> Iterator[None]:
+    """Keep other processes from releasing in this repo at the same time."""
     if not shutil.which("git"):
-        raise ReleaseError("git is not on PATH")
+        raise ReleaseError("git is not on PATH", "apt install git, or brew install git")
     folder = git("rev-parse", "--git-common-dir", otherwise="")
     if not folder:
-        raise ReleaseError(f"{Path.cwd()} is in no git repo")
+        raise ReleaseError(f"{Path.cwd()} is not a git repo", "nox -s setup")
     if git("rev-parse", "--show-prefix"):
         top = git("rev-parse", "--show-toplevel")
         raise ReleaseError(
-            f"{Path.cwd()} is a folder of the git repo {top}, and has no own versions"
+            f"{Path.cwd()} is a folder in the git repo {top}; only a whole repo is released"
         )
     with Path(folder, "release.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise ReleaseError("another process is at it; try again when it is done") from None
+            raise ReleaseError(
+                "another release is running", "try again when it has ended"
+            ) from None
         yield
 
 
 def git(*arguments: str, cwd: Path | None = None, otherwise: str | None = None) -> str:
-    """What git prints; see `run`."""
+    """The output of git; see `run`."""
     return run("git", *arguments, cwd=cwd, otherwise=otherwise)
 
 
 def run(*command: str, cwd: Path | None = None, otherwise: str | None = None) -> str:
-    """What the command prints; where it fails `otherwise`, or a ReleaseError with what it said."""
+    """The output of the command; if it fails, `otherwise`, or a ReleaseError with its messages."""
     env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    done = subprocess.run(
+    process = subprocess.run(
         command,
         cwd=cwd,
         env=env,
@@ -335,13 +354,13 @@ def run(*command: str, cwd: Path | None = None, otherwise: str | None = None) ->
         errors="replace",
         check=False,
     )
-    if done.returncode == 0:
-        return done.stdout.rstrip()
+    if process.returncode == 0:
+        return process.stdout.rstrip()
     if otherwise is not None:
         return otherwise
-    said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+    messages = (process.stderr.strip() or process.stdout.strip()).splitlines()
     name = " ".join([Path(command[0]).name, *command[1:3]])
-    raise ReleaseError("\n".join([f"{name} failed:", *said[-15:]]))
+    raise ReleaseError("\n".join([f"{name} failed:", *messages[-15:]]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Whatever is typed becomes a repo that says exactly that, or is refused by question and reason."""
+"""Any text is kept in the repo exactly as typed, or refused with the question and a reason."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .conftest import QUESTIONS, ROOT, answers_of, copy, parses, project_of
 
 pytestmark = pytest.mark.end_to_end
 
-# Pieces that break what is written carelessly, each in a language of its own.
+# Text that breaks careless code, in many formats and languages.
 PIECES = [
     *('"', "'", '"""', "'''", "\\", "\\n", "\\u0000", "\\x", "`", "```", "$(id)", "${HOME}", "%s"),
     *("{{ 7*7 }}", "{{", "}}", "{% raw %}", "{% endraw %}", "{#", "#}", "{", "}", "{0}", "{{{{"),
@@ -79,14 +79,14 @@ HOST = st.builds("{}.example.org".format, WORD)
 
 
 def one_line(longest: int) -> st.SearchStrategy[str]:
-    """What is nasty, and yet one line of some letters."""
+    """Nasty text in one line of limited length."""
     return NASTY.map(
         lambda text: ("".join(c for c in text if not is_control(c)) or "x")[:longest].strip()
     )
 
 
 # Default_Ignorable_Code_Point in Unicode's DerivedCoreProperties.txt.
-UNSEEN = {
+INVISIBLE = {
     chr(point)
     for first, last in (
         *((0xAD, 0xAD), (0x34F, 0x34F), (0x61C, 0x61C), (0x115F, 0x1160), (0x17B4, 0x17B5)),
@@ -103,7 +103,7 @@ def is_control(letter: str) -> bool:
 
 
 def mostly(usual: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    """The usual, and now and then anything: each refusal hides what comes after it."""
+    """Usual text, and sometimes any text; rarely, because a refusal hides the answers after it."""
     return st.integers(0, 19).flatmap(lambda number: NASTY if number == 7 else usual)
 
 
@@ -123,13 +123,18 @@ ANSWERS = st.fixed_dictionaries(
 
 
 def is_one_line(text: str, longest: int) -> bool:
-    """What the README promises of a description or a name, said in other words."""
-    seen = any(not letter.isspace() and letter not in UNSEEN for letter in text)
-    return seen and len(text) <= longest and text == text.strip() and not any(map(is_control, text))
+    """The rule for a description or a name, written independently of the template."""
+    is_visible = any(not letter.isspace() and letter not in INVISIBLE for letter in text)
+    return (
+        is_visible
+        and len(text) <= longest
+        and text == text.strip()
+        and not any(map(is_control, text))
+    )
 
 
 def is_acceptable(question: str, answer: Any) -> bool:
-    """Whether the question takes the answer, by an oracle that shares nothing with copier.yml."""
+    """True if the question accepts the answer, by rules written independently of copier.yml."""
     taken = {
         name: (ROOT / "includes" / f"{name}.txt").read_text().split()
         for name in ("distributions", "module-names")
@@ -158,7 +163,7 @@ def is_acceptable(question: str, answer: Any) -> bool:
         return is_one_line(answer, 200)
     if question == "author_name":
         return is_one_line(answer, 100) and any(
-            not (c.isspace() or c in UNSEEN or c in ".,:;<>\"\\'") for c in answer
+            not (c.isspace() or c in INVISIBLE or c in ".,:;<>\"\\'") for c in answer
         )
     if question == "protected_branches":
         names = answer.split(" ")
@@ -170,25 +175,25 @@ def is_acceptable(question: str, answer: Any) -> bool:
             and names[0] != "HEAD"
             and all(is_a_branch(name) for name in names)
         )
-    return True  # addresses: see the examples in test_questions.py
+    return True  # addresses: test_questions.py has examples
 
 
 def is_a_branch(name: str) -> bool:
-    """Whether git takes it for the name of a branch."""
+    """True if git accepts the name for a branch."""
     command = ["git", "check-ref-format", f"refs/heads/{name}"]
     return subprocess.run(command, check=False).returncode == 0
 
 
 def refused(error: ValueError) -> tuple[str, str]:
     """The question and the reason of a refusal."""
-    found = re.fullmatch(r"Validation error for question '(\w+)': (.{10,})", str(error))
-    assert found, error
-    return found[1], found[2]
+    match = re.fullmatch(r"Validation error for question '(\w+)': (.{10,})", str(error))
+    assert match, error
+    return match[1], match[2]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answers=ANSWERS)
-def test_any_set_of_answers_is_kept_to_the_letter_or_refused(
+def test_any_set_of_answers_is_kept_exactly_or_refused(
     rendered_only: Path, answers: dict[str, Any]
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -207,11 +212,11 @@ def test_any_set_of_answers_is_kept_to_the_letter_or_refused(
             ), reason
             return
         assert all(is_acceptable(name, answer) for name, answer in answers.items())
-        says_exactly(repo, answers)
+        assert_exact(repo, answers)
 
 
-def says_exactly(repo: Path, answers: dict[str, Any]) -> None:
-    """Every file parses, and what was answered stands in it as it was typed."""
+def assert_exact(repo: Path, answers: dict[str, Any]) -> None:
+    """Check that every file parses, and has the answers as they were typed."""
     parses(repo)
     recorded = answers_of(repo)
     assert {name: recorded[name] for name in answers} == answers
@@ -233,7 +238,7 @@ def says_exactly(repo: Path, answers: dict[str, Any]) -> None:
 
 
 class Reader(HTMLParser):
-    """Reads headings and paragraphs; markup shows as such, but for addresses that are links."""
+    """Reads headings and paragraphs; markup stays visible, except for links to their own text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -251,8 +256,8 @@ class Reader(HTMLParser):
             self.blocks.append((tag, self.text))
 
     def handle_data(self, text: str) -> None:
-        leads_there = unquote(self.address.removeprefix("mailto:")) in ("", unquote(text))
-        self.text += text if leads_there else f"[{text}]({self.address})"
+        links_to_text = unquote(self.address.removeprefix("mailto:")) in ("", unquote(text))
+        self.text += text if links_to_text else f"[{text}]({self.address})"
         self.address = ""
 
 
@@ -310,7 +315,7 @@ def test_the_readme_shows_a_repo_s_name_as_it_was_typed(
 
 
 @pytest.mark.parametrize("package", ["class", "json", "luigi", "test", "\u00dcn\u00efcode"])
-def test_a_package_by_a_name_that_is_not_free_is_refused(
+def test_a_package_name_that_is_taken_or_invalid_is_refused(
     questions_only: Path, tmp_path: Path, package: str
 ) -> None:
     with pytest.raises(ValueError, match="package_name") as error:
@@ -337,8 +342,8 @@ def test_both_doors_suggest_the_same_package(questions_only: Path, name: str) ->
 
 
 @given(answers=st.dictionaries(st.sampled_from(["description", "author_name"]), NASTY | st.text()))
-def test_any_answer_goes_through_cookiecutter_s_hook_unchanged(answers: dict[str, str]) -> None:
-    """The hook as Cookiecutter renders and runs it, in front of a stand-in that keeps the data."""
+def test_cookiecutter_s_hook_passes_any_answer_unchanged(answers: dict[str, str]) -> None:
+    """Cookiecutter renders and runs the hook, changed to write the answers to a file."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         hook = (ROOT / "hooks" / "post_gen_project.py").read_text()

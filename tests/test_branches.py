@@ -1,4 +1,4 @@
-"""Every branch of every template is taken: measured in Jinja itself, while real Copier renders."""
+"""Every branch of every template is taken, measured in Jinja while Copier renders."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from .test_questions import FOLDERS, REFUSED
 
 pytestmark = pytest.mark.end_to_end
 
-SEEN: set[tuple[str, str]] = set()  # a template's text, and a branch of it
+SEEN: set[tuple[str, str]] = set()  # (text of a template, one of its branches)
 
 
 def see(template: str, branch: str, value: Any = "") -> Any:
-    """Remember that the branch was taken, and pass on the value; called by the templates."""
+    """Record that the branch is taken, and return the value. The templates call this."""
     SEEN.add((template, branch))
     return value
 
 
 def mark(source: str, tree: nodes.Template) -> set[tuple[str, str]]:
-    """Let each branch of the template call `see`, and return the branches there are."""
+    """Make each branch of the template call `see`, and return all branches."""
     branches: set[tuple[str, str]] = set()
 
-    def call(node: nodes.Node, way: str, *value: nodes.Expr) -> nodes.Call:
-        branch = f"line {node.lineno}, branch {len(branches)}: {way}"
+    def call(node: nodes.Node, kind: str, *value: nodes.Expr) -> nodes.Call:
+        branch = f"line {node.lineno}, branch {len(branches)}: {kind}"
         branches.add((source, branch))
         arguments = [nodes.Const(source), nodes.Const(branch), *value]
         return nodes.Call(nodes.ImportedName(f"{__name__}.see"), arguments, [], None, None)
@@ -40,7 +40,7 @@ def mark(source: str, tree: nodes.Template) -> set[tuple[str, str]]:
     elifs = {id(each) for branching in ifs for each in branching.elif_}
     for branching in ifs:
         branching.body.insert(0, nodes.ExprStmt(call(branching, "then")))
-        if id(branching) not in elifs:  # the whole has one `else`, which may be left unsaid
+        if id(branching) not in elifs:  # an `if` with its `elif`s has one `else`, written or not
             branching.else_.insert(0, nodes.ExprStmt(call(branching, "else")))
     for loop in tree.find_all(nodes.For):
         loop.body.insert(0, nodes.ExprStmt(call(loop, "for")))
@@ -54,7 +54,7 @@ def mark(source: str, tree: nodes.Template) -> set[tuple[str, str]]:
 
 @pytest.fixture
 def marking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jinja, with each template it compiles marked."""
+    """Mark each template that Jinja compiles."""
     parse = Environment._parse
 
     def parse_and_mark(
@@ -69,7 +69,7 @@ def marking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def texts(value: Any) -> Iterator[str]:
-    """All texts in what was read from YAML."""
+    """All strings in a value from YAML."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
@@ -78,16 +78,18 @@ def texts(value: Any) -> Iterator[str]:
 
 
 def all_branches() -> dict[tuple[str, str], str]:
-    """The branches of all templates, and where they are."""
+    """The branches of all templates, each with its file."""
     included = filter(Path.is_file, (ROOT / "includes").rglob("*"))
     files = [*(ROOT / "templates").rglob("*.jinja"), *included, ROOT / "bootstrap.py"]
     sources = {path.read_text(): path.name for path in files}
     sources |= {
-        text: f"copier.yml, {name}" for name, it in CONFIGURATION.items() for text in texts(it)
+        text: f"copier.yml, {name}"
+        for name, value in CONFIGURATION.items()
+        for text in texts(value)
     }
     return {
-        branch: where
-        for source, where in sources.items()
+        branch: file
+        for source, file in sources.items()
         for branch in mark(source, Environment().parse(source))
     }
 
@@ -122,20 +124,20 @@ def test_every_branch_of_every_template_is_taken(
         copier.run_copy(str(template), repo, data=data, defaults=True)
         git(repo, "init", "--quiet")
         commit(repo, "The repo")
-        answers = repo / ".copier-answers.yml"  # as if there had been fewer questions
+        answers = repo / ".copier-answers.yml"  # as if an older version asked fewer questions
         text = answers.read_text().replace("ci: github\n", "").replace("author_email: ''\n", "")
         answers.write_text(text)
         commit(repo, "Fewer questions")
         other = known({"with_examples": not with_examples})
         copier.run_update(repo, data=other, defaults=True, overwrite=True)
-        text = answers.read_text()  # and as if there had been other choices
-        answers.write_text(text.replace("MIT", "GPL").replace("3.12", "3.9"))
+        text = answers.read_text()  # and as if it had other choices
+        answers.write_text(text.replace("MIT", "GPL").replace("3.12", "3.10"))
         copier.run_recopy(repo, defaults=True, overwrite=True)
     branches = all_branches()
-    assert len(branches) > 50, "there is something to see"
+    assert len(branches) > 50, "the templates were not read"
     missed = [
-        f"{where}: {branch}"
-        for (text, branch), where in branches.items()
+        f"{file}: {branch}"
+        for (text, branch), file in branches.items()
         if (text, branch) not in SEEN
     ]
     assert missed == []

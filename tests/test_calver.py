@@ -1,4 +1,4 @@
-"""The version rule: which versions may be committed, and where."""
+"""The version rule: which versions can be committed, and on which branches."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ NOVEMBER = "2026-11-20T12:00:00+00:00"
 
 @pytest.fixture
 def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repo that was made in November 2026, with version 2026.11.2; and it is still November."""
-    folder, path = tmp_path / "repo", tmp_path / "bin"
+    """A repo of November 2026 with version 2026.11.2; the clock is in that month too."""
+    folder, programs = tmp_path / "repo", tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("GIT_COMMITTER_DATE", NOVEMBER)
-    monkeypatch.setenv("PATH", f"{path}:{os.environ['PATH']}")
-    clock(folder, "2026-11-20")
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    set_clock(folder, "2026-11-20")
     git(folder, "init", "--quiet", "--initial-branch=main")
     write(folder, "2026.11.2")
     commit(folder, "A version")
     return folder
 
 
-def clock(repo: Path, date: str) -> None:
-    """Let the clock show this date."""
+def set_clock(repo: Path, date: str) -> None:
+    """Make `date` print this date."""
     fake = repo.parent / "bin" / "date"
     fake.parent.mkdir(exist_ok=True)
     fake.write_text(f'#!/bin/sh\nPATH=/usr/bin:/bin exec date --date={date} "$@"\n')
@@ -36,21 +36,21 @@ def clock(repo: Path, date: str) -> None:
 
 
 def write(repo: Path, version: str) -> None:
-    """Let it have this version, and stage it."""
+    """Stage a pyproject.toml with this version."""
     text = f'[tool.x]\nversion = "1"\n\n[project]\nname = "sales"\nversion = "{version}"\n'
     (repo / "pyproject.toml").write_text(text)
     git(repo, "add", "pyproject.toml")
 
 
-def said(repo: Path, exit_code: int = 0, *arguments: str) -> str:
-    """Run the script, which must exit so, and return all that it prints."""
+def check(repo: Path, exit_code: int = 0, *arguments: str) -> str:
+    """Run the script, which must exit with this code, and return its output."""
     return output([SCRIPT, *arguments], repo, repo.parent, exit_code)
 
 
 @pytest.mark.parametrize("version", ["2026.11.2", "2026.11.3", "2026.11.10"])
-def test_the_months_next_version_is_taken(repo: Path, version: str) -> None:
+def test_a_later_version_of_the_month_is_valid(repo: Path, version: str) -> None:
     write(repo, version)
-    assert said(repo) == ""
+    assert check(repo) == ""
 
 
 @pytest.mark.parametrize(
@@ -61,28 +61,32 @@ def test_the_months_next_version_is_taken(repo: Path, version: str) -> None:
         *("0", "26.11.0", "2026.11.3 ", "${VERSION}", "2026.11.9999999999"),
     ],
 )
-def test_what_is_no_calver_is_refused_with_the_rule(repo: Path, version: str) -> None:
+def test_a_version_that_is_no_calver_fails_with_the_rule_and_an_example(
+    repo: Path, version: str
+) -> None:
     write(repo, version)
-    refusal = said(repo, 1)
-    assert f"version '{version}' is not YYYY.M.N" in refusal
-    assert "2026.11.0" in refusal
+    failure = check(repo, 1)
+    assert f"version '{version}' is not YYYY.M.N" in failure
+    assert "\nhint: use a version without leading zeros, e.g. 2026.11.0\n" in failure
 
 
 @pytest.mark.parametrize("version", ["2026.11.1", "2026.10.9", "2025.12.9"])
-def test_it_never_goes_behind_the_last_commit(repo: Path, version: str) -> None:
+def test_a_version_must_not_be_lower_than_the_last_commit_s(repo: Path, version: str) -> None:
     write(repo, version)
-    assert f"version {version} goes back, 2026.11.2 came before" in said(repo, 1)
+    failure = check(repo, 1)
+    assert f"version {version} is lower than 2026.11.2, which came before" in failure
+    assert '\nhint: put back version = "2026.11.2"' in failure
 
 
-def test_it_never_goes_behind_the_last_tag(repo: Path) -> None:
+def test_a_version_must_not_be_lower_than_the_last_tag(repo: Path) -> None:
     git(repo, "tag", "2026.10.9")
     git(repo, "tag", "2026.11.9")
     git(repo, "tag", "2026.11.10")
-    git(repo, "tag", "20261231")  # no version of ours
+    git(repo, "tag", "20261231")  # not a CalVer
     write(repo, "2026.11.9")
-    assert "2026.11.10 came before" in said(repo, 1)
+    assert "is lower than 2026.11.10, which came before" in check(repo, 1)
     write(repo, "2026.11.10")
-    assert said(repo) == ""
+    assert check(repo) == ""
 
 
 def test_the_tag_of_another_branch_does_not_count(repo: Path) -> None:
@@ -91,49 +95,51 @@ def test_the_tag_of_another_branch_does_not_count(repo: Path) -> None:
     commit(repo, "A file", tag="2026.11.8")
     git(repo, "switch", "--quiet", "main")
     write(repo, "2026.11.3")
-    assert said(repo) == ""
+    assert check(repo) == ""
 
 
 @pytest.mark.parametrize("version", ["2026.12.0", "2027.1.0", "2027.11.2"])
-def test_a_month_to_come_is_refused(repo: Path, version: str) -> None:
+def test_a_version_of_a_future_month_is_refused(repo: Path, version: str) -> None:
     write(repo, version)
-    assert f"version {version} is of a month to come, and it is 2026.11" in said(repo, 1)
+    assert f"version {version} is of a future month; now is 2026.11" in check(repo, 1)
 
 
 @pytest.mark.parametrize(
     ("date", "version"),
     [("2026-12-01", "2026.12.0"), ("2027-01-01", "2027.1.0"), ("2027-08-31", "2027.8.0")],
 )
-def test_a_month_that_has_come_is_taken(repo: Path, date: str, version: str) -> None:
-    clock(repo, date)
+def test_a_version_of_a_new_month_is_valid_when_the_month_begins(
+    repo: Path, date: str, version: str
+) -> None:
+    set_clock(repo, date)
     write(repo, version)
-    assert said(repo) == ""
+    assert check(repo) == ""
 
 
-def test_with_a_clock_that_is_behind_the_last_commit_and_tag_count(
+def test_when_the_clock_is_behind_the_last_commit_and_tag_count(
     repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock(repo, "2026-10-20")
+    set_clock(repo, "2026-10-20")
     write(repo, "2026.11.3")
-    assert said(repo) == ""  # the last commit is of November
+    assert check(repo) == ""  # the last commit is of November
     write(repo, "2026.12.0")
-    said(repo, 1)
+    check(repo, 1)
     git(repo, "tag", "2026.12.0")
     write(repo, "2026.12.1")
-    assert said(repo) == ""
+    assert check(repo) == ""
 
 
-def test_a_branch_for_an_issue_keeps_the_version_that_it_has(repo: Path) -> None:
+def test_a_branch_for_an_issue_cannot_change_the_version(repo: Path) -> None:
     git(repo, "switch", "--quiet", "--create", "6_readme")
     write(repo, "2026.11.3")
-    refusal = said(repo, 1)
-    assert "version 2026.11.3 on branch 6_readme" in refusal
-    assert 'version = "2026.11.2"' in refusal
+    failure = check(repo, 1)
+    assert "version 2026.11.3 on branch 6_readme" in failure
+    assert 'version = "2026.11.2"' in failure
     write(repo, "2026.11.2")
-    assert said(repo) == ""
+    assert check(repo) == ""
 
 
-def test_a_branch_that_is_behind_the_main_one_may_change_other_lines(repo: Path) -> None:
+def test_a_branch_behind_the_main_branch_can_change_other_lines(repo: Path) -> None:
     git(repo, "branch", "6_readme")
     write(repo, "2026.11.3")
     commit(repo, "Release 2026.11.3", tag="2026.11.3")
@@ -141,87 +147,89 @@ def test_a_branch_that_is_behind_the_main_one_may_change_other_lines(repo: Path)
     with (repo / "pyproject.toml").open("a") as opened:
         opened.write('dependencies = ["numpy"]\n')
     git(repo, "add", "--all")
-    assert said(repo) == ""
+    assert check(repo) == ""
 
 
-@pytest.mark.parametrize("how", ["local", "remote", "another branch"])
-def test_a_merge_brings_the_main_branchs_version(repo: Path, tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize("main", ["local", "remote", "another branch"])
+def test_a_merge_can_bring_the_main_branch_s_version(repo: Path, tmp_path: Path, main: str) -> None:
     git(repo, "branch", "6_readme")
     write(repo, "2026.11.3")
     commit(repo, "Release 2026.11.3")
     work, source = repo, "main"
-    if how == "remote":  # main is not checked out here
+    if main == "remote":  # there is no local main
         work, source = tmp_path / "clone", "origin/main"
         git(repo, "clone", "--quiet", "--branch=6_readme", str(repo), str(work))
     else:
         git(repo, "switch", "--quiet", "6_readme")
-    if how == "another branch":
+    if main == "another branch":
         git(repo, "branch", "7_other", "main")
         source = "7_other"
     (work / "a.txt").write_text("a\n")
     commit(work, "A file")
     git(work, "merge", "--quiet", "--no-ff", "--no-commit", source)
-    assert said(work) == ""
+    assert check(work) == ""
     write(work, "2026.11.4")
-    said(work, 1)
-    assert said(work, 0, "--merge") == ""
+    check(work, 1)
+    assert check(work, 0, "--merge") == ""
     write(work, "2026.11.1")
-    said(work, 1, "--merge")
+    check(work, 1, "--merge")
 
 
-def test_a_squash_of_the_remotes_main_branch_brings_its_version(repo: Path, tmp_path: Path) -> None:
+def test_a_squash_of_the_remote_s_main_branch_can_bring_its_version(
+    repo: Path, tmp_path: Path
+) -> None:
     git(repo, "branch", "6_readme")
     write(repo, "2026.11.3")
     commit(repo, "Release 2026.11.3")
     git(tmp_path, "clone", "--quiet", "--branch=6_readme", str(repo), "clone")
     git(tmp_path / "clone", "merge", "--quiet", "--squash", "origin/main")
-    assert said(tmp_path / "clone") == ""
+    assert check(tmp_path / "clone") == ""
 
 
-def test_the_staged_version_counts_and_not_that_of_the_file(repo: Path) -> None:
+def test_the_staged_version_is_checked_and_not_that_of_the_file(repo: Path) -> None:
     write(repo, "1.0")
     (repo / "pyproject.toml").write_text('[project]\nversion = "2026.11.3"\n')
-    said(repo, 1)
+    check(repo, 1)
 
 
 @pytest.mark.parametrize(
     "text",
     [
         "[project]\r\nversion = '2026.11.3'\r\n",
-        '[ project ] # what it is\n  version="2026.11.3" # bumped\n',
+        '[ project ] # a table\n  version="2026.11.3" # bumped\n',
         '[project]\nname = "a"\nversion = "2026.11.3"\n[project.urls]\nversion = "1"\n',
     ],
 )
-def test_the_version_is_read_however_it_is_written(repo: Path, text: str) -> None:
+def test_the_version_is_read_from_any_valid_spelling(repo: Path, text: str) -> None:
     (repo / "pyproject.toml").write_bytes(text.encode())
     git(repo, "-c", "core.autocrlf=false", "add", "pyproject.toml")
-    assert said(repo) == ""
+    assert check(repo) == ""
     git(repo, "switch", "--quiet", "--create", "6_readme")
-    assert "version 2026.11.3" in said(repo, 1)
+    assert "version 2026.11.3" in check(repo, 1)
 
 
 @pytest.mark.parametrize("text", ["", "[project\nversion", '[tool.a]\nversion = "2026.11.3"\n'])
-def test_without_a_version_that_can_be_read_one_sentence_says_so(repo: Path, text: str) -> None:
+def test_a_pyproject_without_a_version_fails_with_a_hint(repo: Path, text: str) -> None:
     (repo / "pyproject.toml").write_text(text)
     git(repo, "add", "pyproject.toml")
-    assert "has no version" in said(repo, 1)
+    assert 'has no version under [project]\nhint: add version = "2026.11.0"' in check(repo, 1)
 
 
-def test_what_has_no_version_has_nothing_to_refuse(tmp_path: Path) -> None:
+def test_a_repo_without_pyproject_passes(tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet")
-    assert said(tmp_path) == ""
+    assert check(tmp_path) == ""
 
 
-def test_the_first_commit_of_all_may_have_any_version_up_to_now(repo: Path, tmp_path: Path) -> None:
+def test_the_first_commit_can_have_any_version_up_to_now(repo: Path, tmp_path: Path) -> None:
     fresh = tmp_path / "fresh"
     git(tmp_path, "init", "--quiet", "--initial-branch=main", str(fresh))
     write(fresh, "2026.11.0")
-    assert said(fresh) == ""
+    assert check(fresh) == ""
     write(fresh, "2026.12.0")
-    said(fresh, 1)
+    check(fresh, 1)
 
 
-def test_a_commit_on_no_branch_is_judged_by_its_version_alone(repo: Path) -> None:
+def test_a_commit_on_a_detached_head_is_checked_by_its_version_only(repo: Path) -> None:
     git(repo, "switch", "--quiet", "--detach")
     write(repo, "2026.11.3")
-    assert said(repo) == ""
+    assert check(repo) == ""

@@ -1,4 +1,4 @@
-"""Every combination of the choices: parsed, linted, typed, tested, built as a wheel."""
+"""Every combination of the choices is parsed, linted, typed, tested and built as a wheel."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ COMBINATIONS = [
 
 
 def pairs(combination: dict[str, Any]) -> set[Any]:
-    """Every two of the answers."""
+    """All pairs of the answers."""
     return set(itertools.combinations(combination.items(), 2))
 
 
 def pairwise() -> list[dict[str, Any]]:
-    """Few combinations in which every answer meets every answer to another question."""
+    """A few combinations that have every pair of answers."""
     missing = set().union(*map(pairs, COMBINATIONS))
     chosen = []
     while missing:
@@ -59,26 +59,28 @@ def name(combination: dict[str, Any]) -> str:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """In the nightly session every combination; by day one for each Python that nothing else takes.
+    """With `--nightly` every combination; else one for each Python that no other test uses.
 
-    The Python at hand, the oldest and the newest are taken by test_generated_repo.py and
-    test_other_pythons.py, which run the repo's tests too: they need a minute.
+    test_generated_repo.py and test_other_pythons.py use the current Python, the oldest and the
+    newest. They also run the repo's tests, which takes a minute.
     """
-    if "here" not in metafunc.fixturenames and "elsewhere" not in metafunc.fixturenames:
+    if not {"installed", "missing"} & {*metafunc.fixturenames}:
         return
     by_age = sorted(pythons(), key=lambda version: int(version[2:]))
-    taken = {HERE, by_age[0], by_age[-1]}
+    tested = {HERE, by_age[0], by_age[-1]}
     by_day = {
-        each["python_version"]: each for each in pairwise() if each["python_version"] not in taken
+        each["python_version"]: each for each in pairwise() if each["python_version"] not in tested
     }
     nightly = metafunc.config.getoption("nightly")
     combinations = COMBINATIONS if nightly else list(by_day.values())
-    for argument, wanted in (("here", True), ("elsewhere", False)):
+    for argument, is_installed in (("installed", True), ("missing", False)):
         if argument in metafunc.fixturenames:
-            those = [
-                each for each in combinations if (each["python_version"] in pythons()) is wanted
+            selected = [
+                each
+                for each in combinations
+                if (each["python_version"] in pythons()) is is_installed
             ]
-            metafunc.parametrize(argument, those, ids=name)
+            metafunc.parametrize(argument, selected, ids=name)
 
 
 def test_the_pairwise_set_is_small_and_has_every_pair() -> None:
@@ -88,7 +90,7 @@ def test_the_pairwise_set_is_small_and_has_every_pair() -> None:
 
 
 @pytest.mark.parametrize("combination", COMBINATIONS, ids=name)
-def test_every_combination_parses_and_says_what_was_answered(
+def test_every_combination_parses_and_has_the_answers(
     rendered_only: Path, tmp_path: Path, combination: dict[str, Any]
 ) -> None:
     number = COMBINATIONS.index(combination)
@@ -111,7 +113,7 @@ def test_every_combination_parses_and_says_what_was_answered(
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Environments that repos of the same Python share, and one home for all."""
+    """A folder for environments that repos of the same Python share, and one home."""
     folder = tmp_path_factory.mktemp("shared")
     (folder / "home").mkdir()
     return folder
@@ -121,47 +123,47 @@ def test_a_repo_passes_its_own_lint_types_and_tests_and_builds(
     template: Path,
     tmp_path: Path,
     shared: Path,
-    here: dict[str, Any],
+    installed: dict[str, Any],
     request: pytest.FixtureRequest,
 ) -> None:
-    version = here["python_version"]
+    version = installed["python_version"]
     repo = Repo(tmp_path / "sales-pipelines", shared / "home", sys.executable)
-    copy(template, repo.folder, **here)
-    git(repo.folder, "init", "--quiet")  # lint looks at what git would take
+    copy(template, repo.folder, **installed)
+    git(repo.folder, "init", "--quiet")  # lint checks the files that git would add
     sessions = ["lint", "test"] if request.config.getoption("nightly") else ["lint"]
-    said = repo.nox(
+    printed = repo.nox(
         *("-s", *sessions),
         UV_PROJECT_ENVIRONMENT=str(shared / version),
         MYPY_CACHE_DIR=str(shared / f"mypy-{version}"),
         UV_PYTHON=pythons()[version],
     )
-    assert re.search(r"mypy\.+Passed\n", said)
-    assert "Failed" not in said
-    assert len(re.findall(r"\d\d passed", said)) == sessions.count("test")
-    assert "skipped" not in said
+    assert re.search(r"mypy\.+Passed\n", printed)
+    assert "Failed" not in printed
+    assert len(re.findall(r"\d\d passed", printed)) == sessions.count("test")
+    assert "skipped" not in printed
     builds(repo.folder, shared / "home", pythons()[version])
 
 
-def test_a_repo_for_a_python_that_is_not_here_passes_ruff_and_builds(
-    template: Path, tmp_path: Path, shared: Path, elsewhere: dict[str, Any]
+def test_a_repo_for_a_python_that_is_not_installed_passes_ruff_and_builds(
+    template: Path, tmp_path: Path, shared: Path, missing: dict[str, Any]
 ) -> None:
-    repo = copy(template, tmp_path / "sales-pipelines", **elsewhere)
+    repo = copy(template, tmp_path / "sales-pipelines", **missing)
     for command in (["check"], ["format", "--check"]):
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", "ruff", *command, "--no-cache", "."],
             cwd=repo,
             capture_output=True,
             text=True,
             check=False,
         )
-        assert done.returncode == 0, done.stdout
+        assert process.returncode == 0, process.stdout
     builds(repo, shared / "home", sys.executable)
 
 
 def builds(repo: Path, home: Path, python: str) -> None:
-    """The repo's wheel builds, and holds package, licence and what was answered."""
+    """Check that the repo's wheel builds, with the package, the license and the answers."""
     uv = shutil.which("uv")
-    assert uv, "nox brings uv"
+    assert uv, "the session has uv on PATH"
     subprocess.run(
         [uv, "build", "--quiet", "--wheel", "--python", python, "--out-dir", repo / "dist", repo],
         env=clean_environment(home),

@@ -1,4 +1,4 @@
-"""Cookiecutter's door: the same repo as Copier's, to byte and mode, and kept in step by Copier."""
+"""Cookiecutter makes the same repo as Copier, to byte and mode, and Copier can update it."""
 
 from __future__ import annotations
 
@@ -58,28 +58,28 @@ class Doors:
     template: Path
 
     def run(self, *command: object, exit_code: int = 0, typed: str = "", **variables: str) -> str:
-        """Run a command in the user's folder, which must exit so, and return what it prints."""
-        here = {"PWD": str(self.folder), **variables}
-        return output(command, self.folder, self.root / "home", exit_code, typed, **here)
+        """Run a command in the user's folder, which must exit so, and return its output."""
+        variables = {"PWD": str(self.folder), **variables}
+        return output(command, self.folder, self.root / "home", exit_code, typed, **variables)
 
     @property
     def folder(self) -> Path:
         return self.root / "work"
 
     def copier(self, source: str, *arguments: str) -> Path:
-        """What Copier's own door gives."""
+        """The repo that Copier makes."""
         repo = self.root / "copier" / "Sales.2026"
         self.run(*COPIER, "copy", "--defaults", "--quiet", *FOR_COPIER, *arguments, source, repo)
         return repo
 
     def cookiecutter(self, source: str, *arguments: str) -> Path:
-        """What Cookiecutter's door gives."""
+        """The repo that Cookiecutter makes."""
         self.run(*COOKIECUTTER, "--no-input", *arguments, source, *FOR_COOKIECUTTER)
         return self.folder / "Sales.2026"
 
 
 def doors_to(template: Path, root: Path) -> Doors:
-    """A user at `root`, for whom https://example.org/ and others lead to the template's folder."""
+    """A user at `root`, whose git reads the template's folder for some URLs."""
     for folder in ("home", "work"):
         (root / folder).mkdir()
     rewrites = "".join(
@@ -94,14 +94,14 @@ def doors_to(template: Path, root: Path) -> Doors:
     identity = "[user]\n    name = Ann\n    email = ann@example.org\n"
     (root / "home" / ".gitconfig").write_text(rewrites + identity)
     (root / "home" / ".cookiecutterrc").write_text(
-        "abbreviations:\n  ours: https://git.example.org/team/{0}\n"
+        "abbreviations:\n  company: https://git.example.org/team/{0}\n"
         f"  local: {template.parent}/{{0}}\n"
     )
     return Doors(root, template)
 
 
 def release(template: Path, version: str | None) -> None:
-    """Change the template, and tag it where there is a version."""
+    """Change the template, and tag it if there is a version."""
     with (template / "templates" / "{{ pipeline }}" / "AGENTS.md.jinja").open("a") as guide:
         guide.write(f"\nThis is {version or 'not released'}.\n")
     commit(template, f"Version {version}", tag=version)
@@ -109,7 +109,7 @@ def release(template: Path, version: str | None) -> None:
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A template with two releases and a commit that is not released; never changed by a test."""
+    """A template with two releases and an unreleased commit; no test changes it."""
     template = make_template(tmp_path_factory.mktemp("released") / "headwater.git")
     release(template, SECOND)
     release(template, None)
@@ -123,7 +123,7 @@ def doors(released: Path, tmp_path: Path) -> Doors:
 
 @pytest.fixture
 def own_doors(tmp_path: Path) -> Doors:
-    """Doors to a template of one release, which the test may change."""
+    """Doors to a template of one release, which the test can change."""
     return doors_to(make_template(tmp_path / "template" / "headwater"), tmp_path)
 
 
@@ -140,7 +140,7 @@ def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 SOURCES = {
     "a URL": ("https://git.example.org/team/headwater.git",) * 2,
-    "a URL that only `git+` tells to be git's": (
+    "a URL that needs `git+`": (
         "https://git.example.org/team/headwater",
         "git+https://git.example.org/team/headwater",
     ),
@@ -150,7 +150,7 @@ SOURCES = {
     "an abbreviation of both": ("gh:team/headwater",) * 2,
     "another abbreviation of both": ("gl:team/headwater",) * 2,
     "an abbreviation of the user's": (
-        "ours:headwater",
+        "company:headwater",
         "git+https://git.example.org/team/headwater",
     ),
     "an abbreviation of the user's for a folder": ("local:{template.name}", "{template}"),
@@ -158,7 +158,7 @@ SOURCES = {
     "a relative path": ("{relative}",) * 2,
 }
 NIGHTLY = pytest.mark.nightly
-BY_DAY = ("a URL that only `git+` tells to be git's", "an abbreviation of both", "a relative path")
+BY_DAY = ("a URL that needs `git+`", "an abbreviation of both", "a relative path")
 
 
 @pytest.mark.parametrize(
@@ -170,12 +170,12 @@ def test_both_doors_give_the_same_tree(doors: Doors, source: str) -> None:
     typed, for_copier = (
         text.format(template=doors.template, relative=relative) for text in SOURCES[source]
     )
-    ours = doors.cookiecutter(typed)
-    assert tree(ours) == tree(doors.copier(for_copier))
-    answers = answers_of(ours)
-    assert answers["_commit"] == SECOND, "the last release, not what is on the branch"
+    repo = doors.cookiecutter(typed)
+    assert tree(repo) == tree(doors.copier(for_copier))
+    answers = answers_of(repo)
+    assert answers["_commit"] == SECOND, "the last release, not the last commit"
     recorded = str(doors.template) if typed == relative else for_copier
-    assert answers["_src_path"] == recorded, "as it was given, or whole where it was relative"
+    assert answers["_src_path"] == recorded, "as given, but absolute"
     assert answers["description"] == ANSWERS["description"]
 
 
@@ -187,27 +187,27 @@ def test_both_doors_give_the_same_tree(doors: Doors, source: str) -> None:
         pytest.param("{template}", FIRST, marks=NIGHTLY),
     ],
 )
-def test_a_version_is_chosen_by_checkout(doors: Doors, source: str, version: str) -> None:
+def test_checkout_chooses_the_version(doors: Doors, source: str, version: str) -> None:
     source = source.format(template=doors.template)
-    ours = doors.cookiecutter(source, "--checkout", version)
-    assert tree(ours) == tree(doors.copier(source, "--vcs-ref", version))
-    assert str(answers_of(ours)["_commit"]).startswith(FIRST if version == FIRST else f"{SECOND}-1")
+    repo = doors.cookiecutter(source, "--checkout", version)
+    assert tree(repo) == tree(doors.copier(source, "--vcs-ref", version))
+    assert str(answers_of(repo)["_commit"]).startswith(FIRST if version == FIRST else f"{SECOND}-1")
 
 
-def test_with_no_answer_at_all_both_doors_agree(doors: Doors) -> None:
+def test_both_doors_have_the_same_defaults(doors: Doors) -> None:
     copied = doors.root / "copier" / "my-pipelines"
     doors.run(*COPIER, "copy", "--defaults", "--quiet", doors.template, copied)
     doors.run(*COOKIECUTTER, "--no-input", doors.template)
     assert tree(doors.folder / "my-pipelines") == tree(copied)
 
 
-def test_typed_answers_arrive_and_a_replay_repeats_them(doors: Doors) -> None:
+def test_typed_answers_are_kept_and_a_replay_repeats_them(doors: Doors) -> None:
     typed = ["Sales.2026", "", 'A "{{ 7 * 7 }}" \\ é', "", "", "", "3", "", "2", "", "n"]
-    said = doors.run(*COOKIECUTTER, doors.template, typed="\n".join([*typed, ""]))
-    assert "Name of the repo and of its distribution" in said
-    assert "(sales_2026)" in said, "what the package would be called"
-    assert "Sales.2026 is ready" in said, "what Copier says is passed on"
-    assert "Left out" not in said
+    printed = doors.run(*COOKIECUTTER, doors.template, typed="\n".join([*typed, ""]))
+    assert "The name of the repo and of its distribution" in printed
+    assert "(sales_2026)" in printed, "the default of package_name"
+    assert "Sales.2026 is ready" in printed, "Copier's message is shown"
+    assert "headwater: ignored" not in printed
     repo = doors.folder / "Sales.2026"
     answers = answers_of(repo)
     assert answers["description"] == 'A "{{ 7 * 7 }}" \\ é'
@@ -219,7 +219,7 @@ def test_typed_answers_arrive_and_a_replay_repeats_them(doors: Doors) -> None:
     assert tree(repo) == before
 
 
-def test_copier_updates_what_came_through_cookiecutter_s_door(own_doors: Doors) -> None:
+def test_copier_updates_a_repo_that_cookiecutter_made(own_doors: Doors) -> None:
     for name, source in {
         "by-url": "https://git.example.org/team/headwater",
         "by-path": str(own_doors.template),
@@ -243,53 +243,59 @@ def test_cruft_creates_checks_and_updates(own_doors: Doors) -> None:
     assert without_cruft(repo) == tree(own_doors.copier(f"git+{source}"))
     git(repo, "init", "--quiet")
     commit(repo, "The repo")
-    here = ("--project-dir", str(repo))
-    own_doors.run(*CRUFT, "check", *here)
+    project = ("--project-dir", str(repo))
+    own_doors.run(*CRUFT, "check", *project)
     release(own_doors.template, None)
-    own_doors.run(*CRUFT, "check", *here, exit_code=1)
-    own_doors.run(*CRUFT, "update", "--skip-apply-ask", *here)
-    own_doors.run(*CRUFT, "check", *here)
+    own_doors.run(*CRUFT, "check", *project, exit_code=1)
+    own_doors.run(*CRUFT, "update", "--skip-apply-ask", *project)
+    own_doors.run(*CRUFT, "check", *project)
     shutil.rmtree(own_doors.root / "copier")
     head = own_doors.copier(f"git+{source}", "--vcs-ref", "main")
-    assert without_cruft(repo) == tree(head), "Cruft goes by branches"
-    commit(repo, "What is new")
+    assert without_cruft(repo) == tree(head), "Cruft follows the branch"
+    commit(repo, "Changes")
     release(own_doors.template, SECOND)
     own_doors.run(*COPIER, "update", "--defaults", "--quiet", repo)
-    assert f"This is {SECOND}." in (repo / "AGENTS.md").read_text(), "Copier goes on from there"
+    assert f"This is {SECOND}." in (repo / "AGENTS.md").read_text(), "Copier can take over"
 
 
 def without_cruft(repo: Path) -> dict[str, tuple[int, bytes]]:
-    """The repo's tree without what Cruft and git keep there."""
+    """The repo's tree without the files of Cruft and git."""
     return {
-        name: it for name, it in tree(repo).items() if not re.match(r"\.git/|\.git$|\.cruft", name)
+        name: entry
+        for name, entry in tree(repo).items()
+        if not re.match(r"\.git/|\.git$|\.cruft", name)
     }
 
 
 @pytest.mark.parametrize(
-    ("question", "answer", "told"),
+    ("question", "answer", "message"),
     [
-        ("package_name", "class", "'package_name': is taken by Python"),
-        ("package_name", "Ünïcode", "'package_name': must be 1 to 40 of a-z"),
-        ("repo_name", "team/sales", "'repo_name': must be 1 to 64"),
-        ("repo_name", "x" * 300, "'repo_name': must be 1 to 64"),
+        ("package_name", "class", "'package_name': is the name of something in Python"),
+        ("package_name", "Ünïcode", "'package_name': must have 1 to 40 characters from a-z"),
+        ("repo_name", "team/sales", "'repo_name': must have 1 to 64"),
+        ("repo_name", "x" * 300, "'repo_name': must have 1 to 64"),
         pytest.param("description", " ", "'description': must not be blank", marks=NIGHTLY),
-        pytest.param("repo_name", "\U0001f600" * 64, "'repo_name': must be 1 to 64", marks=NIGHTLY),
-        pytest.param("repo_name", "-x", "'repo_name': must be 1 to 64", marks=NIGHTLY),
+        pytest.param(
+            "repo_name", "\U0001f600" * 64, "'repo_name': must have 1 to 64", marks=NIGHTLY
+        ),
+        pytest.param("repo_name", "-x", "'repo_name': must have 1 to 64", marks=NIGHTLY),
     ],
 )
-def test_what_copier_refuses_is_told_as_it_is_and_leaves_nothing(
-    doors: Doors, question: str, answer: str, told: str
+def test_copier_s_refusal_is_shown_unchanged_and_leaves_nothing(
+    doors: Doors, question: str, answer: str, message: str
 ) -> None:
-    said = doors.run(
+    printed = doors.run(
         *COOKIECUTTER, "--no-input", doors.template, f"{question}={answer}", exit_code=1
     )
-    assert f"Validation error for question {told}" in said
-    assert "copier" not in said.lower().replace(str(doors.template), ""), "nor a traceback of it"
+    assert f"Validation error for question {message}" in printed
+    assert "copier" not in printed.lower().replace(str(doors.template), ""), (
+        "Copier's traceback is not shown"
+    )
     assert list(doors.folder.iterdir()) == []
 
 
 def environment(folder: Path, *requirements: str) -> Path:
-    """The folder of programs of a new environment with these packages."""
+    """The bin folder of a new environment with these packages."""
     uv = shutil.which("uv") or "uv"
     for command in (
         [uv, "venv", "--quiet", "--python", sys.executable, str(folder)],
@@ -307,22 +313,22 @@ def environment(folder: Path, *requirements: str) -> Path:
     return folder / "bin"
 
 
-def test_a_version_that_is_not_there_is_named(doors: Doors) -> None:
+def test_an_unknown_version_is_named(doors: Doors) -> None:
     command = (*COOKIECUTTER, "--no-input", doors.template, "--checkout", "nosuch")
-    said = doors.run(*command, exit_code=1)
-    assert "Unknown revision: 'nosuch'" in said
-    assert 'copier/_main.py"' not in said, "a sentence, no traceback of Copier's"
+    printed = doors.run(*command, exit_code=1)
+    assert "Unknown revision: 'nosuch'" in printed
+    assert 'copier/_main.py"' not in printed, "Copier's traceback is not shown"
     assert list(doors.folder.iterdir()) == []
 
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment that has Cookiecutter and no Copier."""
+    """An environment with Cookiecutter, but without Copier."""
     return environment(tmp_path_factory.mktemp("bare") / "venv", "cookiecutter")
 
 
 def path_with(folder: Path, *programs: str) -> str:
-    """A PATH with all that there is, but of copier and uvx only these."""
+    """A PATH with all programs, except that it has copier and uvx only if named."""
     folder.mkdir()
     path = [sys.prefix + "/bin", *os.environ["PATH"].split(os.pathsep)]
     for program in (each for part in path if Path(part).is_dir() for each in Path(part).iterdir()):
@@ -333,7 +339,7 @@ def path_with(folder: Path, *programs: str) -> str:
 
 
 @pytest.mark.parametrize("program", ["copier", "uvx"])
-def test_where_copier_is_no_neighbour_it_is_looked_for(
+def test_copier_can_be_outside_cookiecutter_s_environment(
     doors: Doors, bare: Path, program: str
 ) -> None:
     path = path_with(doors.root / "path", program)
@@ -342,22 +348,22 @@ def test_where_copier_is_no_neighbour_it_is_looked_for(
     assert tree(doors.folder / "Sales.2026") == tree(doors.copier(str(doors.template)))
 
 
-def test_where_there_is_no_git_one_sentence_says_so(doors: Doors) -> None:
+def test_a_missing_git_is_named(doors: Doors) -> None:
     path = path_with(doors.root / "path", "copier")
     (doors.root / "path" / "git").unlink()
-    said = doors.run(*COOKIECUTTER, "--no-input", doors.template, PATH=path, exit_code=1)
-    assert "git is needed and is not on PATH; " in said
+    printed = doors.run(*COOKIECUTTER, "--no-input", doors.template, PATH=path, exit_code=1)
+    assert "headwater: git is not on PATH\nhint: apt install git" in printed
     assert list(doors.folder.iterdir()) == []
 
 
-def test_a_relative_path_is_found_whatever_the_shell_says(doors: Doors) -> None:
+def test_a_relative_path_works_whatever_pwd_says(doors: Doors) -> None:
     relative = os.path.relpath(doors.template, doors.folder)
     doors.run(*COOKIECUTTER, "--no-input", relative, PWD="/")
     assert answers_of(doors.folder / "my-pipelines")["_src_path"] == str(doors.template)
 
 
-def test_a_relative_path_is_found_without_proc(doors: Doors) -> None:
-    """As on macOS, where the shell says in which folder it is."""
+def test_a_relative_path_works_without_proc(doors: Doors) -> None:
+    """As on macOS, where only the variable PWD names the folder."""
     command = unshare("--map-root-user", "--mount")
     script = 'mount -t tmpfs tmpfs /proc; exec "$@"'
     relative = os.path.relpath(doors.template, doors.folder)
@@ -365,57 +371,64 @@ def test_a_relative_path_is_found_without_proc(doors: Doors) -> None:
     doors.run(*command, "sh", "-c", script, "sh", *cookiecutter)
     assert answers_of(doors.folder / "my-pipelines")["_src_path"] == str(doors.template)
     command = [*command, "sh", "-c", script, "sh", "env", "PWD=/"]
-    said = doors.run(*command, *cookiecutter, "repo_name=other", exit_code=1)
-    assert f"{relative} cannot be found from here; give the template's whole path" in said
+    printed = doors.run(*command, *cookiecutter, "repo_name=other", exit_code=1)
+    assert f"cannot find the template {relative}\nhint: give its absolute path" in printed
 
 
-def test_where_there_is_no_copier_one_sentence_says_so(doors: Doors, bare: Path) -> None:
+def test_a_missing_copier_is_named(doors: Doors, bare: Path) -> None:
     path = path_with(doors.root / "path")
-    said = doors.run(bare / "cookiecutter", "--no-input", doors.template, PATH=path, exit_code=1)
-    assert "This template needs Copier, and there is neither copier nor uvx on PATH; " in said
+    printed = doors.run(bare / "cookiecutter", "--no-input", doors.template, PATH=path, exit_code=1)
+    assert (
+        "headwater: this template needs Copier, but neither copier nor uvx is on PATH\nhint: "
+        in printed
+    )
     assert list(doors.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("requirement", "told"),
+    ("requirement", "message"),
     [
-        ("cookiecutter==2.3.0", "This template needs Cookiecutter 2.4 or newer"),
+        ("cookiecutter==2.3.0", "this template needs Cookiecutter 2.4 or newer"),
         ("copier==9.4.1", "This template requires Copier version >= 9.19.0"),
     ],
 )
-def test_one_that_is_too_old_is_told_so(doors: Doors, requirement: str, told: str) -> None:
+def test_a_cookiecutter_or_copier_that_is_too_old_is_named(
+    doors: Doors, requirement: str, message: str
+) -> None:
     programs = environment(doors.root / "venv", "cookiecutter", requirement)
-    said = doors.run(programs / "cookiecutter", "--no-input", doors.template, exit_code=1)
-    assert told in said
+    printed = doors.run(programs / "cookiecutter", "--no-input", doors.template, exit_code=1)
+    assert message in printed
     assert list(doors.folder.iterdir()) == []
 
 
 def test_a_template_without_git_is_refused(doors: Doors) -> None:
     archive = doors.root / "headwater.zip"
     git(doors.template, "archive", f"--output={archive}", "--prefix=headwater-main/", "HEAD")
-    said = doors.run(*COOKIECUTTER, "--no-input", archive, exit_code=1)
-    assert f"{archive} came without a git history of its own" in said
-    assert "name the template by its git URL" in said
+    printed = doors.run(*COOKIECUTTER, "--no-input", archive, exit_code=1)
+    assert f"{archive} has no git history of its own" in printed
+    assert "hint: name the template by its git URL" in printed
     assert list(doors.folder.iterdir()) == []
 
 
-def test_a_zip_is_refused_though_it_holds_a_history(doors: Doors) -> None:
+def test_a_zip_is_refused_even_with_a_git_history(doors: Doors) -> None:
     archive = shutil.make_archive(
         str(doors.root / "headwater"), "zip", doors.template.parent, doors.template.name
     )
-    said = doors.run(*COOKIECUTTER, "--no-input", archive, exit_code=1)
-    assert f"{archive} came without a git history of its own" in said
+    printed = doors.run(*COOKIECUTTER, "--no-input", archive, exit_code=1)
+    assert f"{archive} has no git history of its own" in printed
     assert list(doors.folder.iterdir()) == []
 
 
-def test_a_clone_s_remote_may_have_another_name(doors: Doors) -> None:
+def test_a_clone_s_remote_can_have_another_name(doors: Doors) -> None:
     with (doors.root / "home" / ".gitconfig").open("a") as config:
         config.write("[clone]\n    defaultRemoteName = upstream\n")
-    repo = doors.cookiecutter("ours:headwater")
+    repo = doors.cookiecutter("company:headwater")
     assert answers_of(repo)["_src_path"] == "git+https://git.example.org/team/headwater"
 
 
-def test_a_temporary_folder_may_hold_anything_and_run_nothing(doors: Doors, bare: Path) -> None:
+def test_the_temporary_folder_can_be_noexec_and_have_a_folder_copier(
+    doors: Doors, bare: Path
+) -> None:
     folder = doors.root / "tmp"
     folder.mkdir()
     command = unshare("--map-root-user", "--mount")
@@ -426,7 +439,7 @@ def test_a_temporary_folder_may_hold_anything_and_run_nothing(doors: Doors, bare
     assert (doors.folder / "my-pipelines" / "AGENTS.md").exists()
 
 
-def test_a_folder_that_is_there_is_left_alone_overwritten_or_filled(doors: Doors) -> None:
+def test_an_existing_folder_is_refused_or_filled_or_overwritten(doors: Doors) -> None:
     repo = doors.folder / "Sales.2026"
     repo.mkdir()
     for name in ("AGENTS.md", "mine.txt"):
@@ -434,8 +447,8 @@ def test_a_folder_that_is_there_is_left_alone_overwritten_or_filled(doors: Doors
     command = (*COOKIECUTTER, "--no-input", doors.template, *FOR_COOKIECUTTER)
     assert "already exists" in doors.run(*command, exit_code=1)
     assert sorted(path.name for path in repo.iterdir()) == ["AGENTS.md", "mine.txt"]
-    said = doors.run(*command, "--overwrite-if-exists", "--skip-if-file-exists")
-    assert "Left out" not in said
+    printed = doors.run(*command, "--overwrite-if-exists", "--skip-if-file-exists")
+    assert "headwater: ignored" not in printed
     assert (repo / "AGENTS.md").read_text() == "mine\n"
     doors.run(*command, "--overwrite-if-exists")
     assert (repo / "mine.txt").read_text() == "mine\n"
@@ -443,7 +456,7 @@ def test_a_folder_that_is_there_is_left_alone_overwritten_or_filled(doors: Doors
     assert tree(repo) == tree(doors.copier(str(doors.template)))
 
 
-def test_what_is_in_a_folder_that_is_there_is_not_run(doors: Doors) -> None:
+def test_modules_in_an_existing_folder_are_not_imported(doors: Doors) -> None:
     repo = doors.folder / "Sales.2026"
     (repo / "copier").mkdir(parents=True)
     for module in ("yaml.py", "logging.py", "copier/__init__.py"):
@@ -453,30 +466,30 @@ def test_what_is_in_a_folder_that_is_there_is_not_run(doors: Doors) -> None:
     assert (repo / "AGENTS.md").exists()
 
 
-def test_a_refusal_over_a_folder_that_is_there_changes_nothing_in_it(doors: Doors) -> None:
+def test_a_refusal_changes_nothing_in_an_existing_folder(doors: Doors) -> None:
     repo = doors.folder / "class"
     repo.mkdir()
     (repo / "mine.txt").write_text("mine\n")
     before = tree(repo)
     command = (*COOKIECUTTER, "--no-input", doors.template, "repo_name=class", "description= ")
-    said = doors.run(*command, "--overwrite-if-exists", exit_code=1)
-    assert "must not be blank" in said
+    printed = doors.run(*command, "--overwrite-if-exists", exit_code=1)
+    assert "must not be blank" in printed
     assert tree(repo) == before
 
 
-def test_an_answer_to_a_question_that_is_not_released_is_named(own_doors: Doors) -> None:
+def test_an_answer_to_an_unreleased_question_is_named(own_doors: Doors) -> None:
     for name in ("copier.yml", "cookiecutter.json"):
         file = own_doors.template / name
         new = "with_airflow: {type: bool, help: Airflow too?, default: false}\n\nrepo_name:"
         text = file.read_text().replace("\nrepo_name:", f"\n{new}", 1)
         file.write_text(text.replace("{\n", '{\n  "with_airflow": false,\n', 1))
     commit(own_doors.template, "Ask for Airflow")
-    said = own_doors.run(*COOKIECUTTER, "--no-input", own_doors.template, "with_airflow=yes")
-    assert "Left out, for the version that was taken does not ask it: with_airflow" in said
+    printed = own_doors.run(*COOKIECUTTER, "--no-input", own_doors.template, "with_airflow=yes")
+    assert "headwater: ignored with_airflow, because this version" in printed
     assert answers_of(own_doors.folder / "my-pipelines")["_commit"] == FIRST
 
 
-def test_a_choice_that_is_not_released_is_refused(own_doors: Doors) -> None:
+def test_an_unreleased_choice_is_refused(own_doors: Doors) -> None:
     for name, old in (("copier.yml", "[github, none]"), ("cookiecutter.json", '"none"')):
         file = own_doors.template / name
         text = file.read_text()
@@ -484,18 +497,20 @@ def test_a_choice_that_is_not_released_is_refused(own_doors: Doors) -> None:
         new = old.replace("none]", "none, other]").replace('"none"', '"none", "other"')
         file.write_text(text.replace(old, new))
     commit(own_doors.template, "Another choice")
-    said = own_doors.run(*COOKIECUTTER, "--no-input", own_doors.template, "ci=other", exit_code=1)
-    assert "Invalid choice for 'ci': 'other' is not in ['github', 'none']" in said
-    assert 'copier/_main.py"' not in said, "a sentence, no traceback of Copier's"
+    printed = own_doors.run(
+        *COOKIECUTTER, "--no-input", own_doors.template, "ci=other", exit_code=1
+    )
+    assert "Invalid choice for 'ci': 'other' is not in ['github', 'none']" in printed
+    assert 'copier/_main.py"' not in printed, "Copier's traceback is not shown"
 
 
 def test_an_interrupt_leaves_nothing(doors: Doors) -> None:
     repo = doors.folder / "my-pipelines"
-    # As at a terminal: what a shell runs in the background is deaf to Ctrl-C, these tests perhaps.
-    hears = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv"
-    running = subprocess.Popen(
+    # A shell's background jobs ignore Ctrl-C, and these tests can be one.
+    with_sigint = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv"
+    process = subprocess.Popen(
         [
-            *(sys.executable, "-c", f"{hears}(sys.argv[1], sys.argv[1:])"),
+            *(sys.executable, "-c", f"{with_sigint}(sys.argv[1], sys.argv[1:])"),
             *(*COOKIECUTTER, "--no-input", str(doors.template)),
         ],
         cwd=doors.folder,
@@ -505,14 +520,14 @@ def test_an_interrupt_leaves_nothing(doors: Doors) -> None:
         start_new_session=True,
     )
     wait_until((repo / ".copier-answers.yml").exists)
-    os.killpg(running.pid, signal.SIGINT)  # as a terminal does at Ctrl-C
-    assert running.wait(30) != 0
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does at Ctrl-C
+    assert process.wait(30) != 0
     wait_until(lambda: not repo.exists())
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
-    """Wait until it holds, for at most 30 s."""
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until the condition is true, for at most 30 s."""
     end = time.monotonic() + 30
-    while not holds():
+    while not condition():
         assert time.monotonic() < end
         time.sleep(0.01)

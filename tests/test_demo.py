@@ -1,4 +1,4 @@
-"""The README's first command: a repo is made, and its pipeline run to the end."""
+"""The README's first command makes a repo and runs its pipeline."""
 
 from __future__ import annotations
 
@@ -23,51 +23,51 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def demo(checkout: Path, *arguments: str, exit_code: int = 0) -> str:
-    """Run the demo, as one whose Metaflow is set up for S3, and return what it prints."""
+    """Run the demo for a user whose Metaflow is set up for S3, and return its output."""
     home = checkout.parent / "home"
     options = ("-s", "demo", *arguments)
     return noxfile(checkout, home, *options, exit_code=exit_code, METAFLOW_DEFAULT_DATASTORE="s3")
 
 
-def test_the_demo_runs_a_pipeline_and_says_where_everything_is(checkout: Path) -> None:
-    said = demo(checkout)
+def test_the_demo_runs_a_pipeline_and_prints_where_the_results_are(checkout: Path) -> None:
+    printed = demo(checkout)
     repo = checkout / "demo" / "co2-pipelines"
-    assert said.index(f"Making a repo in {repo}") < said.index("Task is starting.")
+    assert printed.index(f"Making a repo in {repo}") < printed.index("Task is starting.")
     for decade in ("1960s: 0.807", "1970s: 1.245", "1980s: 1.592", "1990s: 1.574"):
-        assert decade in said
-    end = said[said.index("The pipeline has run") :]
+        assert decade in printed
+    end = printed[printed.index("The pipeline has run") :]
     assert f"    {repo / 'reports' / 'dev' / 'co2.html'}\n" in end
     assert f"    cd {repo}\n" in end
     assert (repo / "reports" / "dev" / "co2.html").is_file()
-    assert (repo / ".venv" / "bin" / "python").exists(), "its own environment, not the demo's"
+    assert (repo / ".venv" / "bin" / "python").exists(), "the repo has its own environment"
     assert git(repo, "rev-list", "--count", "HEAD") == "1"
     assert git(checkout, "status", "--porcelain") == ""
 
 
 def test_the_demo_can_be_run_again(checkout: Path) -> None:
-    said = demo(checkout)
-    assert "is there already: its pipeline is run again" in said
-    assert "1960s: 0.807" in said
+    printed = demo(checkout)
+    assert f"Running the pipeline of {checkout / 'demo' / 'co2-pipelines'} again" in printed
+    assert "1960s: 0.807" in printed
 
 
 @pytest.mark.nightly
-def test_a_folder_of_one_s_own_may_have_any_name(checkout: Path) -> None:
+def test_the_demo_s_folder_can_have_any_name(checkout: Path) -> None:
     folder = checkout.parent / "my d\u00e9mo's"
-    said = demo(checkout, "--", "../my d\u00e9mo's")
+    printed = demo(checkout, "--", "../my d\u00e9mo's")
     assert (folder / "reports" / "dev" / "co2.html").is_file()
     assert (folder / ".git").is_dir()
-    assert "cd '" in said
+    assert "cd '" in printed
 
 
-@pytest.mark.parametrize("used", ["a folder", "a file"])
-def test_what_is_in_use_is_left_alone(checkout: Path, used: str) -> None:
-    path = checkout.parent / used
-    if used == "a folder":
+@pytest.mark.parametrize("name", ["a folder", "a file"])
+def test_an_existing_folder_or_file_is_left_alone(checkout: Path, name: str) -> None:
+    path = checkout.parent / name
+    if name == "a folder":
         path.mkdir()
         (path / "mine").touch()
     else:
         path.touch()
-    said = demo(checkout, "--", str(path), exit_code=1)
-    assert f"{path} is in use; name another" in said
-    assert "Traceback" not in said
+    printed = demo(checkout, "--", str(path), exit_code=1)
+    assert f"{path} is not empty\nhint: choose another folder" in printed
+    assert "Traceback" not in printed
     assert path.is_file() or [entry.name for entry in path.iterdir()] == ["mine"]

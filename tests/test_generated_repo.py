@@ -27,7 +27,7 @@ def test_setup_makes_environment_lock_file_and_first_commit(repo: Repo) -> None:
     assert "uv.lock" in git(repo.folder, "ls-files")
     assert git(repo.folder, "status", "--porcelain") == ""
     assert git(repo.folder, "log", "--format=%an: %s") == (
-        "The sales-pipelines team: Generate the repo from its template"
+        "The sales-pipelines team: Generate the repo"
     ), "git knows nobody in an empty home"
     assert git(repo.folder, "branch", "--show-current") == "main"
 
@@ -185,7 +185,7 @@ def test_conflict_markers_in_pyproject_are_told_as_such(repo: Repo) -> None:
         project.write_text(f"<<<<<<< before\n{kept}")
         said = repo.nox("-s", "lint", exit_code=1)
         assert "pyproject.toml is not valid TOML" in said
-        assert "hint: resolve any conflict markers" in said
+        assert "hint: resolve merge conflicts" in said
         assert "Traceback" not in said
     finally:
         project.write_text(kept)

