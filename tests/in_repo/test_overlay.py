@@ -195,7 +195,9 @@ def test_included_files_count_as_part_of_the_file(pipeline: Pipeline) -> None:
     pipeline.add_file(limits, "cowsay==6.1\n")
     assert packages(overlay(file)) == ["cowsay==6.1"]
     (pipeline.flows / limits).unlink()
-    with pytest.raises(RequirementsError, match=r"base\.txt includes flows/shared/limits\.txt, which"):
+    with pytest.raises(
+        RequirementsError, match=r"base\.txt includes flows/shared/limits\.txt, which"
+    ):
         overlay(file)
 
 
@@ -221,7 +223,9 @@ def test_hashes_are_compared(pipeline: Pipeline) -> None:
     digest = "274b1e6fc1b966d53976333eb90ac94cb07a450a700b455af9fbdf882244b30a"
     wheel = f"cowsay==6.1 \\\n    --hash=sha256:{digest}\n"
     assert packages(overlay(require(pipeline, wheel))) == ["cowsay==6.1"]
-    with pytest.raises(RequirementsError, match=r"(?s)requirements\.txt .*Hash mismatch.*cowsay==6\.1"):
+    with pytest.raises(
+        RequirementsError, match=r"(?s)requirements\.txt .*Hash mismatch.*cowsay==6\.1"
+    ):
         overlay(require(pipeline, wheel.replace("274b", "0000")))
 
 
@@ -284,15 +288,23 @@ def test_without_uv_the_error_says_how_to_get_one(
 ) -> None:
     file = require(pipeline, "cowsay\n")
     use_no_uv(monkeypatch)
-    with pytest.raises(RequirementsError, match=r"flows/requirements\.txt .*no uv on PATH\nhint: pipx"):
+    with pytest.raises(
+        RequirementsError, match=r"flows/requirements\.txt .*no uv on PATH\nhint: pipx"
+    ):
         overlay(file)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("iniconfig\ncowsay = 3\n", r"cannot .*comparison operator.*cowsay = 3\n.*correct the file"),
-        ("no-such-package-anywhere", r"cannot .*no-such-package-anywhere was not found in the pack"),
+        (
+            "iniconfig\ncowsay = 3\n",
+            r"cannot .*comparison operator.*cowsay = 3\n.*correct the file",
+        ),
+        (
+            "no-such-package-anywhere",
+            r"cannot .*no-such-package-anywhere was not found in the pack",
+        ),
         ("cowsay==99\n", r"cannot .*no version of cowsay==99 and you require cowsay==99"),
         ("./library\n", r"library is a path.*--find-links"),
         ("-e ./library\n", r"library is a path.*--find-links"),
@@ -317,5 +329,7 @@ def test_an_index_that_does_not_answer_is_named(
     monkeypatch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("UV_NO_CACHE", "1")
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
-    with pytest.raises(RequirementsError, match=r"(?s)Failed to fetch: .*cowsay.*\nhint: check the .*network"):
+    with pytest.raises(
+        RequirementsError, match=r"(?s)Failed to fetch: .*cowsay.*\nhint: check the .*network"
+    ):
         overlay(require(pipeline, "cowsay\n"))
