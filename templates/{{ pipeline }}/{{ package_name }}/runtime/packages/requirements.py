@@ -15,7 +15,7 @@ from .. import paths
 from ..errors import RequirementsError
 
 _COMMENT = re.compile(r"(^|[ \t])#.*", re.MULTILINE)
-_CONTINUATION = re.compile(r"\\[ \t]*(?:\n|\Z)")
+_CONTINUATION = re.compile(r"[ \t]*\\[ \t]*(?:\n[ \t]*|\Z)")
 _INCLUDE = re.compile(r"(-r|-c|--requirement\b|--constraint\b)\s*=?\s*(.+)")
 _DIST_INFO = re.compile(r"([A-Za-z0-9][^-]*)-([^-]+)\.dist-info")
 # uv prints progress, then its error and the causes of it; older versions draw them as a tree.
