@@ -18,8 +18,9 @@ _COMMENT = re.compile(r"(^|[ \t])#.*", re.MULTILINE)
 _CONTINUATION = re.compile(r"[ \t]*\\[ \t]*(?:\n[ \t]*|\Z)")
 _INCLUDE = re.compile(r"(-r|-c|--requirement\b|--constraint\b)\s*=?\s*(.+)")
 _DIST_INFO = re.compile(r"([A-Za-z0-9][^-]*)-([^-]+)\.dist-info")
-# uv prints progress, then its error and the causes of it; older versions draw them as a tree.
-_ERROR = re.compile(r"^\s*(?:error:|\u00d7) *", re.MULTILINE)
+# uv prints progress, then its error and the causes of it; older versions draw them as a tree. In
+# the log of an image's build the beginning of a line may be missing.
+_ERROR = re.compile(r"^\s*(?:error:|\u00d7) *|(?=No solution found)", re.MULTILINE)
 _CAUSE = re.compile(r"\n\s*(?:cause:|[├╰]─▶) *")
 _NO_NETWORK = re.compile(r"[Ff]ailed to fetch|error sending request|network was disabled")
 
@@ -92,7 +93,7 @@ def _read(file: Path, *, is_constraint: bool, seen: set[Path]) -> Iterator[Line]
         other = file.parent / include[2]
         if not other.is_file():
             raise RequirementsError(
-                f"{paths.shown(file)} includes {paths.shown(other)}, which does not exist\n"
+                f"{paths.shown(file)}: there is no {paths.shown(other)}\n"
                 f"hint: correct `{line}`; paths start from the folder of {file.name}"
             )
         constrains = is_constraint or include[1] in ("-c", "--constraint")
