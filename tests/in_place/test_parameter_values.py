@@ -12,6 +12,7 @@ from runtime.flow.parameters import DEEPEST, json_values
 
 DAY = datetime.date(2026, 11, 20)
 NOON = datetime.datetime(2026, 11, 20, 12, 0, 30, 250, datetime.UTC)
+UNCHANGED: list[Any] = ["", "--tag=x", None, True, -7, 0.1 + 0.2, 2**64 - 1, [], {}]
 
 
 def nested(depth: int) -> Any:
@@ -21,7 +22,7 @@ def nested(depth: int) -> Any:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        *((each, each) for each in ("", "--tag=x", None, True, -7, 0.1 + 0.2, 2**64 - 1, [], {})),
+        *((value, value) for value in UNCHANGED),
         ((1, (2,)), [1, [2]]),
         (DAY, "2026-11-20"),
         (
