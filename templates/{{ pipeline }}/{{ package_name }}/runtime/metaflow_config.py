@@ -49,7 +49,8 @@ def _datastore_root(root: Path) -> str:
         return str(local_root())
     if datastore != "s3":
         raise PipelineError(
-            f"METAFLOW_DEFAULT_DATASTORE is {datastore!r}, where MetaflowTask cannot keep markers\n"
+            f"METAFLOW_DEFAULT_DATASTORE is {datastore!r}, and MetaflowTask keeps its markers in a "
+            "local datastore or on S3\n"
             "hint: set METAFLOW_DEFAULT_DATASTORE to local or s3, e.g. in .env"
         )
     location = configured("METAFLOW_DATASTORE_SYSROOT_S3") or ""
