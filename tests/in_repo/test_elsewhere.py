@@ -1,6 +1,7 @@
-"""Metaflow takes a flow's image for steps that run elsewhere: on AWS Batch, and on Kubernetes.
+"""Metaflow uses a flow's image for steps that run on AWS Batch and on Kubernetes.
 
-S3 is moto's server, at the variable S3_SERVER; Batch is a server that notes what it is asked.
+S3 is moto's server, at the address in the variable S3_SERVER. Batch is a server that records the
+requests that it gets.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ IMAGE = "registry.example.org/team/sales-pipelines/small:0123456789abcdef"
 
 
 class Batch(BaseHTTPRequestHandler):
-    """AWS Batch as far as the definition of a job, which it refuses."""
+    """AWS Batch up to the definition of a job; it refuses to start one."""
 
     defined: ClassVar[list[dict[str, Any]]]
     answers: ClassVar[dict[str, Any]] = {
@@ -41,18 +42,18 @@ class Batch(BaseHTTPRequestHandler):
     }
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path == "/v1/registerjobdefinition":
-            self.defined.append(asked)
+            self.defined.append(request)
         answer = self.answers.get(self.path)
-        body = json.dumps(answer or {"message": "not here"}).encode()
+        body = json.dumps(answer or {"message": "not available"}).encode()
         self.send_response(200 if answer else 400)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_kubernetes_gets_the_image(on_s3: Pipeline, tmp_path: Path) -> None:
     subprocess.run([*install, f"--target={tmp_path / 'packages'}", "kubernetes"], check=True)
     flow = paths.FLOWS / on_s3.add_flow()
     command = (sys.executable, str(flow), "--no-pylint", f"--with=kubernetes:image={IMAGE}")
-    made = subprocess.run(
+    workflow = subprocess.run(
         [*command, "argo-workflows", "create", "--only-json"],
         cwd=paths.ROOT,
         env=metaflow_environment()
@@ -102,6 +103,6 @@ def test_kubernetes_gets_the_image(on_s3: Pipeline, tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         text=True,
     ).stdout
-    images = re.findall(r'"image": "(.*)"', made)
-    assert len(images) >= 2  # a step each
+    images = re.findall(r'"image": "(.*)"', workflow)
+    assert len(images) >= 2  # one for each step
     assert {*images} == {IMAGE}

@@ -892,8 +892,10 @@ def test_a_flow_may_have_layers_of_its_own(checkout: Checkout, name: str) -> Non
 @pytest.mark.docker
 def test_a_requirement_that_conflicts_with_the_repo_makes_no_image(checkout: Checkout) -> None:
     checkout.add("own/requirements.txt", "msgspec<0.1\n")
-    told = r"(?s)^\S+/own/requirements\.txt, line 1: `msgspec<0\.1` conflicts with .* msgspec=="
-    with pytest.raises(RequirementsError, match=told):
+    message = (
+        r"^\S+/own/requirements\.txt cannot be .*you require msgspec<0\.1 and msgspec==.*\nhint"
+    )
+    with pytest.raises(RequirementsError, match=message):
         image_for("own/flow.py")
 
 

@@ -147,8 +147,8 @@ def test_a_datastore_that_will_not_do_is_told_before_anything_runs(
     monkeypatch.setenv("METAFLOW_DEFAULT_DATASTORE", "s3")
     assert main(["run", pipeline.add_flow()]) == 2
     said = capfd.readouterr().err
-    assert "METAFLOW_DATASTORE_SYSROOT_S3 does not say where" in said
-    assert len(said.splitlines()) == 1
+    assert "METAFLOW_DATASTORE_SYSROOT_S3 is not set" in said
+    assert len(said.splitlines()) == 2  # the cause and the hint
 
 
 def test_a_flow_that_a_task_requires_and_that_is_missing_is_told_before_anything_runs(

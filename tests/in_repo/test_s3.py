@@ -1,6 +1,6 @@
-"""With Metaflow's datastore on S3 a task does what it does with a local one; S3 is moto's server.
+"""With Metaflow's datastore on S3 a task does what it does with a local one.
 
-Where it listens is in the variable S3_SERVER.
+S3 is moto's server, at the address in the variable S3_SERVER.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from .conftest import Pipeline, Splitting, start
 
 SERVER = os.environ["S3_SERVER"]
 BUCKET, PREFIX = "pipelines", "team/metaflow"
-SECRET = "not-to-be-told"
+SECRET = "not-to-be-printed"
 
 
 class Store:
-    """The bucket, as somebody sees it who is not the runtime."""
+    """The bucket, seen without the runtime."""
 
     def __init__(self) -> None:
         session = boto3.session.Session("testing", SECRET, region_name="us-east-1")
         self.client = session.client("s3", endpoint_url=SERVER)
 
     def names(self) -> list[str]:
-        """What is in the bucket."""
+        """The keys in the bucket."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET)
         return [each["Key"] for page in pages for each in page.get("Contents", ())]
 
@@ -59,7 +59,7 @@ class Store:
 
 @pytest.fixture
 def store(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """An empty bucket, with the datastore in it in force."""
+    """An empty bucket, set up as Metaflow's datastore."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     urlopen(f"{SERVER}/moto-api/reset", data=b"").close()
@@ -76,9 +76,9 @@ def store(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Store:
         "METAFLOW_S3_WORKER_COUNT": "4",  # a process each
     }.items():
         monkeypatch.setenv(name, value)
-    made = Store()
-    made.client.create_bucket(Bucket=BUCKET)
-    return made
+    store = Store()
+    store.client.create_bucket(Bucket=BUCKET)
+    return store
 
 
 @pytest.fixture
@@ -89,16 +89,16 @@ def splitting(pipeline: Pipeline, store: Store, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def requests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The requests that this process makes from now on, by their names."""
-    made: list[str] = []
+    """The names of the requests that this process makes from now on."""
+    operations: list[str] = []
     call = BaseClient._make_api_call
 
     def noted(self: Any, operation: str, options: Any) -> Any:
-        made.append(operation)
+        operations.append(operation)
         return call(self, operation, options)
 
     monkeypatch.setattr(BaseClient, "_make_api_call", noted)
-    return made
+    return operations
 
 
 def marker(run_id: str = "1") -> Marker:
@@ -106,7 +106,7 @@ def marker(run_id: str = "1") -> Marker:
 
 
 def the_task(splitting: Splitting, **more: object) -> MetaflowTask:
-    """One split is enough: a step on S3 takes some seconds."""
+    """The task with one split only, because a step on S3 takes some seconds."""
     return splitting.task(flow_kwargs={"n": 1}, **more)
 
 
@@ -115,7 +115,7 @@ def fails(splitting: Splitting) -> None:
         the_task(splitting).run()
 
 
-def test_a_run_leaves_all_that_it_made_in_the_bucket(
+def test_a_run_writes_its_results_to_the_bucket_and_its_marker_last(
     pipeline: Pipeline, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(pipeline.root)
@@ -138,20 +138,20 @@ def test_a_run_leaves_all_that_it_made_in_the_bucket(
     assert written == f"{PREFIX}/luigi/dev/small.py/{task.task_id}.json"
     assert task.output().path == f"s3://{BUCKET}/{written}"
     assert store.read(written)["result"] == task.output().result == {"rows": 2}
-    # It was written last: the rest was there already, and with it what a retry would resume.
+    # It was written last: everything else existed already, and what a retry would resume.
     (attempts,) = [name for name in before if name.endswith(".attempts")]
     assert {*before} - {attempts} == {*store.names()} - {written}
     assert not store.ending(".attempts")
     assert task.complete()
     assert task.output().run.data.rows == [1, 2]
     assert any(key.startswith(f"{PREFIX}/SmallFlow/data/") for key in store.names())
-    # Here is what Metaflow tells of runs and what it has cached, no marker, and no lock any more.
-    here = pipeline.root / ".metaflow"
-    assert {path.name for path in here.iterdir()} <= {"SmallFlow", "client-cache", "luigi-locks"}
-    kept = [path for path in (here / "SmallFlow").rglob("*") if path.is_file()]
-    assert {path.suffix for path in kept if path.name != "latest_run"} == {".json"}
-    assert not (here / "SmallFlow" / "data").exists()
-    assert not list(here.rglob("*.lock"))
+    # The local folder has Metaflow's metadata and its cache, no marker, and no lock any more.
+    local = pipeline.root / ".metaflow"
+    assert {path.name for path in local.iterdir()} <= {"SmallFlow", "client-cache", "luigi-locks"}
+    files = [path for path in (local / "SmallFlow").rglob("*") if path.is_file()]
+    assert {path.suffix for path in files if path.name != "latest_run"} == {".json"}
+    assert not (local / "SmallFlow" / "data").exists()
+    assert not list(local.rglob("*.lock"))
 
 
 @pytest.mark.nightly
@@ -163,22 +163,19 @@ def test_over_a_chain_of_failures_no_finished_step_runs_again(
     assert splitting.ran() == ["join", "start", "work0"]
     splitting.tell("fail-end")
     retry = """retry: nox -s run -- split.py --flow-kwargs '{"n": 1}'"""
-    told = rf"failed at join .* split.py n=1  dev .*\n.* fail-join is there\n.* {retry}"
-    assert re.search(told, reported(capfd))
-    # Another machine has the bucket and none of what lies here.
+    failed = rf"failed at join .* split.py n=1  dev .*\n.* fail-join is there\n.* {retry}"
+    assert re.search(failed, status_report(capfd))
+    # Another machine has the bucket and nothing of the local folder.
     (splitting.root / ".metaflow").rename(splitting.root / "elsewhere")
-    said = reported(capfd)
-    assert re.search(
-        rf"unfinished .* split.py .*\n.* unless another machine is at it, {retry}", said
-    )
+    unfinished = rf"unfinished .* split.py .*\n.* unless another machine is at it, {retry}"
+    assert re.search(unfinished, status_report(capfd))
     fails(splitting)
     assert splitting.ran() == ["end", "join"]
-    (kept,) = store.ending(".attempts")
-    first, second = store.read(kept)["runs"]
-    # One more was stopped while it took over: Metaflow had made the run, and nothing else.
-    half = f"{PREFIX}/SplitFlow/1/_parameters/1/0.DONE.lock"
-    store.put(half, {})
-    store.put(kept, {**store.read(kept), "runs": [first, second, {**first, "run_id": "1"}]})
+    (attempts,) = store.ending(".attempts")
+    first, second = store.read(attempts)["runs"]
+    # A third run was stopped right after Metaflow had made it.
+    store.put(f"{PREFIX}/SplitFlow/1/_parameters/1/0.DONE.lock", {})
+    store.put(attempts, {**store.read(attempts), "runs": [first, second, {**first, "run_id": "1"}]})
     splitting.tell()
     task = the_task(splitting)
     task.run()
@@ -234,22 +231,22 @@ def test_force_runs_again_and_its_failure_leaves_no_marker(
 @pytest.mark.nightly
 def test_a_finished_run_is_taken_instead_of_running(splitting: Splitting) -> None:
     the_task(splitting).run()
-    made = the_task(splitting).output().marker
+    first = the_task(splitting).output().marker
     splitting.ran()
-    taking = splitting.task(from_run=made.pathspec, flow_tag="production")
-    assert not taking.complete()
-    taking.run()
+    task = splitting.task(from_run=first.pathspec, flow_tag="production")
+    assert not task.complete()
+    task.run()
     assert splitting.ran() == []
-    taken = splitting.task(flow_tag="production").output().marker
-    assert (taken.pathspec, taken.result) == (made.pathspec, {"total": 0})
-    assert taking.complete()
+    marker = splitting.task(flow_tag="production").output().marker
+    assert (marker.pathspec, marker.result) == (first.pathspec, {"total": 0})
+    assert task.complete()
     assert not splitting.task(from_run="SplitFlow/1", flow_tag="production").complete()
 
 
-def test_a_result_that_was_not_left_here_is_read_from_the_artifacts(
+def test_a_result_without_a_local_file_is_read_from_the_artifacts(
     pipeline: Pipeline, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when the last step has run on another machine, which has no file to leave it in."""
+    """As when the last step ran on another machine, which cannot write that file."""
     monkeypatch.chdir(pipeline.root)
     end = "import os; del os.environ['LUIGI_RESULT_FILE']; self.luigi_result = {'rows': 3}"
     task = MetaflowTask(pipeline.add_flow(end=end, talks=True))
@@ -263,68 +260,90 @@ def closed_port() -> int:
         return int(bound.getsockname()[1])
 
 
-WRONG: dict[str, tuple[dict[str, str | None], str]] = {
+# The variables that are wrong, the cause that is printed, and the hint.
+WRONG: dict[str, tuple[dict[str, str | None], str, str]] = {
     "no bucket": (
         {"METAFLOW_DATASTORE_SYSROOT_S3": "s3://elsewhere/x"},
-        r"there is no bucket 'elsewhere'; make it, or name another",
+        r"there is no bucket 'elsewhere'$",
+        r"create it, or name another in METAFLOW_DATASTORE_SYSROOT_S3",
     ),
     "no credentials": (
         {"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None},
-        r"Unable to locate credentials; boto3 takes credentials from AWS_PROFILE, or from",
+        r"Unable to locate credentials$",
+        r"set AWS_PROFILE, or AWS_ACCESS_KEY_ID and",
     ),
-    "half the credentials": ({"AWS_SECRET_ACCESS_KEY": None}, r"Partial credentials.*in \.env"),
-    "no such profile": ({"AWS_PROFILE": "team"}, r"profile \(team\) could not be found.*\.env"),
+    "half the credentials": (
+        {"AWS_SECRET_ACCESS_KEY": None},
+        r"Partial credentials",
+        r"set AWS_PROFILE, or .*in \.env",
+    ),
+    "no such profile": (
+        {"AWS_PROFILE": "team"},
+        r"profile \(team\) could not be found",
+        r"set AWS_PROFILE, or .*in \.env",
+    ),
     "no connection": (
         {"METAFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{closed_port()}"},
-        r"S3 cannot be reached, .*127\.0\.0\.1.*; check the network, and METAFLOW_S3_ENDPOINT_URL",
+        r"S3 cannot be reached: .*127\.0\.0\.1",
+        r"check the network, and METAFLOW_S3_ENDPOINT_URL",
     ),
-    "no address": ({"METAFLOW_S3_ENDPOINT_URL": "here"}, r"here; see METAFLOW_S3_ENDPOINT_URL"),
+    "no address": (
+        {"METAFLOW_S3_ENDPOINT_URL": "here"},
+        r"here$",
+        r"correct METAFLOW_S3_ENDPOINT_URL",
+    ),
     "no name of a bucket": (
         {"METAFLOW_DATASTORE_SYSROOT_S3": "s3://a b/x"},
-        r"METAFLOW_DATASTORE_SYSROOT_S3 is .s3:..a b.x.: set it to the bucket",
+        r"METAFLOW_DATASTORE_SYSROOT_S3 is 's3://a b/x'",
+        r"set it to a bucket",
     ),
-    "no address of a bucket": (
+    "no URL of a bucket": (
         {"METAFLOW_DATASTORE_SYSROOT_S3": "pipelines/x"},
-        r"METAFLOW_DATASTORE_SYSROOT_S3 is 'pipelines/x': set it to .* s3://my-bucket/metaflow",
+        r"METAFLOW_DATASTORE_SYSROOT_S3 is 'pipelines/x'",
+        r"set it to .* s3://my-bucket/metaflow",
     ),
     "no bucket named": (
         {"METAFLOW_DATASTORE_SYSROOT_S3": None},
-        r"METAFLOW_DATASTORE_SYSROOT_S3 does not say where: set it to the bucket",
+        r"METAFLOW_DATASTORE_SYSROOT_S3 is not set$",
+        r"set it to a bucket",
     ),
-    "neither": (
+    "neither local nor s3": (
         {"METAFLOW_DEFAULT_DATASTORE": "gs"},
-        r"METAFLOW_DEFAULT_DATASTORE is 'gs', .* set METAFLOW_DEFAULT_DATASTORE to local or s3",
+        r"METAFLOW_DEFAULT_DATASTORE is 'gs'",
+        r"set METAFLOW_DEFAULT_DATASTORE to local or s3",
     ),
 }
 
 
-@pytest.mark.parametrize(("variables", "told"), WRONG.values(), ids=WRONG)
-def test_what_cannot_be_looked_up_is_an_error_and_not_a_task_that_is_not_done(
+@pytest.mark.parametrize(("variables", "cause", "hint"), WRONG.values(), ids=WRONG)
+def test_a_marker_that_cannot_be_looked_up_is_an_error_and_not_an_unfinished_task(
     pipeline: Pipeline,
     store: Store,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     variables: dict[str, str | None],
-    told: str,
+    cause: str,
+    hint: str,
 ) -> None:
     for name, value in variables.items():
         monkeypatch.delenv(name) if value is None else monkeypatch.setenv(name, value)
+    message = rf"(?m){cause}.*\nhint: {hint}"
     flow = pipeline.add_flow()
     for task in (MetaflowTask(flow), MetaflowTask(flow, force=True)):
-        with pytest.raises(PipelineError, match=told):
+        with pytest.raises(PipelineError, match=message):
             task.complete()
-        with pytest.raises(PipelineError, match=told):
+        with pytest.raises(PipelineError, match=message):
             task.run()
     assert main(["run", flow]) == 2
-    said = capfd.readouterr()
-    assert re.search(told, said.err)
-    assert len(said.err.splitlines()) == 1
-    assert SECRET not in said.err + said.out
-    assert "small.py |" not in said.out
+    out, err = capfd.readouterr()
+    assert re.search(message, err)
+    assert len(err.splitlines()) == 2
+    assert SECRET not in err + out
+    assert "small.py |" not in out
 
 
 class Refusing(BaseHTTPRequestHandler):
-    """An S3 that knows who asks, and allows nothing."""
+    """An S3 that refuses every request."""
 
     code = "AccessDenied"
 
@@ -343,7 +362,7 @@ class Refusing(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """The address on loopback where such a server is."""
+    """The address of a server on loopback."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -352,33 +371,27 @@ def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "hint"),
     [
-        ("AccessDenied", "AccessDenied: No; these credentials need s3:ListBucket on 'pipelines'"),
-        ("ExpiredToken", "ExpiredToken: No; renew the credentials that boto3 finds"),
+        ("AccessDenied", "give these credentials s3:ListBucket on 'pipelines'"),
+        ("ExpiredToken", "renew the credentials that boto3 finds"),
     ],
 )
 def test_a_refusal_names_the_rights_or_the_credentials(
-    pipeline: Pipeline,
-    store: Store,
-    monkeypatch: pytest.MonkeyPatch,
-    code: str,
-    told: str,
+    pipeline: Pipeline, store: Store, monkeypatch: pytest.MonkeyPatch, code: str, hint: str
 ) -> None:
     monkeypatch.setattr(Refusing, "code", code)
     task = MetaflowTask(pipeline.add_flow())
     with serving(Refusing) as address:
         monkeypatch.setenv("METAFLOW_S3_ENDPOINT_URL", address)
-        with pytest.raises(PipelineError, match=told):
+        with pytest.raises(PipelineError, match=f"S3 says {code}: No\nhint: {hint}"):
             task.complete()
-        succeeded = f"1 has succeeded, but its marker .*{told}.* as it is"
-        with pytest.raises(PipelineError, match=succeeded):
+        unwritten = f"(?s)1 has succeeded, but its marker .*{code}.*{hint}.* as it is"
+        with pytest.raises(PipelineError, match=unwritten):
             task.output().write(marker())
 
 
-def test_thousands_of_finished_tasks_are_known_by_few_requests(
-    store: Store, requests: list[str]
-) -> None:
+def test_thousands_of_finished_tasks_take_few_requests(store: Store, requests: list[str]) -> None:
     names = [f"s3://{BUCKET}/{PREFIX}/luigi/dev/small.py/T_{n:04}.json" for n in range(1050)]
     for name in names:
         store.put(name.removeprefix(f"s3://{BUCKET}/"), {})
@@ -386,12 +399,12 @@ def test_thousands_of_finished_tasks_are_known_by_few_requests(
     assert all(FlowTarget(name).exists() for name in reversed(names))
     assert len(requests) <= 8
     del requests[:]
-    for _ in range(2):  # what is not there is asked for each time
+    for _ in range(2):  # a missing object is asked for each time
         assert not FlowTarget(names[0].replace("0000", "none")).exists()
     assert requests.count("GetObject") == 2
 
 
-def test_one_task_is_one_request_and_each_of_few_two_at_most(
+def test_one_task_takes_one_request_and_each_of_a_few_at_most_two(
     pipeline: Pipeline, store: Store, requests: list[str]
 ) -> None:
     flow = pipeline.add_flow()
@@ -402,77 +415,77 @@ def test_one_task_is_one_request_and_each_of_few_two_at_most(
     assert len(requests) <= 10
 
 
-def reported(capfd: pytest.CaptureFixture[str]) -> str:
-    """What `nox -s status` prints."""
+def status_report(capfd: pytest.CaptureFixture[str]) -> str:
+    """The output of `nox -s status`."""
     capfd.readouterr()
     assert status.main([]) == 0
     return capfd.readouterr().out
 
 
-def test_status_tells_of_the_last_runs_by_a_listing_and_a_request_for_each_that_is_shown(
+def test_status_takes_one_listing_and_one_request_for_each_run_that_it_shows(
     store: Store, requests: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     folder = f"{PREFIX}/luigi/dev/small.py"
     for number in range(20):
         store.put(f"{folder}/T_{number}.json", {"flow": "SmallFlow", "run_id": str(number)})
-    time.sleep(1.1)  # S3 tells whole seconds
+    time.sleep(1.1)  # S3 has whole seconds
     tried = {"flow": "SmallFlow", "runs": [{"run_id": "7"}], "retry": ["small.py"]}
     store.put(f"{folder}/Last.attempts", tried)
     del requests[:]
-    said = reported(capfd)
-    first, retry, *_ = said.partition("last runs")[2].splitlines()
+    report = status_report(capfd)
+    first, retry, *_ = report.partition("last runs")[2].splitlines()
     assert re.search(r"unfinished +\d s ago  small.py  dev  SmallFlow/7$", first)
     assert retry.endswith("unless another machine is at it, retry: nox -s run -- small.py")
-    assert said.count(" succeeded ") == 9
-    assert "and 11 more: nox -s status -- --runs 21" in said
+    assert report.count(" succeeded ") == 9
+    assert "and 11 more: nox -s status -- --runs 21" in report
     assert requests == ["ListObjectsV2"] + ["GetObject"] * 10
 
 
-def test_status_says_in_one_line_that_s3_does_not_answer(
+def test_status_names_in_one_line_an_s3_that_does_not_answer(
     store: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("AWS_MAX_ATTEMPTS")
     monkeypatch.setenv("METAFLOW_S3_ENDPOINT_URL", f"http://127.0.0.1:{closed_port()}")
-    told = r"(?m)^last runs +unknown: s3://pipelines/team/metaflow/luigi: S3 cannot be reached, .*"
-    assert re.search(told, said := reported(capfd))
-    assert said.splitlines()[-1].startswith("last runs")
+    last = status_report(capfd).splitlines()[-1]
+    unreachable = (
+        r"last runs +unknown: s3://pipelines/team/metaflow/luigi: S3 cannot be reached: .*"
+    )
+    assert re.fullmatch(unreachable, last)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv(
             "METAFLOW_S3_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}"
         )
         s3._client_of.cache_clear()
         monkeypatch.setattr(status, "S3_LIMIT", 0.5)
-        said = reported(capfd)
-    assert said.splitlines()[-1].endswith(
-        "unknown: no answer within 0.5 s from s3://pipelines/team/metaflow"
-    )
+        last = status_report(capfd).splitlines()[-1]
+    assert last.endswith("unknown: no answer within 0.5 s from s3://pipelines/team/metaflow")
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """A function that lets so many seconds go by."""
-    gone_by = 0.0
-    clock = time.monotonic
+    """A function that moves the clock forward by so many seconds."""
+    offset = 0.0
+    monotonic = time.monotonic
 
-    def wait(seconds: float) -> None:
-        nonlocal gone_by
-        gone_by += seconds
+    def forward(seconds: float) -> None:
+        nonlocal offset
+        offset += seconds
 
-    monkeypatch.setattr(time, "monotonic", lambda: clock() + gone_by)
-    return wait
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + offset)
+    return forward
 
 
-def test_a_marker_that_is_written_meanwhile_is_seen_at_once(
+def test_a_marker_that_another_process_writes_is_seen_at_once(
     pipeline: Pipeline, store: Store
 ) -> None:
     task = MetaflowTask(pipeline.add_flow())
-    for _ in range(3):  # its folder has been listed by then
+    for _ in range(3):  # by then its folder is listed
         assert not task.complete()
     store.put(task.output().path.removeprefix(f"s3://{BUCKET}/"), {})
     assert task.complete()
 
 
-def test_what_this_process_deletes_is_gone_at_once_and_what_others_delete_within_a_minute(
+def test_deletions_are_seen_at_once_in_this_process_and_within_a_minute_from_others(
     pipeline: Pipeline, store: Store, clock: Callable[[float], None]
 ) -> None:
     task = MetaflowTask(pipeline.add_flow())
@@ -491,7 +504,7 @@ def test_what_this_process_deletes_is_gone_at_once_and_what_others_delete_within
         Bucket=BUCKET, Key=task.output().path.removeprefix(f"s3://{BUCKET}/")
     )
     assert task.complete()
-    MetaflowTask.clear_instance_cache()  # who has to know reads
+    MetaflowTask.clear_instance_cache()  # these two do not use the listing
     assert not MetaflowTask("small.py", force=True).complete()
     assert not MetaflowTask("small.py", from_run="SmallFlow/1").complete()
     clock(61)
@@ -499,7 +512,7 @@ def test_what_this_process_deletes_is_gone_at_once_and_what_others_delete_within
 
 
 class Keeping(Refusing):
-    """An S3 that keeps connections open, as Amazon's does, and notes them."""
+    """An S3 that keeps connections open, as Amazon's does, and records them."""
 
     protocol_version = "HTTP/1.1"
     connections: list[int] = []  # noqa: RUF012
@@ -527,38 +540,38 @@ def test_a_forked_process_has_a_connection_of_its_own(
         forked.start()
         forked.join(60)
         ask()
-    first, again, elsewhere, still = Keeping.connections
+    first, second, in_fork, third = Keeping.connections
     assert forked.exitcode == 0
-    assert first == again == still != elsewhere
+    assert first == second == third != in_fork
 
 
-def test_dotenv_says_it_all(pipeline: Pipeline, store: Store) -> None:
-    """The datastore, where it is, and the credentials, for whoever asks and for the flow."""
-    wanted = ("AWS_ACCESS", "AWS_SECRET", "METAFLOW_D", "METAFLOW_S3")
-    variables = {name: os.environ[name] for name in os.environ if name.startswith(wanted)}
+def test_dotenv_alone_sets_up_datastore_and_credentials(pipeline: Pipeline, store: Store) -> None:
+    """For the flow as well as for the commands and the workers that look up its marker."""
+    prefixes = ("AWS_ACCESS", "AWS_SECRET", "METAFLOW_D", "METAFLOW_S3")
+    variables = {name: os.environ[name] for name in os.environ if name.startswith(prefixes)}
     (pipeline.root / ".env").write_text("".join(f"{n}={v}\n" for n, v in variables.items()))
     flow = pipeline.add_flow(end="self.luigi_result = 1", talks=True)
     for name in variables:
         del os.environ[name]
     try:
         running = start(pipeline.root, "run", flow, "--workers=2")
-        said, _ = running.communicate(timeout=120)
+        output, _ = running.communicate(timeout=120)
     finally:
         os.environ.update(variables)
-    assert running.returncode == 0, said
-    assert SECRET not in said
+    assert running.returncode == 0, output
+    assert SECRET not in output
     (written,) = (key for key in store.names() if key.startswith(f"{PREFIX}/luigi/dev/small.py/"))
     assert store.read(written)["result"] == 1
 
 
-def test_runs_are_asked_of_the_metadata_service_where_that_is_in_force(
+def test_runs_are_looked_up_in_the_metadata_service_if_one_is_set(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    requested: list[str] = []
 
     class Service(Refusing):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            requested.append(self.path)
             self.send_response(200 if self.path.endswith("/ping") else 404)
             self.send_header("Content-Length", "2")
             self.end_headers()
@@ -569,4 +582,4 @@ def test_runs_are_asked_of_the_metadata_service_where_that_is_in_force(
         monkeypatch.setenv("METAFLOW_SERVICE_URL", address)
         with pytest.raises(PipelineError, match=rf"there is no run SmallFlow/7 in .*{address}"):
             MetaflowTask(pipeline.add_flow(), from_run="SmallFlow/7").run()
-    assert any("/flows/SmallFlow/runs/7" in path for path in asked)
+    assert any("/flows/SmallFlow/runs/7" in path for path in requested)

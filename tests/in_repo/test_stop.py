@@ -1,4 +1,4 @@
-"""However a task ends, nothing of its flow is left, and no marker that it did not earn."""
+"""However a task ends, no process of its flow is left, and no marker unless it succeeded."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ WITHIN = 10  # seconds
 
 def ancestors(process: int) -> list[int]:
     """The parent of the process, its parent, and so on."""
-    found = []
+    parents = []
     while process > 1:
         process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-        found.append(process)
-    return found
+        parents.append(process)
+    return parents
 
 
 def no_marker(splitting: Splitting) -> bool:
@@ -44,7 +44,7 @@ COMMANDS = {
 
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL]
-# By day each once, in the nightly session each with each other.
+# By day each command and signal once; in the nightly session all pairs.
 BY_DAY = list(zip(COMMANDS, SIGNALS, strict=True))
 PAIRS = [
     pytest.param(*pair, marks=[] if pair in BY_DAY else pytest.mark.nightly)
@@ -53,7 +53,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("command", "number"), PAIRS)
-def test_a_signal_to_the_command_leaves_nothing(
+def test_a_signal_to_the_command_leaves_no_process(
     splitting: Splitting, command: str, number: signal.Signals
 ) -> None:
     splitting.tell("wait-work1")
@@ -67,7 +67,7 @@ def test_a_signal_to_the_command_leaves_nothing(
     if command == "run" and number != signal.SIGKILL:
         (attempts,) = (splitting.root / ".metaflow" / "luigi").rglob("*.attempts")
         assert json.loads(attempts.read_text())["ended"] == "stopped"
-    # And what it had finished is not lost.
+    # And its finished steps are not lost.
     splitting.ran()
     splitting.tell()
     splitting.task().run()
@@ -86,7 +86,7 @@ def test_under_nohup_a_command_outlives_its_terminal(splitting: Splitting) -> No
     assert not no_marker(splitting)
 
 
-def test_a_worker_that_is_killed_leaves_nothing(splitting: Splitting) -> None:
+def test_a_killed_worker_leaves_no_process(splitting: Splitting) -> None:
     splitting.tell("wait-work1")
     running = start(splitting.root, *COMMANDS["run with workers"])
     step = splitting.process_of("work1")
@@ -98,20 +98,20 @@ def test_a_worker_that_is_killed_leaves_nothing(splitting: Splitting) -> None:
     assert no_marker(splitting)
 
 
-def test_a_supervisor_that_is_killed_leaves_nothing(splitting: Splitting) -> None:
+def test_a_killed_supervisor_leaves_no_process(splitting: Splitting) -> None:
     splitting.tell("wait-work1")
     running = start(splitting.root, *COMMANDS["luigi"])
     step = splitting.process_of("work1")
     flow_process, supervisor = ancestors(step)[:2]
     os.kill(supervisor, signal.SIGKILL)
     wait_until(lambda: not any(map(is_there, (step, flow_process))), within=WITHIN)
-    said, _ = running.communicate(timeout=WITHIN)
-    assert "killed by SIGKILL" in said
+    output, _ = running.communicate(timeout=WITHIN)
+    assert "killed by SIGKILL" in output
     assert no_marker(splitting)
 
 
 def test_a_task_with_many_files_open_runs_its_flow(pipeline: Pipeline) -> None:
-    """The numbers of its descriptors, which the supervisor shares, are above 1,023 then."""
+    """The descriptors that the supervisor gets are then above 1,023."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (2048, limits[1]))
     files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
@@ -128,32 +128,25 @@ def test_a_task_with_many_files_open_runs_its_flow(pipeline: Pipeline) -> None:
     assert (code, lines) == (0, ["\ufffd"])
 
 
-def ends_itself(pipeline: Pipeline) -> int:
-    """The exit code of a command that is ended by SIGTERM."""
+def test_the_signal_that_ended_a_command_is_named(pipeline: Pipeline) -> None:
     command = ["sh", "-c", "kill -TERM $$"]
-    return process.run(command, cwd=pipeline.root, env=os.environ, timeout=60, on_line=print)
-
-
-def test_what_has_ended_a_flow_is_named(pipeline: Pipeline) -> None:
-    assert process.describe_exit(ends_itself(pipeline)) == "killed by SIGTERM"
-    assert process.describe_exit(-signal.SIGSEGV) == "killed by SIGSEGV"
-    assert process.describe_exit(128) == "exit code 128"
-    assert process.describe_exit(2) == "exit code 2"
+    code = process.run(command, cwd=pipeline.root, env=os.environ, timeout=60, on_line=print)
+    assert process.describe_exit(code) == "killed by SIGTERM"
 
 
 STUBBORN = """
         import signal, subprocess, sys
         stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1);"
         stubborn += "import os; open('stubborn.pid', 'w').write(str(os.getpid())); time.sleep(99)"
-        subprocess.run([sys.executable, "-c", stubborn], start_new_session={elsewhere})
+        subprocess.run([sys.executable, "-c", stubborn], start_new_session={own_session})
 """
 
 
-@pytest.mark.parametrize("elsewhere", [pytest.param(False, marks=pytest.mark.nightly), True])
-def test_who_does_not_listen_is_killed_also_in_a_session_of_its_own(
-    pipeline: Pipeline, elsewhere: bool
+@pytest.mark.parametrize("own_session", [pytest.param(False, marks=pytest.mark.nightly), True])
+def test_a_process_that_ignores_sigterm_is_killed_also_in_its_own_session(
+    pipeline: Pipeline, own_session: bool
 ) -> None:
-    path = pipeline.add_flow(start=STUBBORN.format(elsewhere=elsewhere))
+    path = pipeline.add_flow(start=STUBBORN.format(own_session=own_session))
     running = start(pipeline.root, "run", path)
     file = pipeline.root / "stubborn.pid"
     wait_until(lambda: file.exists() and file.read_text())
@@ -166,7 +159,7 @@ def test_who_does_not_listen_is_killed_also_in_a_session_of_its_own(
 def test_the_next_process_waits_until_the_flow_of_a_killed_one_is_gone(
     splitting: Splitting, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The flow of the killed one takes some seconds to end, and must not meet the next."""
+    """The killed process's flow takes two seconds to end; the next one must not overlap it."""
     text = splitting.flow.read_text()
     slow = "import signal; signal.signal(signal.SIGTERM, lambda *_: (time.sleep(2), os._exit(1)))"
     splitting.flow.write_text(text.replace("def note(", f"{slow}\n\n\ndef note("))

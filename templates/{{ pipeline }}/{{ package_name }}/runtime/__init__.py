@@ -1,16 +1,17 @@
-"""All that flows, tasks and tests import of the runtime; the modules below are the template's.
+"""Everything that flows, tasks and tests import from the runtime; the rest is internal.
 
-The rooms, each importing only from those behind it and from the files beside this one:
+The rooms. Each imports only from the rooms below it and from the files beside this one:
 
     commands    what nox starts: run, image, status, clean
     task        Luigi's half: MetaflowTask, its marker, its attempts
     container   images, and flows that run in them
     flow        Metaflow's half: what a flow is, gets, prints and returns
     packages    a flow's own requirements.txt
-    process     runs a command and leaves nothing of it behind
+    process     runs a command and leaves no process of it behind
     store       small files in a folder or on S3, and Metaflow's own files
 
-A name is imported at its first use: each step of a flow imports this module, and needs no Luigi.
+Names that need Luigi or msgspec are imported at their first use, because each step of a flow
+imports this module.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
     """
     name, *options = arguments or [""]
     if name not in COMMANDS:
-        print(f"usage: python -m {__package__} {{{','.join(COMMANDS)}}} …", file=sys.stderr)
+        print(f"usage: python -m {__package__} {'|'.join(COMMANDS)} …", file=sys.stderr)
         return 2
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup

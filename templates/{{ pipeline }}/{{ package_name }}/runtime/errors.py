@@ -1,4 +1,4 @@
-"""Errors that a user can cause, shown without a traceback; each message says what to do."""
+"""Errors that a user can cause: shown without a traceback, as the cause and a hint."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ class SettingsError(PipelineError):
 
 
 class FlowNotFoundError(PipelineError):
-    """A flow's path leads outside `flows/` or to no file, or the file holds no flow."""
+    """A flow's path is outside `flows/` or has no file, or the file has no flow."""
 
 
 class ParameterError(PipelineError):
-    """A task or its flow gets a parameter whose name or value is not allowed."""
+    """A parameter of a task or its flow has a name or value that is not allowed."""
 
 
 class RequirementsError(PipelineError):
-    """A flow's `requirements.txt` cannot be installed beside the repo's environment."""
+    """A flow's `requirements.txt` cannot be installed on top of the repo's packages."""
 
 
 class ImageError(PipelineError):
-    """A flow's image cannot be built, or no Docker engine can build or run it."""
+    """A flow's image cannot be built, or there is no Docker engine to build or run it."""
 
 
 class FlowFailedError(PipelineError):
-    """A flow ran and did not succeed; the message has the step and its traceback."""
+    """A flow ran and failed; the message has the step and its traceback."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean NAME?` with the known name that is most like this one; empty if none is."""
+    """`; did you mean NAME?` with the known name closest to this one; empty if none is close."""
     close = difflib.get_close_matches(name, [*known], n=1)
     return f"; did you mean {close[0]}?" if close else ""

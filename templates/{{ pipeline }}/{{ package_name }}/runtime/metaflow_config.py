@@ -1,4 +1,4 @@
-"""Metaflow's own configuration, as a flow's process and Metaflow's client here are to see it."""
+"""Metaflow's own configuration, as flows and the Metaflow client in this process see it."""
 
 from __future__ import annotations
 
@@ -16,30 +16,28 @@ from .settings import dotenv_variables, settings
 
 
 def metaflow_environment() -> dict[str, str]:
-    """This process's environment with `.env` and the settings' profile in it."""
+    """This process's environment, with `.env` and the profile of the settings added."""
     environment = dotenv_variables(paths.ROOT) | dict(os.environ)
     environment.setdefault("METAFLOW_USER", _user())
     environment.setdefault("METAFLOW_CLIENT_CACHE_PATH", str(paths.client_cache()))
-    profile = settings().metaflow.profile
-    if profile:
+    if profile := settings().metaflow.profile:
         environment.setdefault("METAFLOW_PROFILE", profile)
     return environment
 
 
 def export_environment() -> None:
-    """Let this process have of it what Metaflow's client and boto3 look up: `.env` may say it."""
+    """Add its variables for Metaflow and AWS to this process, where boto3 looks for them."""
     for name, value in metaflow_environment().items():
         if name.startswith(("AWS_", "METAFLOW_")):
             os.environ.setdefault(name, value)
 
 
 def datastore_root() -> str:
-    """Where Metaflow's datastore is: the path of a folder, or `s3://BUCKET/PREFIX`.
+    """The location of Metaflow's datastore: the path of a folder, or `s3://BUCKET/PREFIX`.
 
-    By default the folder is `.metaflow` in the repo's root. Like the settings it is looked up once
-    for each process: every task asks for it when Luigi asks whether it is done. Raises
-    PipelineError where Metaflow is set to a datastore that is neither, and where nothing says in
-    which bucket it is.
+    By default the folder is `.metaflow` in the repo's root. It is looked up once for each process,
+    because every task asks for it when Luigi checks whether the task is complete. Raises
+    PipelineError where Metaflow is set to another kind of datastore, or to S3 without a bucket.
     """
     return _datastore_root(paths.ROOT)
 
@@ -52,22 +50,23 @@ def _datastore_root(root: Path) -> str:
     if datastore != "s3":
         raise PipelineError(
             f"METAFLOW_DEFAULT_DATASTORE is {datastore!r}, and MetaflowTask keeps its markers in a "
-            "local datastore or on S3: set METAFLOW_DEFAULT_DATASTORE to local or s3, e.g. in .env"
+            "local datastore or on S3\n"
+            "hint: set METAFLOW_DEFAULT_DATASTORE to local or s3, e.g. in .env"
         )
-    sysroot = configured("METAFLOW_DATASTORE_SYSROOT_S3") or ""
-    if not re.fullmatch(r"s3://[A-Za-z0-9._-]{3,}(/[^/]+)*/?", sysroot):
+    location = configured("METAFLOW_DATASTORE_SYSROOT_S3") or ""
+    if not re.fullmatch(r"s3://[A-Za-z0-9._-]{3,}(/[^/]+)*/?", location):
+        value = f"is {location!r}, not s3://BUCKET/PREFIX" if location else "is not set"
         raise PipelineError(
-            "METAFLOW_DEFAULT_DATASTORE is 's3', and METAFLOW_DATASTORE_SYSROOT_S3 "
-            f"{f'is {sysroot!r}' if sysroot else 'does not say where'}: set it to the bucket and a "
-            "prefix in it, e.g. s3://my-bucket/metaflow, in .env for instance"
+            f"METAFLOW_DEFAULT_DATASTORE is 's3', and METAFLOW_DATASTORE_SYSROOT_S3 {value}\n"
+            "hint: set it to a bucket and a prefix, e.g. s3://my-bucket/metaflow, in .env"
         )
-    return sysroot.rstrip("/")
+    return location.rstrip("/")
 
 
 def local_root() -> Path:
     """Metaflow's folder on this machine, by default `.metaflow` in the repo's root.
 
-    It holds the local datastore and local metadata, and whatever the datastore the locks.
+    It holds the local datastore, local metadata, and the locks of tasks whatever the datastore.
     """
     return _local_root(paths.ROOT)
 
@@ -78,7 +77,7 @@ def _local_root(root: Path) -> Path:
 
 
 def metadata() -> str:
-    """Where the metadata of runs is, as `metaflow.metadata()` takes it."""
+    """The location of the metadata of runs, as `metaflow.metadata()` takes it."""
     kind = configured("METAFLOW_DEFAULT_METADATA") or "local"
     if kind == "local":
         return f"local@{local_root().parent}"
@@ -87,7 +86,7 @@ def metadata() -> str:
 
 
 def configured(name: str) -> str | None:
-    """A variable of Metaflow's: from the environment, or the profile's file, as Metaflow looks."""
+    """The value of a variable of Metaflow's: from the environment, or else the profile's file."""
     environment = metaflow_environment()
     if name in environment:
         return environment[name]
@@ -98,8 +97,8 @@ def configured(name: str) -> str | None:
     except FileNotFoundError:
         if profile:
             raise PipelineError(
-                f"METAFLOW_PROFILE is {profile!r}, and there is no {file}; make it with "
-                f"`METAFLOW_PROFILE={profile} metaflow configure`, or unset it"
+                f"METAFLOW_PROFILE is {profile!r}, and there is no {file}\n"
+                f"hint: METAFLOW_PROFILE={profile} metaflow configure  # or unset the profile"
             ) from None
         return None
     except ValueError as error:
@@ -108,7 +107,7 @@ def configured(name: str) -> str | None:
 
 
 def configuration_file() -> Path:
-    """The file of the profile, as `metaflow configure` makes it; there may be none."""
+    """The profile's file, which `metaflow configure` writes; it may not exist."""
     environment = metaflow_environment()
     home = Path(environment.get("METAFLOW_HOME", "~/.metaflowconfig")).expanduser()
     profile = environment.get("METAFLOW_PROFILE")
@@ -116,7 +115,7 @@ def configuration_file() -> Path:
 
 
 def _user() -> str:
-    """A name for Metaflow, which takes none from the system, and refuses `root`."""
+    """A user name for Metaflow, which does not ask the system for one, and refuses `root`."""
     name = "root"
     with contextlib.suppress(KeyError, OSError):  # a container's user may have no name
         name = getpass.getuser()

@@ -1,4 +1,4 @@
-"""Where things are: the package with its flows and tasks, the repo around it, and `.metaflow`."""
+"""Folders: the package with its flows and tasks, the repo around it, and `.metaflow` in it."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ ROOT = PACKAGE.parent if IN_CHECKOUT else Path.cwd()
 
 
 def repo_root() -> Path:
-    """The repo's root; where the package is installed, the folder that it is used from."""
+    """The repo's root; for an installed package, the current folder when it was imported."""
     return ROOT
 
 
 def metaflow_folder() -> Path:
-    """The folder for everything that runs leave in the repo.
+    """The folder for everything that runs write in the repo.
 
-    Metaflow's own local datastore is here too unless METAFLOW_DATASTORE_SYSROOT_LOCAL names another
+    Metaflow's local datastore is in it too, unless METAFLOW_DATASTORE_SYSROOT_LOCAL names another
     folder: see `metaflow_config.local_root`.
     """
     return ROOT / ".metaflow"
 
 
 def overlays() -> Path:
-    """The folder of the overlays: the packages that flows need beside the repo's own."""
+    """The folder of the overlays: packages that flows need in addition to the repo's."""
     return metaflow_folder() / "overlays"
 
 
 def images() -> Path:
-    """The folder with a file for each Docker image, whose time is that of the image's last use."""
+    """The folder with a file for each Docker image; its time is that of the image's last use."""
     return metaflow_folder() / "images"
 
 
@@ -43,6 +43,6 @@ def client_cache() -> Path:
 
 
 def shown(path: Path) -> str:
-    """The path as messages show it: from the repo's root where it is in the repo."""
-    plain = Path(os.path.normpath(path))
-    return str(plain.relative_to(ROOT) if plain.is_relative_to(ROOT) else plain)
+    """The path as messages show it: relative to the repo's root if it is in the repo."""
+    normal = Path(os.path.normpath(path))
+    return str(normal.relative_to(ROOT) if normal.is_relative_to(ROOT) else normal)

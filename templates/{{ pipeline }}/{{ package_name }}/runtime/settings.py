@@ -2,7 +2,7 @@
 
 1. the defaults below;
 2. `config/base.yaml`;
-3. `config/ENV.yaml`, where ENV is the setting `env` (`dev`, unless 4 or 5 say otherwise);
+3. `config/ENV.yaml`, where ENV is the setting `env` (`dev`, unless 4 or 5 set it);
 4. `.env` in the repo's root, which git ignores;
 5. environment variables: the package's name in capitals, then `__` before each level, so
    `MY_PIPELINES__METAFLOW__PROFILE=prod` for `metaflow: {profile: prod}` of `my_pipelines`.
@@ -38,7 +38,7 @@ class MetaflowSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class ContainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the building of images finds what it needs; none of it ends in an image."""
+    """Where the building of images finds what it needs; none of this is stored in an image."""
 
     registry: str = ""
     """Where Python's image is, e.g. `registry.example.org/mirror`; by default on Docker Hub."""
@@ -54,10 +54,10 @@ class ContainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the repo can be told without editing code."""
+    """All settings of a repo; each has a default."""
 
     env: str = "dev"
-    """The environment: names the second settings file, and the default of `flow_tag`."""
+    """The environment: names the second settings file, and is the default of `flow_tag`."""
 
     flow_tag: str = ""
     """Tag of the runs and folder of their markers; `production` sets the flows' `production`.
@@ -65,7 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     Default: the name of the environment."""
 
     runner: Literal["process", "container"] = "process"
-    """What a flow runs in: a process of its own, or a container of its own image."""
+    """Where a flow runs: as a process on this machine, or in a container of its own image."""
 
     timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """Seconds after which a flow is stopped; None for no limit."""
@@ -75,9 +75,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     container: ContainerSettings = ContainerSettings()
 
 
-_SECTIONS: dict[str, type[msgspec.Struct]] = {
-    "metaflow": MetaflowSettings,
-    "container": ContainerSettings,
+_DEFAULTS = Settings()
+_SECTIONS = {
+    name: type(value)
+    for name, value in msgspec.structs.asdict(_DEFAULTS).items()
+    if isinstance(value, msgspec.Struct)
 }
 
 
@@ -85,21 +87,23 @@ _SECTIONS: dict[str, type[msgspec.Struct]] = {
 def settings() -> Settings:
     """The settings in force, read once for each process.
 
-    Raises SettingsError, naming file or variable, key, and what was expected.
+    Raises SettingsError, naming file or variable, key, and the expected value.
     """
     return load(paths.ROOT, paths.CONFIG, os.environ)
 
 
 def load(root: os.PathLike[str], config: os.PathLike[str], environ: Mapping[str, str]) -> Settings:
-    """Merge the sources; `root` has `.env`, `config` the YAML files. See `settings`."""
+    """Merge the sources: `.env` in `root`, the YAML files in `config`, and the variables.
+
+    Raises SettingsError as `settings` does.
+    """
     from_variables: dict[str, Any] = {}
     for variables, source in ((dotenv_variables(root), f"{Path(root, '.env')}: "), (environ, "")):
         _merge(from_variables, _from_variables(variables, source))
-    env = from_variables.get("env", Settings().env)
+    env = from_variables.setdefault("env", _DEFAULTS.env)
     merged: dict[str, Any] = {}
     for layer in (_from_file(config, "base"), _from_file(config, env), from_variables):
         _merge(merged, layer)
-    merged["env"] = env
     merged["flow_tag"] = merged.get("flow_tag") or env
     return msgspec.convert(merged, Settings, strict=False)
 
@@ -114,15 +118,14 @@ def dotenv_variables(root: os.PathLike[str]) -> dict[str, str]:
 
 
 def _from_file(config: os.PathLike[str], name: str) -> dict[str, Any]:
-    folder = Path(config)
-    file = folder / f"{name}.yaml"
+    file = Path(config, f"{name}.yaml")
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or not file.is_file():
-        if name in ("base", Settings().env):
+        if name in ("base", _DEFAULTS.env):
             return {}
-        known = sorted({found.stem for found in folder.glob("*.yaml")} - {"base"} | {"dev"})
+        names = {each.stem for each in file.parent.glob("*.yaml")} - {"base"} | {_DEFAULTS.env}
         raise SettingsError(
-            f"{PREFIX}ENV is {name!r}, and there is no {file}; make it, or use one of: "
-            + ", ".join(known)
+            f"{PREFIX}ENV is {name!r}, and there is no {file}\n"
+            f"hint: make the file, or use one of: {', '.join(sorted(names))}"
         )
     try:
         layer = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
@@ -131,35 +134,34 @@ def _from_file(config: os.PathLike[str], name: str) -> dict[str, Any]:
     if not isinstance(layer, dict):
         raise SettingsError(f"{file} must hold `key: value` pairs, not a {type(layer).__name__}")
     if "env" in layer:
-        raise SettingsError(f"{file}: env cannot be set in a file it selects; use {PREFIX}ENV")
-    for section in _SECTIONS:
-        if layer.get(section, ...) is None:  # the heading alone, its lines commented out
-            del layer[section]
+        raise SettingsError(f"{file}: env cannot be set in a file\nhint: set {PREFIX}ENV")
+    # A heading alone, its lines commented out, is an empty section.
+    layer = {
+        key: value for key, value in layer.items() if value is not None or key not in _SECTIONS
+    }
     _check(layer, str(file), strict=True)
     return layer
 
 
 def _from_variables(variables: Mapping[str, str], source: str) -> dict[str, Any]:
     layers: dict[str, Any] = {}
-    for name in sorted(variables):
-        if not name.startswith(PREFIX) or not variables[name]:  # an empty one says nothing
+    for name, text in sorted(variables.items()):
+        if not name.startswith(PREFIX) or not text:  # an empty variable sets nothing
             continue
-        layer: Any = _parse(variables[name], source + name)
-        for level in reversed(name[len(PREFIX) :].lower().split("__")):
+        layer: Any = _parse(text, source + name)
+        for level in reversed(name.removeprefix(PREFIX).lower().split("__")):
             layer = {level: layer}
         _check(layer, source + name, strict=False)
         _merge(layers, layer)
     return layers
 
 
-def _parse(text: str, name: str) -> Any:
-    """A list or a mapping written as YAML; anything else stays text, and msgspec converts it."""
-    if not text.startswith(("[", "{")):
-        return text
+def _parse(text: str, source: str) -> Any:
+    """A list or mapping in YAML as such; any other text as text, which msgspec converts."""
     try:
-        return yaml.safe_load(text)
+        return yaml.safe_load(text) if text.startswith(("[", "{")) else text
     except yaml.YAMLError as error:
-        raise SettingsError(f"{name} is not YAML: {error}") from error
+        raise SettingsError(f"{source} is not YAML: {error}") from error
 
 
 def _check(layer: dict[str, Any], source: str, *, strict: bool) -> None:
@@ -171,20 +173,18 @@ def _check(layer: dict[str, Any], source: str, *, strict: bool) -> None:
 
 
 def _explain(message: str) -> str:
-    """msgspec's message with the key first, and for an unknown key those that there are."""
-    what, _, where = message.partition(" - at `$")
-    path = where.rstrip("`").lstrip(".")
-    unknown = re.search(r"unknown field `(.*)`", what)
-    if path == "runner":
-        what = f"{what}; there are 'process' and 'container'"
-    if not unknown:
-        return f"{path or 'the file'}: {what}"
-    key = unknown[1]
-    section = _SECTIONS.get(path, Settings)
-    known = [field.encode_name for field in msgspec.structs.fields(section)]
-    key_path = f"{path}.{key}" if path else key
-    wrong = f"{key_path} is no setting{did_you_mean(key, known)}"
-    return f"{wrong}\nhint: the settings are {', '.join(known)}"
+    """msgspec's message with the key first, and for an unknown key the keys that exist."""
+    reason, _, where = message.partition(" - at `$")
+    path = where.strip("`.")
+    if unknown := re.search(r"unknown field `(.*)`", reason):
+        key, fields = unknown[1], msgspec.structs.fields(_SECTIONS.get(path, Settings))
+        names = [field.encode_name for field in fields]
+        reason = f"there is no such setting{did_you_mean(key, names)}"
+        reason += f"\nhint: the settings are {', '.join(names)}"
+        path = f"{path}.{key}".lstrip(".")
+    elif path == "runner":
+        reason += "; it is 'process' or 'container'"
+    return f"{path or 'the file'}: {reason}"
 
 
 def _merge(into: dict[str, Any], layer: Mapping[str, Any]) -> None:

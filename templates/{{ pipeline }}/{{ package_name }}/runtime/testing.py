@@ -1,4 +1,4 @@
-"""For tests of pipelines: a repo's root of their own, the same on any machine."""
+"""For tests of pipelines: a temporary root, so that they run the same on any machine."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from .settings import PREFIX, settings
 def temporary_root(folder: Path) -> Iterator[None]:
     """Use the folder as the repo's root inside the `with` block.
 
-    Runs, markers and `.env` lie there, and so do flows and settings where it has folders `flows` and
-    `config`. Variables that set up this repo or Metaflow are taken away, and Metaflow's configuration
-    in the home folder is not read. Everything is as before when the block ends.
+    Runs, markers and `.env` are read and written there. If the folder has `flows` or `config`,
+    they replace the package's own. Environment variables that set up this repo or Metaflow are
+    removed, and Metaflow's configuration in the home folder is not read. When the block ends,
+    everything is as it was before.
     """
     roots = (paths.ROOT, paths.FLOWS, paths.CONFIG)
     environment = dict(os.environ)
@@ -25,9 +26,10 @@ def temporary_root(folder: Path) -> Iterator[None]:
         if name.startswith((PREFIX, "METAFLOW_")):
             del os.environ[name]
     os.environ["METAFLOW_HOME"] = str(folder / "no-metaflow-config")
-    own = [folder / name for name in ("flows", "config")]
-    new = [path if path.is_dir() else default for path, default in zip(own, roots[1:], strict=True)]
-    paths.ROOT, (paths.FLOWS, paths.CONFIG) = folder, new
+    paths.ROOT = folder
+    for name in ("flows", "config"):
+        if (folder / name).is_dir():
+            setattr(paths, name.upper(), folder / name)
     settings.cache_clear()
     try:
         yield

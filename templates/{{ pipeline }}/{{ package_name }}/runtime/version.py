@@ -15,18 +15,18 @@ _NEW_FILES = ("ls-files", "--others", "--exclude-standard", "--directory", "--no
 
 
 class Code(NamedTuple):
-    """What code runs: the package's version, and branch and commit where git knows them."""
+    """The code that runs: the package's version, and branch and commit where git knows them."""
 
     version: str
     branch: str | None
     commit: str | None
-    """Forty hexadecimal digits; followed by `-dirty` as `commit` says."""
+    """Forty hexadecimal digits, and `-dirty` as `commit` says."""
 
 
 def code() -> Code:
-    """The code of now: the checkout of a process that runs for long may change."""
+    """The code of this moment: the checkout of a long-running process may change."""
     release: str = import_module(__package__.rpartition(".")[0]).__version__
-    if not paths.IN_CHECKOUT:  # the folder that it is used from may be any repo's
+    if not paths.IN_CHECKOUT:  # the current folder may be in any other repo
         return Code(release, None, None)
     return Code(release, git("branch", "--show-current") or None, commit(40) or None)
 
@@ -36,7 +36,7 @@ def version(distribution: str) -> str:
 
     `2026.11.3` at its tag; `2026.11.3+6.readme.gab12cd0` (a local version of PEP 440) at any other
     commit, followed by `.dirty` as `commit` says. A package installed from a wheel has the wheel's
-    version; bare files, as Metaflow ships them, have `0+unknown`.
+    version. Bare files, as Metaflow ships them, have `0+unknown`.
     """
     if not paths.IN_CHECKOUT:
         from importlib import metadata  # takes longer than the rest of this module
@@ -45,22 +45,24 @@ def version(distribution: str) -> str:
             return metadata.version(distribution)
         except metadata.PackageNotFoundError:
             return UNKNOWN
-    release = released()
-    if release == UNKNOWN:
-        return release
-    head = commit(7)
+    release, head = released(), commit(7)
     is_tagged = ("describe", "--tags", "--exact-match", f"--match={release}")
-    if not head or (not head.endswith("-dirty") and git(*is_tagged)):
+    if release == UNKNOWN or not head or (not head.endswith("-dirty") and git(*is_tagged)):
         return release
-    words = ".".join([git("branch", "--show-current"), f"g{head}"])
-    return f"{release}+" + re.sub("[^a-z0-9]+", ".", words.lower()).strip(".")
+    return local_version(release, git("branch", "--show-current"), head)
+
+
+def local_version(release: str, branch: str, head: str) -> str:
+    """The PEP 440 version of a commit between releases; the branch may be empty."""
+    words = f"{branch}.g{head}".lower()
+    return f"{release}+" + re.sub("[^a-z0-9]+", ".", words).strip(".")
 
 
 def commit(digits: int) -> str:
-    """The commit that is checked out, with so many digits; empty where git knows none.
+    """The commit that is checked out, shortened to so many digits; empty without one.
 
-    `-dirty` follows where tracked files are edited or the package has files that git does not know,
-    a new flow for instance.
+    `-dirty` follows where tracked files are edited, or the package has files that git does not
+    track, a new flow for example.
     """
     head = git("describe", "--always", "--dirty", f"--abbrev={digits}", "--exclude=*")
     if head and not head.endswith("-dirty") and git(*_NEW_FILES, str(paths.PACKAGE)):
@@ -69,14 +71,13 @@ def commit(digits: int) -> str:
 
 
 def git(*arguments: str) -> str:
-    """What git prints; empty where it fails or is not installed, as in a slim image."""
+    """The output of git in the repo; empty where git fails or is missing, as in a slim image."""
+    command = ["git", "-C", str(paths.ROOT), *arguments]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(paths.ROOT), *arguments], capture_output=True, check=False
-        )
+        done = subprocess.run(command, capture_output=True, check=False)
     except FileNotFoundError:
         return ""
-    # A file's name may have any bytes and may begin with a space.
+    # A file's name may contain any bytes and may begin with a space.
     return os.fsdecode(done.stdout).removesuffix("\n") if done.returncode == 0 else ""
 
 
@@ -86,9 +87,11 @@ def released() -> str:
 
 
 def project_value(key: str) -> str:
-    """The value of a key under [project] in pyproject.toml, one line of text; empty without it."""
-    text = (paths.PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8")
-    table = re.search(r"^\[project\]\s*(?:#.*)?$.*?(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL)
-    line = rf"""^{key}\s*=\s*["']([^"']+)["']"""
-    match = re.search(line, table[0] if table else "", re.MULTILINE)
-    return match[1] if match else ""
+    """The text of a key under [project] in pyproject.toml; empty without it, or in bad TOML."""
+    import tomllib
+
+    try:
+        pyproject = tomllib.loads((paths.PACKAGE.parent / "pyproject.toml").read_text("utf-8"))
+    except ValueError:
+        return ""
+    return str(pyproject.get("project", {}).get(key, ""))

@@ -1,7 +1,8 @@
-"""The overlay of a flow: the packages of its own `requirements.txt`, over the repo's environment.
+"""The overlay of a flow: the packages of its own `requirements.txt`, on top of the repo's.
 
-It is a folder with what the environment lacks, which the flow and its steps have on `PYTHONPATH`,
-made once for each content, Python and environment. The environment itself stays as it is.
+An overlay is a folder with the packages that the repo's environment lacks. The flow and its steps
+have it on `PYTHONPATH`. It is made once for each combination of requirements, Python and
+environment; the environment itself does not change.
 """
 
 from __future__ import annotations
@@ -24,13 +25,7 @@ from .. import console, paths, process
 from ..errors import RequirementsError
 from ..metaflow_config import metaflow_environment
 from ..store.files import exclusive_lock
-from .requirements import (
-    EDITABLE,
-    Requirements,
-    installed_packages,
-    normal,
-    read,
-)
+from .requirements import CHANGE_ONE, EDITABLE, Requirements, installed_packages, normal, read
 
 MADE_FROM = "overlay.json"
 """File in an overlay: what it was made from and when. Its time is that of the last use."""
@@ -40,24 +35,24 @@ _PLANNED = re.compile(r" \+ (?P<name>[^\s=]+)(?:==(?P<version>\S+))?(?: @ | \(fr
 
 
 def environment_for(flow_file: Path) -> dict[str, str]:
-    """`PYTHONPATH` as the flow's environment must have it; nothing for a flow without an overlay.
+    """The flow's `PYTHONPATH`, with its overlay first; empty for a flow without an overlay.
 
     Raises RequirementsError as `overlay` does.
     """
     folder = overlay(flow_file)
     if not folder:
         return {}
-    there = metaflow_environment().get("PYTHONPATH")
-    return {"PYTHONPATH": f"{folder}{os.pathsep}{there}" if there else str(folder)}
+    search_path = [str(folder), metaflow_environment().get("PYTHONPATH")]
+    return {"PYTHONPATH": os.pathsep.join(filter(None, search_path))}
 
 
 def overlay(flow_file: Path) -> Path | None:
-    """The folder with the packages of the `requirements.txt` beside a flow's file, made if need be.
+    """The folder with the packages of the `requirements.txt` beside a flow's file.
 
-    None where there is no such file, or nothing in it.
+    It is made if there is none yet. None where the file is missing or has no requirements.
 
-    Raises RequirementsError where the packages cannot be had, above all where they need another
-    version than the environment has: that one is the repo's locked version, and stays.
+    Raises RequirementsError where the packages cannot be installed, above all where they need
+    another version than the repo's locked one, which stays.
     """
     file = flow_file.with_name("requirements.txt")
     try:
@@ -66,7 +61,7 @@ def overlay(flow_file: Path) -> Path | None:
             return None
         wanted = Requirements(file, lines, installed_packages())
         folder = paths.overlays() / _key(wanted)
-        if not _used(folder):
+        if not _mark_used(folder):
             _make(folder, wanted, flow_file)
         return folder
     except OSError as error:
@@ -74,44 +69,44 @@ def overlay(flow_file: Path) -> Path | None:
 
 
 def _key(wanted: Requirements) -> str:
-    """A name for what these lines give with this Python and its packages."""
-    # An option may name a folder, and mean the one beside its file.
+    """A hash of the requirements, Python and its packages: the overlay's name."""
+    # An option may name a folder, which is relative to the option's file.
     lines = [
         (line.text, line.is_constraint, str(line.file.parent) if line.text.startswith("-") else "")
         for line in wanted.lines
     ]
     soabi = sysconfig.get_config_var("SOABI")
     python = [*sys.version_info, sys.implementation.name, sysconfig.get_platform(), soabi]
-    told = json.dumps([lines, python, sorted(wanted.installed.items())])
-    return hashlib.sha256(told.encode()).hexdigest()[:20]
+    made_from = json.dumps([lines, python, sorted(wanted.installed.items())])
+    return hashlib.sha256(made_from.encode()).hexdigest()[:20]
 
 
-def _used(folder: Path) -> bool:
-    """Is the overlay there? Then its time becomes now: one that is long unused may be deleted."""
-    try:
+def _mark_used(folder: Path) -> bool:
+    """Set the overlay's time to now, because `clean` deletes unused ones; False without one."""
+    with contextlib.suppress(OSError):  # a read-only image or repo, or no overlay
         os.utime(folder / MADE_FROM)
-    except FileNotFoundError:
-        return False
-    except OSError:  # it is there, in an image or a repo that is read-only
-        return True
-    return True
+    return (folder / MADE_FROM).is_file()
 
 
 def _make(folder: Path, wanted: Requirements, flow_file: Path) -> None:
-    """Make the overlay beside its place and rename it; what others left half-made goes away."""
+    """Make the overlay in a temporary folder and rename it; delete what killed processes left."""
+
+    def skip(_: str) -> None:
+        raise BlockingIOError
+
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob("*.making"):
-        lock = left.with_name(left.name.partition(".")[0] + ".lock")
-        with contextlib.suppress(_AtWorkError), exclusive_lock(lock, _leave_it):
-            shutil.rmtree(left, ignore_errors=True)
+    for unfinished in folder.parent.glob("*.making"):
+        lock = folder.with_name(unfinished.name.partition(".")[0] + ".lock")
+        with contextlib.suppress(BlockingIOError), exclusive_lock(lock, skip):
+            shutil.rmtree(unfinished, ignore_errors=True)
     flow = Path(os.path.relpath(flow_file, paths.FLOWS)).as_posix()
     show = partial(console.show_line, flow)
 
-    def tell_who_is_waited_for(process_id: str) -> None:
-        show(f"waits for process {process_id}, which is making its environment")
+    def on_wait(process_id: str) -> None:
+        show(f"waiting for process {process_id}, which is making its environment")
 
-    with exclusive_lock(folder.with_suffix(".lock"), tell_who_is_waited_for):
-        if _used(folder):  # another process was faster
+    with exclusive_lock(folder.with_suffix(".lock"), on_wait):
+        if _mark_used(folder):  # another process was faster
             return
         show(f"making the environment of {paths.shown(wanted.file)}, once")
         with tempfile.TemporaryDirectory(
@@ -126,22 +121,14 @@ def _make(folder: Path, wanted: Requirements, flow_file: Path) -> None:
                 "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             }
             (made / MADE_FROM).write_text(json.dumps(made_from, indent=2) + "\n")
-            shutil.rmtree(folder, ignore_errors=True)  # one that somebody has deleted in part
+            shutil.rmtree(folder, ignore_errors=True)  # an overlay that was partly deleted
             made.rename(folder)
 
 
-class _AtWorkError(Exception):
-    """Another process is making the overlay."""
-
-
-def _leave_it(process_id: str) -> None:
-    raise _AtWorkError
-
-
-def _install(made: Path, wanted: Requirements, show: Callable[[str], None]) -> list[str]:
-    """Install into the folder what the environment lacks, and return what that is."""
+def _install(folder: Path, wanted: Requirements, show: Callable[[str], None]) -> list[str]:
+    """Install the packages that the environment lacks into the folder, and return their names."""
     installed = wanted.installed
-    constraints, overrides = made.with_name("constraints.txt"), made.with_name("overrides.txt")
+    constraints, overrides = folder.with_name("constraints.txt"), folder.with_name("overrides.txt")
     constraints.write_text(
         "".join(f"{name}=={at}\n" for name, at in installed.items() if at != EDITABLE)
     )
@@ -150,47 +137,46 @@ def _install(made: Path, wanted: Requirements, show: Callable[[str], None]) -> l
         *("--color=never", "--no-progress"),
         *(f"--requirements={wanted.file}", f"--constraints={constraints}"),
     ]
-    # As if into the environment, so that uv sees what is there already. A system's Python forbids
-    # that, even where nothing is changed.
+    # As if into the environment, so that uv sees which packages it has. A system's Python forbids
+    # that, even when nothing is changed.
     plan = _run([*command, "--dry-run", "--break-system-packages"], wanted)
     packages, pins = [], []
-    for found in filter(None, map(_PLANNED.fullmatch, plan)):
-        name, package = normal(found["name"]), found[0].removeprefix(" + ")
-        if (found["url"] or "").startswith("file:"):
-            raise RequirementsError(
-                f"{paths.shown(wanted.file)}: {package} is a path, and what lies there may change while "
-                "the file stays as it is; name a package and its version, which may lie in a "
-                "folder (`--find-links FOLDER`), or put the code into the repo's own package"
+    for planned in filter(None, map(_PLANNED.fullmatch, plan)):
+        name, package = normal(planned["name"]), planned[0].removeprefix(" + ")
+        if (planned["url"] or "").startswith("file:"):
+            raise wanted.error(
+                f"{package} is a path, and the code there may change while this file does not",
+                "require a package and its version, from a folder with `--find-links FOLDER`, or "
+                "move the code into the repo's own package",
             )
         if name not in installed:
             packages.append(package)
-            pins += [] if found["url"] else [f"{name}=={found['version']}"]
-        elif found["version"] != installed[name]:
-            raise wanted.conflict([name], [name], f"it would become {package}")
+            pins += [] if planned["url"] else [f"{name}=={planned['version']}"]
+        elif planned["version"] != installed[name]:
+            reason = f"it would change the repo's {name} ({installed[name]}) to {package}"
+            raise wanted.error(reason, CHANGE_ONE)
     if packages:
-        # What the environment has is left out, by a condition that never holds.
+        # A condition that never holds leaves out the packages that the environment has.
         overrides.write_text("".join(f"{name}; python_version < '0'\n" for name in installed))
-        into = [f"--target={made}", f"--overrides={overrides}"]
+        into = [f"--target={folder}", f"--overrides={overrides}"]
         _run([*command, *into, *pins], wanted, show)
     return packages
 
 
 def _uv(wanted: Requirements) -> str:
-    """uv's program: the one that runs us, else the one on PATH."""
+    """The program uv: the one that `uv run` names in UV, or else the one on PATH."""
     for name in (os.environ.get("UV"), "uv"):
-        found = shutil.which(name) if name else None
-        if found:
-            return found
-    raise RequirementsError(
-        f"{paths.shown(wanted.file)} takes uv to install, and there is none on PATH: `pipx install uv`, "
-        "or `python3 noxfile.py -s run`, which brings one"
+        if name and (program := shutil.which(name)):
+            return program
+    raise wanted.error(
+        "there is no uv on PATH", "pipx install uv  # or python3 noxfile.py -s run, which brings it"
     )
 
 
 def _run(
     command: Sequence[str], wanted: Requirements, show: Callable[[str], None] | None = None
 ) -> list[str]:
-    """The lines that uv prints, also shown; a RequirementsError says why it failed."""
+    """The lines that uv prints, shown as well; a RequirementsError where it fails."""
     printed: list[str] = []
 
     def on_line(line: str) -> None:

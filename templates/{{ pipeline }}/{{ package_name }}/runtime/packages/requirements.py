@@ -1,4 +1,4 @@
-"""A flow's `requirements.txt`: what it says, what it is laid over, and what is wrong with it."""
+"""A flow's `requirements.txt`: its lines, the packages it builds on, and why uv refuses it."""
 
 from __future__ import annotations
 
@@ -7,151 +7,122 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from .. import paths
 from ..errors import RequirementsError
 
-_COMMENT = re.compile(r"(^|\s)#.*")
+_COMMENT = re.compile(r"(^|[ \t])#.*", re.MULTILINE)
+_CONTINUATION = re.compile(r"[ \t]*\\[ \t]*(?:\n[ \t]*|\Z)")
 _INCLUDE = re.compile(r"(-r|-c|--requirement\b|--constraint\b)\s*=?\s*(.+)")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DIST_INFO = re.compile(r"([A-Za-z0-9][^-]*)-([^-]+)\.dist-info")
-# How uv begins what it says of an error; older versions draw it as a tree.
-_LEAD = re.compile(r"\s*(?:(?P<error>error:|\u00d7)|cause:|[├╰]─▶)?\s*")
+# uv prints progress, then its error and the causes of it; older versions draw them as a tree. In
+# the log of an image's build the beginning of a line may be missing.
+_ERROR = re.compile(r"^\s*(?:error:|\u00d7) *|(?=No solution found)", re.MULTILINE)
+_CAUSE = re.compile(r"\n\s*(?:cause:|[├╰]─▶) *")
 _NO_NETWORK = re.compile(r"[Ff]ailed to fetch|error sending request|network was disabled")
 
 _NETWORK = "pyproject.toml, or from variables such as UV_DEFAULT_INDEX and HTTPS_PROXY"
 
 EDITABLE = "editable"
-"""In place of the version of what is worked on: it says nothing, and is no constraint."""
+"""Stands for the version of an editable package, which is no constraint."""
+
+CHANGE_ONE = "change the requirement, or the repo's dependency in pyproject.toml and `nox -s setup`"
+"""The way out of a conflict between a flow's requirements and the repo's packages."""
 
 
 class Line(NamedTuple):
     """A line of a requirements file, without comments, its continuations joined."""
 
     file: Path
-    number: int
     text: str
     is_constraint: bool
 
-    @property
-    def name(self) -> str:
-        """The package that the line is about, "" for an option."""
-        found = _NAME.match(self.text)
-        return normal(found[0]) if found else ""
-
-    def __str__(self) -> str:
-        """As messages name it; an address stays out, for it may hold a password."""
-        text = re.split(r"\s*(?:@|\s--hash|\w+\+?\w*://)", self.text)[0]
-        return f"{paths.shown(self.file)}, line {self.number}" + (f": `{text}`" if text else "")
-
 
 class Requirements(NamedTuple):
-    """A flow's own requirements, and the packages that they are laid over."""
+    """A flow's own requirements, and the packages of the repo that they build on."""
 
     file: Path
     lines: Sequence[Line]
     installed: dict[str, str]
 
-    def conflict(self, names: Iterable[str], with_: Iterable[str], said: str) -> RequirementsError:
-        """The error of requirements that do not go with these packages of the repo."""
-        held = ", ".join(f"{name}=={self.installed[name]}" for name in with_)
+    def error(self, reason: str, hint: str) -> RequirementsError:
+        """The error that names the file, the reason and the way out."""
         return RequirementsError(
-            f"{self._blamed(names)} conflicts with the repo's {held}\n{said}\n"
-            "change the requirement, or the repo's own dependency in pyproject.toml and "
-            "`nox -s setup`"
+            f"{paths.shown(self.file)} cannot be installed: {reason}\nhint: {hint}"
         )
 
     def failure(self, printed: Sequence[str], network: str = _NETWORK) -> RequirementsError:
-        """The error of what uv has printed when it failed; `network` says how it was told of it."""
-        leads = [_LEAD.match(line) for line in printed]
-        begins = [at for at, lead in enumerate(leads) if lead and lead["error"]]
-        told = [_LEAD.sub("", line, count=1) for line in printed[begins[0] if begins else 0 :]]
-        said = "\n".join(filter(None, told))
-        names = {normal(name) for name in _NAME.findall(said)}
-        held = [
-            name
-            for name, version in self.installed.items()
-            if re.search(rf"(?<![\w.-]){re.escape(f'{name}=={version}')}(?!\.?\w)", said)
-        ]
-        if held and "No solution found" in said:
-            return self.conflict(names, held, said)
-        way_out = "correct the file"
-        if _NO_NETWORK.search(said):
-            way_out = (
-                "is the address right, and can it be reached? uv takes index and proxy from "
-                f"{network}"
-            )
-        return RequirementsError(f"{self._blamed(names)} cannot be installed\n{said}\n{way_out}")
-
-    def _blamed(self, names: Iterable[str]) -> str:
-        wanted = set(names)
-        lines = [str(line) for line in self.lines if line.name in wanted]
-        return "; ".join(lines) or paths.shown(self.file)
+        """The error with the reason that uv printed; `network` names where its index is set."""
+        text = "\n".join(line.rstrip() for line in printed if line.strip())
+        if match := _ERROR.search(text):
+            text = text[match.end() :]
+        hint = "correct the file"
+        if _NO_NETWORK.search(text):
+            hint = f"check the address and the network; uv takes index and proxy from {network}"
+        elif "No solution found" in text:
+            hint = CHANGE_ONE
+        # Causes go into the first line, because a run's summary shows only first and last line.
+        return self.error(_CAUSE.sub(": ", text), hint)
 
 
 def read(file: Path) -> list[Line]:
-    """The lines of a requirements file, with those of the files that it includes in their place.
+    """The lines of a requirements file, with those of included files in their place.
 
-    Raises RequirementsError where a file is not there or no text, OSError where it cannot be read.
+    Raises RequirementsError where a file is missing or not text, OSError where it is unreadable.
     """
-    return _read(file, is_constraint=False, seen=set())
+    return [*_read(file, is_constraint=False, seen=set())]
 
 
-def _read(file: Path, *, is_constraint: bool, seen: set[Path]) -> list[Line]:
+def _read(file: Path, *, is_constraint: bool, seen: set[Path]) -> Iterator[Line]:
     if file.resolve() in seen:
-        return []
+        return
     seen.add(file.resolve())
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise RequirementsError(f"{paths.shown(file)} is not UTF-8: {error}") from error
-    found: list[Line] = []
-    joined, first = "", 1
-    for number, raw in enumerate([*text.splitlines(), ""], start=1):
-        first = first if joined else number
-        joined += _COMMENT.sub("", raw).strip()
-        if joined.endswith("\\"):
-            joined = joined[:-1] + " "
+    text = _CONTINUATION.sub(" ", _COMMENT.sub("", text))
+    for line in filter(None, map(str.strip, text.splitlines())):
+        include = _INCLUDE.fullmatch(line)
+        if not include:
+            yield Line(file, line, is_constraint)
             continue
-        line, joined = Line(file, first, joined.strip(), is_constraint), ""
-        include = _INCLUDE.fullmatch(line.text)
-        if include:
-            other = file.parent / include[2]
-            if not other.is_file():
-                raise RequirementsError(f"{line}: there is no {paths.shown(other)}")
-            constrains = is_constraint or include[1] in ("-c", "--constraint")
-            found += _read(other, is_constraint=constrains, seen=seen)
-        elif line.text:
-            found.append(line)
-    return found
+        other = file.parent / include[2]
+        if not other.is_file():
+            raise RequirementsError(
+                f"{paths.shown(file)}: there is no {paths.shown(other)}\n"
+                f"hint: correct `{line}`; paths start from the folder of {file.name}"
+            )
+        constrains = is_constraint or include[1] in ("-c", "--constraint")
+        yield from _read(other, is_constraint=constrains, seen=seen)
 
 
 def installed_packages() -> dict[str, str]:
-    """The packages that this Python has, name to version; `editable` for one that is worked on.
+    """The packages that this Python has, name to version; EDITABLE for an editable one.
 
-    The names of their folders say it, which takes a millisecond; few have the file that tells
-    whether they are installed as editable, as the repo's own is in a checkout.
+    They are read from the names of folders, which takes a millisecond. Only the few packages that
+    have a direct_url.json can be editable, as the repo's own is in a checkout.
     """
-    found: dict[str, str] = {}
+    packages: dict[str, str] = {}
     for folder in sys.path:
-        with contextlib.suppress(OSError):  # an archive, or not there
+        with contextlib.suppress(OSError):  # an archive, or missing
             for name in os.listdir(folder or "."):  # noqa: PTH208 - only the names, and fast
                 match = _DIST_INFO.fullmatch(name)
-                if match and normal(match[1]) not in found:
+                if match and normal(match[1]) not in packages:
                     editable = _is_editable(Path(folder, name, "direct_url.json"))
-                    found[normal(match[1])] = EDITABLE if editable else match[2]
-    return found
+                    packages[normal(match[1])] = EDITABLE if editable else match[2]
+    return packages
 
 
 def _is_editable(direct_url: Path) -> bool:
     try:
-        told = json.loads(direct_url.read_bytes())
+        origin = json.loads(direct_url.read_bytes())
     except FileNotFoundError:
         return False
-    return bool(told.get("dir_info", {}).get("editable"))
+    return bool(origin.get("dir_info", {}).get("editable"))
 
 
 def normal(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Runs a command to its end, line by line, and leaves nothing of it behind."""
+"""Runs a command, passes on its output line by line, and leaves no process of it behind."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ def run(
 ) -> int:
     """Run the command in a session of its own and return its exit code.
 
-    `on_line` gets each line of its output and errors, without the line end, while it runs; it is
-    called from another thread. When the command has ended, after `timeout` seconds, on any
-    exception here (an interrupt) and when this process is killed, what is left of the command is
-    stopped: see supervisor.py. The file descriptors `held` stay open until nothing is left.
+    `on_line` gets each line of its output and errors, without the line end, while it runs, from
+    another thread. All processes of the command are stopped when it has ended, after `timeout`
+    seconds, on any exception here such as an interrupt, and when this process is killed: see
+    supervisor.py. The file descriptors `held` stay open until the last of them is gone.
 
-    `remove` is for a command whose processes run elsewhere, in a container: the command that ends
-    them, which gets the exit code, negative for a signal, where that is not 0. Such a command has
-    a standard input without a byte in it, which ends when this process does.
+    `remove` is for a command whose processes run elsewhere, in a container: a command that ends
+    them, called with the exit code (negative for a signal) unless that is 0. The standard input of
+    such a command is empty, and ends when this process does.
 
     Raises TimeLimitError after `timeout` seconds.
     """
-    lifeline, ours = os.pipe()
-    passed = [lifeline, *held]
+    lifeline, own_end = os.pipe()
+    descriptors = [lifeline, *held]
     try:
         process = subprocess.Popen(
-            supervised(command, sys.executable, supervisor.__file__, passed, remove),
+            supervised(command, sys.executable, supervisor.__file__, descriptors, remove),
             cwd=cwd,
             env=dict(env),
             stdin=lifeline if remove else subprocess.DEVNULL,
@@ -58,32 +58,32 @@ def run(
             encoding="utf-8",
             errors="replace",
             start_new_session=True,
-            pass_fds=passed,
+            pass_fds=descriptors,
         )
     except BaseException:
-        os.close(ours)
+        os.close(own_end)
         raise
     finally:
         os.close(lifeline)
     assert process.stdout is not None
     reader = threading.Thread(target=_read, args=(process.stdout, on_line), daemon=True)
     reader.start()
-    over = threading.Event()
-    threading.Thread(target=_end_with_parent, args=(over,), daemon=True).start()
+    ended = threading.Event()
+    threading.Thread(target=_exit_with_parent, args=(ended,), daemon=True).start()
     try:
         return process.wait(timeout)
     except subprocess.TimeoutExpired:
         raise TimeLimitError from None
     finally:
-        os.close(ours)
-        if process.wait() < 0 and supervisor.LINUX:  # it was killed itself, with the flow running
+        os.close(own_end)
+        if process.wait() < 0 and supervisor.LINUX:  # the supervisor itself was killed
             supervisor.kill_session(process.pid)
             if remove:
                 subprocess.run(
                     [*remove, "-9"], env=dict(env), stdin=subprocess.DEVNULL, check=False
                 )
-        over.set()
-        reader.join(GRACE)  # who has left the flow's group may hold the pipe for ever on macOS
+        ended.set()
+        reader.join(GRACE)  # on macOS a process outside the group may hold the pipe for ever
         if not reader.is_alive():
             process.stdout.close()
 
@@ -96,32 +96,32 @@ def supervised(
     remove: Sequence[str] = (),
 ) -> list[str]:
     """The command under a supervisor, whose lifeline is the first descriptor."""
-    # Isolated, and without site: the supervisor takes nothing from the environment.
+    # Isolated and without site, so that the supervisor starts fast, whatever the environment.
     start = (python, "-I", "-S", file, ",".join(map(str, descriptors)), str(GRACE))
     return [*start, str(len(remove)), *remove, *command]
 
 
 def describe_exit(exit_code: int) -> str:
-    """What an exit code says."""
+    """What an exit code means: `exit code 2`, or the signal that ended the process."""
     number = -exit_code if exit_code < 0 else exit_code - 128
     if number not in {*signal.Signals}:
         return f"exit code {exit_code}"
     name = signal.Signals(number).name
-    return f"killed by {name}" + (", for lack of memory perhaps" if name == "SIGKILL" else "")
+    return f"killed by {name}" + (", perhaps for lack of memory" if name == "SIGKILL" else "")
 
 
-def _end_with_parent(over: threading.Event) -> None:
-    """End this process, where it is another's worker and that one has been killed.
+def _exit_with_parent(ended: threading.Event) -> None:
+    """Exit when this process is a worker and its parent is killed before the command has ended.
 
-    Nobody would be told of what the command comes to, and `luigi` would have ended long ago.
+    Nobody would take the result, and a plain `luigi` exits in this case too.
     """
     parent = multiprocessing.parent_process()
     if parent is None:
         return
     started_by = os.getppid()
-    while not over.wait(0.5):
-        # Either may be all that there is to see: a sentinel that other workers hold open too, or a
-        # parent that has left the starting of workers to a server.
+    while not ended.wait(0.5):
+        # Both are needed: other workers may hold the parent's sentinel open, and a fork server
+        # may be this process's parent in place of the one that started it.
         if os.getppid() != started_by or not parent.is_alive():
             os._exit(1)
 

@@ -1,7 +1,7 @@
-"""Small files that are kept by name, whole or not at all: in a folder, or on S3.
+"""Small files, each read and written whole: in a folder, or on S3.
 
-A place is a file's path or an `s3://` address. On S3 each of these functions raises PipelineError
-where the bucket, the credentials, the rights or the connection are missing.
+A location is a path or an `s3://` URL. On S3 each of these functions raises PipelineError where
+the bucket, the credentials, the rights or the connection are missing.
 """
 
 from __future__ import annotations
@@ -12,50 +12,50 @@ from pathlib import Path
 from .files import write_whole
 
 
-def is_on_s3(place: str) -> bool:
-    """Is the place on S3?"""
-    return place.startswith("s3://")
+def is_on_s3(location: str) -> bool:
+    """True if the location is on S3."""
+    return location.startswith("s3://")
 
 
 def check(folder: str) -> None:
-    """Raise PipelineError where nothing in the folder could be looked up."""
+    """Raise PipelineError where the folder is on S3 and cannot be listed."""
     if is_on_s3(folder):
         from . import s3  # boto3 takes longer to import than Luigi
 
         s3.check(folder)
 
 
-def read(place: str) -> bytes:
-    """What is at the place. Raises FileNotFoundError where nothing is."""
-    if is_on_s3(place):
+def read(location: str) -> bytes:
+    """The contents of the file. Raises FileNotFoundError where there is none."""
+    if is_on_s3(location):
         from . import s3
 
-        return s3.read(place)
-    return Path(place).read_bytes()
+        return s3.read(location)
+    return Path(location).read_bytes()
 
 
-def write(place: str, contents: bytes) -> None:
-    """Put it there, so that any reader, also after a crash, finds it whole or not at all."""
-    if is_on_s3(place):
+def write(location: str, contents: bytes) -> None:
+    """Write the file so that a reader, even after a crash, gets the whole file or none."""
+    if is_on_s3(location):
         from . import s3
 
-        s3.write(place, contents)
+        s3.write(location, contents)
     else:
-        write_whole(Path(place), contents)
+        write_whole(Path(location), contents)
 
 
-def remove(place: str) -> None:
-    """Let nothing be there."""
-    if is_on_s3(place):
+def remove(location: str) -> None:
+    """Delete the file if it exists."""
+    if is_on_s3(location):
         from . import s3
 
-        s3.remove(place)
+        s3.remove(location)
     else:
-        Path(place).unlink(missing_ok=True)
+        Path(location).unlink(missing_ok=True)
 
 
 def list_below(folder: str) -> Iterator[str]:
-    """The places of all that is below the folder, in no order; none where it is not there."""
+    """The locations of all files below the folder, in no order; none where it does not exist."""
     if is_on_s3(folder):
         from . import s3
 

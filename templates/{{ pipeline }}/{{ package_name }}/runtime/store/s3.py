@@ -1,7 +1,7 @@
-"""Small files on S3. Imported where S3 is in force only: boto3 takes longer than Luigi itself.
+"""Small files on S3. Imported only when S3 is in use: boto3 takes longer to import than Luigi.
 
-boto3 comes with Metaflow. It is used as it is: `luigi.contrib.s3` asks four times for a file that
-is not there, and Metaflow's own client brings all of Metaflow into Luigi's process.
+boto3 comes with Metaflow, and is called directly: `luigi.contrib.s3` makes four requests for a
+missing file, and Metaflow's own client would import all of Metaflow into Luigi's process.
 """
 
 from __future__ import annotations
@@ -25,56 +25,54 @@ from ..errors import PipelineError
 from ..metaflow_config import configured, export_environment
 
 KEPT = 60.0
-"""Seconds for which a name that has been listed is taken to be there still."""
+"""Seconds for which a name in a listing counts as existing."""
 
 CONNECT = 10
-"""Seconds until a connection must stand; boto3 tries again, as AWS_MAX_ATTEMPTS says."""
+"""Seconds to wait for a connection; boto3 tries again, as AWS_MAX_ATTEMPTS says."""
 
 
 @dataclass
 class Listing:
-    """The names in a folder, as far as they have been fetched: 1,000 by each request."""
+    """The URLs in a folder, as far as they were fetched: 1,000 with each request."""
 
-    begun: float
-    """When, by time.monotonic()."""
+    started: float
+    """By time.monotonic()."""
+    pages: Iterator[dict[str, float]]
+    """The rest of the folder, fetched page by page."""
     urls: set[str] = field(default_factory=set)
-    pages: Iterator[list[str]] | None = None
-    """What is to come; None before the first question."""
 
 
 def check(folder: str) -> None:
-    """Raise PipelineError where nothing in the folder could be looked up."""
+    """Raise PipelineError where the folder cannot be listed."""
     next(_pages(folder, PaginationConfig={"MaxItems": 1}), None)
 
 
 def exists(url: str) -> bool:
-    """Is there an object at the address?
+    """True if there is an object at the URL.
 
-    For one task that is one request. Where tasks of a flow ask by the thousand, a request for each
-    would take minutes; so from the second question about a folder on, each that cannot be answered
-    from what is known fetches the next 1,000 names first. This costs at most twice the requests,
-    and one for each 1,000 tasks where they are finished.
+    The first question about a folder is one request for the object. Thousands of tasks ask about
+    one folder, and a request for each would take minutes. So each later question that the known
+    names cannot answer first fetches the next 1,000 names of the folder, and asks for the object
+    only if it is not among them. That is one request for 1,000 finished tasks, and at most two
+    for each unfinished one.
 
-    It is no lie. S3 shows an object when it is whole, to listings too, so the name says all. A
-    name is believed for KEPT seconds: somebody else may have deleted it, and what this process
-    deletes it forgets. A name that is not known is always asked for, so nothing that is there is
-    ever missed, and nothing is run again for that.
+    A listed name counts as existing for KEPT seconds, even if another process deletes the object
+    meanwhile; what this process deletes is forgotten at once. S3 lists only complete objects. A
+    name that is not listed is always asked for, so an object that exists is never missed.
     """
     folder = url.rpartition("/")[0]
     listings = _listings_of(os.getpid(), paths.ROOT)
     listing = listings.get(folder)
     now = time.monotonic()
-    if listing is None or now - listing.begun > KEPT:
-        listing = listings[folder] = Listing(now)
-    if url in listing.urls:
+    if listing is None or now - listing.started > KEPT:
+        listings[folder] = Listing(now, _pages(folder, Delimiter="/"))  # no request yet
+    elif url in listing.urls:
         return True
-    if listing.pages is None:
-        listing.pages = _pages(folder, Delimiter="/")
     else:
         try:
             listing.urls.update(next(listing.pages, ()))
         except PipelineError:
-            del listings[folder]  # it cannot be gone on with
+            del listings[folder]  # a generator that has raised is exhausted
             raise
         if url in listing.urls:
             return True
@@ -86,8 +84,8 @@ def exists(url: str) -> bool:
 
 
 def read(url: str) -> bytes:
-    """The object at the address. Raises FileNotFoundError where there is none."""
-    bucket, key = _parts(url)
+    """The contents of the object. Raises FileNotFoundError where there is none."""
+    bucket, key = _bucket_and_key(url)
     with _explained(url):
         try:
             contents: bytes = _client().get_object(Bucket=bucket, Key=key)["Body"].read()
@@ -99,52 +97,48 @@ def read(url: str) -> bytes:
 
 
 def write(url: str, contents: bytes) -> None:
-    """Make the object, in one request: who reads has the one before, or this one."""
-    bucket, key = _parts(url)
+    """Write the object in one request, so that a reader gets the old object or the new one."""
+    bucket, key = _bucket_and_key(url)
     encryption = configured("METAFLOW_S3_SERVER_SIDE_ENCRYPTION")
-    more = {"ServerSideEncryption": encryption} if encryption else {}
+    options = {"ServerSideEncryption": encryption} if encryption else {}
     with _explained(url):
-        _client().put_object(Bucket=bucket, Key=key, Body=contents, **more)
+        _client().put_object(Bucket=bucket, Key=key, Body=contents, **options)
 
 
 def remove(url: str) -> None:
-    """Delete the object, where there is one."""
-    bucket, key = _parts(url)
-    listing = _listings_of(os.getpid(), paths.ROOT).get(url.rpartition("/")[0])
-    if listing:
+    """Delete the object if it exists."""
+    bucket, key = _bucket_and_key(url)
+    if listing := _listings_of(os.getpid(), paths.ROOT).get(url.rpartition("/")[0]):
         listing.urls.discard(url)
     with _explained(url):
         _client().delete_object(Bucket=bucket, Key=key)
 
 
 def list_below(folder: str) -> Iterator[str]:
-    """The addresses of all objects below the folder."""
+    """The URLs of all objects below the folder."""
     for page in _pages(folder):
         yield from page
 
 
 def written_below(folder: str) -> Iterator[tuple[str, float]]:
-    """These addresses, and when each object was written, in seconds since 1970."""
-    for page in _listed(folder):
-        for url, found in page.items():
-            yield url, found["LastModified"].timestamp()
+    """The URLs of all objects below the folder, and when each was written, as a Unix time."""
+    for page in _pages(folder):
+        yield from page.items()
 
 
-def _pages(folder: str, **more: Any) -> Iterator[list[str]]:
-    for page in _listed(folder, **more):
-        yield [*page]
-
-
-def _listed(folder: str, **more: Any) -> Iterator[dict[str, Any]]:
-    bucket, key = _parts(folder)
+def _pages(folder: str, **options: Any) -> Iterator[dict[str, float]]:
+    bucket, key = _bucket_and_key(folder)
+    prefix = f"{key}/" if key else ""
     with _explained(folder):
         pages = _client().get_paginator("list_objects_v2")
-        for page in pages.paginate(Bucket=bucket, Prefix=f"{key}/" if key else "", **more):
-            yield {f"s3://{bucket}/{found['Key']}": found for found in page.get("Contents", ())}
+        for page in pages.paginate(Bucket=bucket, Prefix=prefix, **options):
+            yield {
+                f"s3://{bucket}/{entry['Key']}": entry["LastModified"].timestamp()
+                for entry in page.get("Contents", ())
+            }
 
 
-def _parts(url: str) -> tuple[str, str]:
-    """Bucket and key."""
+def _bucket_and_key(url: str) -> tuple[str, str]:
     bucket, _, key = url.removeprefix("s3://").partition("/")
     return bucket, key
 
@@ -153,7 +147,7 @@ def _client() -> Any:
     return _client_of(os.getpid(), paths.ROOT)
 
 
-# A forked process needs its own of both: two may not write to one connection.
+# Kept for each process, because a forked one must not share a connection with its parent.
 @lru_cache(maxsize=1)
 def _listings_of(process: int, root: Path) -> dict[str, Listing]:
     return {}
@@ -162,51 +156,54 @@ def _listings_of(process: int, root: Path) -> dict[str, Listing]:
 @lru_cache(maxsize=1)
 def _client_of(process: int, root: Path) -> Any:
     export_environment()
-    # What Metaflow gives its own client.
-    own = {"endpoint_url": "METAFLOW_S3_ENDPOINT_URL", "verify": "METAFLOW_S3_VERIFY_CERTIFICATE"}
-    options = {option: configured(variable) for option, variable in own.items()}
+    # Metaflow gives these options to its own client.
+    variables = {
+        "endpoint_url": "METAFLOW_S3_ENDPOINT_URL",
+        "verify": "METAFLOW_S3_VERIFY_CERTIFICATE",
+    }
+    options = {option: configured(variable) for option, variable in variables.items()}
     return boto3.session.Session().client("s3", config=Config(connect_timeout=CONNECT), **options)
 
 
 @contextlib.contextmanager
 def _explained(url: str) -> Iterator[None]:
-    """Say what is wrong, and the way out, where S3 does not answer or refuses."""
+    """Turn boto3's errors into a PipelineError with the cause and the way out."""
     try:
         yield
     except exceptions.ClientError as error:
         raise PipelineError(f"{url}: {_refusal(url, error)}") from error
     except (exceptions.ConnectionError, exceptions.HTTPClientError) as error:
         raise PipelineError(
-            f"{url}: S3 cannot be reached, {_line(error)}; check the network, and "
-            "METAFLOW_S3_ENDPOINT_URL where S3 is not Amazon's"
+            f"{url}: S3 cannot be reached: {_one_line(error)}\n"
+            "hint: check the network, and METAFLOW_S3_ENDPOINT_URL if S3 is not Amazon's"
         ) from error
     except exceptions.BotoCoreError as error:
         raise PipelineError(
-            f"{url}: {_line(error)}; boto3 takes credentials from AWS_PROFILE, or from "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, in .env too"
+            f"{url}: {_one_line(error)}\n"
+            "hint: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, e.g. in .env"
         ) from error
-    except ValueError as error:  # what it says of an address
-        raise PipelineError(f"{url}: {error}; see METAFLOW_S3_ENDPOINT_URL") from error
+    except ValueError as error:  # boto3's, of an invalid address
+        raise PipelineError(f"{url}: {error}\nhint: correct METAFLOW_S3_ENDPOINT_URL") from error
 
 
-def _line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".")
 
 
 def _refusal(url: str, error: exceptions.ClientError) -> str:
     code = error.response["Error"]["Code"]
-    told = f"S3 says {code}: {error.response['Error'].get('Message', '')}".rstrip(": .")
-    bucket = _parts(url)[0]
+    answer = f"S3 says {code}: {error.response['Error'].get('Message', '')}".rstrip(": .")
+    bucket = _bucket_and_key(url)[0]
     if code == "NoSuchBucket":
         return (
-            f"there is no bucket {bucket!r}; make it, or name another in "
-            "METAFLOW_DATASTORE_SYSROOT_S3"
+            f"there is no bucket {bucket!r}\n"
+            "hint: create it, or name another in METAFLOW_DATASTORE_SYSROOT_S3"
         )
     if code in ("AccessDenied", "AllAccessDisabled", "403"):
         return (
-            f"{told}; these credentials need s3:ListBucket on {bucket!r}, and s3:GetObject, "
-            "s3:PutObject and s3:DeleteObject on what is in it"
+            f"{answer}\nhint: give these credentials s3:ListBucket on {bucket!r}, and "
+            "s3:GetObject, s3:PutObject and s3:DeleteObject on its objects"
         )
     if code in ("ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch"):
-        return f"{told}; renew the credentials that boto3 finds, see AWS_PROFILE or .env"
-    return told
+        return f"{answer}\nhint: renew the credentials that boto3 finds, see AWS_PROFILE or .env"
+    return answer

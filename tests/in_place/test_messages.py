@@ -1,0 +1,75 @@
+"""What people read: units, suggestions, exit codes and paths."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from runtime import paths
+from runtime.console import counted, in_time, in_units, printable
+from runtime.errors import did_you_mean
+from runtime.process import describe_exit
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        *((0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (9_940, "9.9 kB"), (12_345, "12 kB")),
+        *((999_400, "999 kB"), (999_600, "1.0 MB"), (340e6, "340 MB"), (5e15, "5000.0 TB")),
+    ],
+)
+def test_sizes_have_at_most_three_digits_and_a_unit(size: float, text: str) -> None:
+    assert in_units(size) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        *((-1, "0 s"), (59.4, "59 s"), (60, "1 min"), (3599, "59 min"), (3600, "1 h")),
+        (10 * 86400, "10 d"),
+    ],
+)
+def test_times_are_in_the_largest_whole_unit(seconds: float, text: str) -> None:
+    assert in_time(seconds) == text
+
+
+def test_a_count_has_its_noun_in_the_right_number() -> None:
+    assert [counted(number, "run") for number in range(3)] == ["0 runs", "1 run", "2 runs"]
+
+
+def test_a_name_close_to_a_known_one_gets_a_suggestion() -> None:
+    assert did_you_mean("timout", ["timeout", "runner"]) == "; did you mean timeout?"
+    assert did_you_mean("rocket", ["timeout", "env"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (2, "exit code 2"),
+        (128, "exit code 128"),
+        (-signal.SIGSEGV, "killed by SIGSEGV"),
+        (128 + signal.SIGTERM, "killed by SIGTERM"),
+        (128 + signal.SIGKILL, "killed by SIGKILL, perhaps for lack of memory"),
+    ],
+)
+def test_an_exit_code_is_described_by_its_signal(code: int, text: str) -> None:
+    assert describe_exit(code) == text
+
+
+def test_paths_are_shown_relative_to_the_repo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    assert paths.shown(tmp_path / "flows" / ".." / "luigi.cfg") == "luigi.cfg"
+    assert paths.shown(tmp_path.parent / "other") == str(tmp_path.parent / "other")
+
+
+def test_characters_that_the_terminal_cannot_show_become_question_marks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Terminal:
+        encoding = "ascii"
+
+    monkeypatch.setattr("sys.stdout", Terminal())
+    assert printable("größe") == "gr??e"
