@@ -169,7 +169,7 @@ def test_over_a_chain_of_failures_no_finished_step_runs_again(
     (splitting.root / ".metaflow").rename(splitting.root / "elsewhere")
     said = reported(capfd)
     assert re.search(
-        rf"unfinished .* split.py .*\n.* unless another machine is at it, {retry}", said
+        rf"unfinished .* split.py .*\n.* unless another machine is running it, {retry}", said
     )
     fails(splitting)
     assert splitting.ran() == ["end", "join"]
@@ -422,7 +422,7 @@ def test_status_tells_of_the_last_runs_by_a_listing_and_a_request_for_each_that_
     said = reported(capfd)
     first, retry, *_ = said.partition("last runs")[2].splitlines()
     assert re.search(r"unfinished +\d s ago  small.py  dev  SmallFlow/7$", first)
-    assert retry.endswith("unless another machine is at it, retry: nox -s run -- small.py")
+    assert retry.endswith("unless another machine is running it, retry: nox -s run -- small.py")
     assert said.count(" succeeded ") == 9
     assert "and 11 more: nox -s status -- --runs 21" in said
     assert requests == ["ListObjectsV2"] + ["GetObject"] * 10
