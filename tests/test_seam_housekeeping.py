@@ -147,8 +147,7 @@ def test_status_reports_a_repo_as_it_is(repo: Repo) -> None:
     (repo.folder / "README.md").write_text("edited\n")
     output = repo.nox("-s", "status")
     assert line(output, "hooks") == (
-        "pre-commit; not installed: pre-merge-commit, pre-push; python3 noxfile.py -s setup "
-        "installs them"
+        "pre-commit; to install pre-merge-commit, pre-push: python3 noxfile.py -s setup"
     )
     assert line(output, "repo").endswith("and 1 file not committed")
     git(repo.folder, "restore", "README.md")

@@ -276,7 +276,7 @@ def test_clean_deletes_nothing_while_a_task_runs_and_names_it(
     cause, hint = capfd.readouterr().err.splitlines()
     task_id = MetaflowTask("split.py").task_id
     assert f"nothing is deleted, because this is running: {task_id} (for " in cause
-    assert hint == "hint: nox -s clean again when it is done"
+    assert hint == "hint: when it is done: nox -s clean"
     assert overlay.exists()
     assert everything(splitting.root) == before
     report = output_of(capfd, status)

@@ -1,4 +1,4 @@
-"""`nox -s run`: how its arguments name what to run, what it reports, and how it explains mistakes."""
+"""`nox -s run`: how its arguments name what to run, and what it says of runs and mistakes."""
 
 from __future__ import annotations
 

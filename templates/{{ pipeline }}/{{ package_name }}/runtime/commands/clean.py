@@ -130,7 +130,7 @@ def refuse(local: Path, nox: str, _: str) -> NoReturn:
     names = ", ".join(running) or "a task that has just started, or another clean"
     raise PipelineError(
         f"nothing is deleted, because this is running: {names}\n"
-        f"hint: {nox} -s clean again when it is done"
+        f"hint: when it is done: {nox} -s clean"
     )
 
 
@@ -199,10 +199,11 @@ def unneeded(local: Path, before: float, notes: list[str]) -> Iterator[Item]:
     lost: list[Item] = []
     runs = {f"{run.parent.name}/{run.name}" for run in metaflow_files.runs(local)}
     for record in records.records(str(local)):
-        needed |= record.runs()
+        named = record.runs()
+        needed |= named
         if record.is_marker:
             images.add(str(record.read().get("image")))
-        elif not record.runs() & runs:  # there is nothing left to resume
+        elif not named & runs:  # there is nothing left to resume
             lost.append(item_of(ATTEMPTS, record.task_id, Path(record.address)))
     running = records.running_flows(local)
     if kept := len(runs & needed):

@@ -73,12 +73,12 @@ def report(count: int, nox: str) -> None:
     """Look up everything at once, and print it line by line."""
     setup = f"{nox} -s setup"
     answers = {
-        "template": looked_up(template),
-        "environment": looked_up(partial(environment, setup)),
         "repo": looked_up(repo),
+        "template": looked_up(template),
         "hooks": looked_up(partial(hooks, setup)),
+        "environment": looked_up(partial(environment, setup)),
     }
-    local = paths.metaflow_folder().resolve()  # where it is unless the settings have another
+    local = paths.metaflow_folder().resolve()  # unless the settings name another folder
     datastore, mistake = str(local), ""
     try:
         datastore, local = records.datastore()
@@ -87,28 +87,25 @@ def report(count: int, nox: str) -> None:
     except ImportError:  # reading the settings needs packages
         pass
     on_s3 = store.is_on_s3(datastore)
+    if mistake or on_s3:
+        answers["datastore"] = lambda: mistake or datastore
     answers["disk"] = looked_up(partial(disk, local, on_s3, nox), DISK_LIMIT, f": du -sh {local}")
     if paths.images().is_dir():
         answers["images"] = looked_up(partial(images, nox), DISK_LIMIT)
-    limit, source = (S3_LIMIT, f" from {datastore}") if on_s3 else (TOOL_LIMIT, "")
-    runs = partial(last_runs, datastore, local, count, nox)
-    answers["last runs"] = looked_up(runs, limit, source)
-    if mistake or on_s3:
-        answers["datastore"] = lambda: mistake or datastore
-    if mistake:
-        del answers["last runs"]
-    order = ("repo", "template", "hooks", "environment", "datastore", "disk", "images", "last runs")
-    for name in order:
-        if name in answers:
-            show(name, answers[name]())
+    if not mistake:
+        limit, source = (S3_LIMIT, f" from {datastore}") if on_s3 else (TOOL_LIMIT, "")
+        runs = partial(last_runs, datastore, local, count, nox)
+        answers["last runs"] = looked_up(runs, limit, source)
+    for name, answer in answers.items():
+        show(name, answer())
 
 
 def looked_up(
     look: Callable[[], Any], limit: float = TOOL_LIMIT, way_out: str = ""
 ) -> Callable[[], Any]:
-    """Start to look something up; the function returned waits for the answer, or why there is none.
+    """Start to look something up, and return a function that waits for the answer or the reason.
 
-    `way_out` is said if there is none within so many seconds.
+    `way_out` ends the reason if there is no answer within `limit` seconds.
     """
     answers: list[Any] = []
     deadline = time.monotonic() + limit
@@ -269,7 +266,7 @@ def hooks(setup: str) -> str:
         match = re.search(r"^default_install_hook_types:\s*([^#:]+)", text, re.MULTILINE)
         configured = set(re.findall(r"[a-z]+(?:-[a-z]+)+", match[1] if match else "pre-commit"))
     if missing := ", ".join(sorted(configured - installed)):
-        return f"{names}; not installed: {missing}; {setup} installs them"
+        return f"{names}; to install {missing}: {setup}"
     return names
 
 

@@ -14,10 +14,8 @@ and in FLOW and in each folder of a run, step and task the metadata, in `_meta`.
 from __future__ import annotations
 
 import contextlib
-import errno
 import gzip
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -31,21 +29,14 @@ _GZIP = b"\x1f\x8b"
 
 def folders_in(folder: Path) -> list[Path]:
     """The folders in a folder; no links, because what they lead to belongs to somebody else."""
-    return [Path(entry.path) for entry in _entries(folder) if entry.is_dir(follow_symlinks=False)]
+    return sorted(path for path in _entries(folder) if path.is_dir() and not path.is_symlink())
 
 
-def _files_in(folder: Path) -> list[Path]:
-    return [Path(entry.path) for entry in _entries(folder) if entry.is_file(follow_symlinks=False)]
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _entries(folder: Path) -> Iterable[Path]:
     try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-            raise
-        return []
+        return [*folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
 
 
 def all_folders(root: Path) -> list[Path]:
@@ -81,8 +72,8 @@ def folders_of_runs(flow: Path) -> dict[str, list[Path]]:
 def artifacts(flow: Path) -> Iterator[tuple[Path, Path]]:
     """Each artifact and included file of a flow, by its key, and the file with its metadata."""
     for folder in (*folders_in(flow / "data"), flow.parent / "data" / flow.name):
-        for file in _files_in(folder):
-            if not file.name.endswith("_meta"):
+        for file in _entries(folder):
+            if not file.name.endswith("_meta") and file.is_file() and not file.is_symlink():
                 yield file, file.with_name(f"{file.name}_meta")
 
 
@@ -104,10 +95,8 @@ def keys_in(flow: Path, runs: Iterable[Path]) -> set[str]:
         for file in run.glob("*/*/_meta/*code-package*"):
             keys |= _keys_named_in(file.read_bytes())
     for key in descriptors:
-        contents = (flow / "data" / key[:2] / key).read_bytes()
-        keys |= _keys_named_in(
-            gzip.decompress(contents) if contents.startswith(_GZIP) else contents
-        )
+        blob = (flow / "data" / key[:2] / key).read_bytes()
+        keys |= _keys_named_in(gzip.decompress(blob) if blob.startswith(_GZIP) else blob)
     return keys
 
 
