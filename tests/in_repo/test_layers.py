@@ -1099,8 +1099,9 @@ def test_clean_takes_this_checkouts_old_images_but_those_that_a_marker_names(
     try:
         sizes = {each.name: each.bytes for each in engine.images()}
         assert {old, named} <= set(sizes)
+        size = in_units(sum(sizes.values()))
         assert status.images("nox") == (
-            f"{len(sizes)} images, {in_units(sum(sizes.values()))}; to delete old ones: nox -s clean"
+            f"{len(sizes)} images, {size}; to delete old ones: nox -s clean"
         )
         assert not {others, kept} & set(sizes)
         assert sizes[named] == 0 < sizes[old]  # the one is kept by its other name

@@ -166,8 +166,7 @@ def plan_for(datastore: str, local: Path, before: float) -> Plan:
     items: list[Item] = []
     if store.is_on_s3(datastore):
         notes.append(
-            f"The bucket is left alone: {datastore}, because runs of other machines cannot be "
-            "seen from here."
+            f"The bucket is left alone: {datastore}; runs of other machines cannot be seen here."
         )
         items += unused_images(set(), notes)
     else:

@@ -129,8 +129,8 @@ def records(datastore: str) -> list[Record]:
         files = s3.written_below(top)
     else:
         files = _written_below(top, set()) if os.path.lexists(top) else iter(())
-    found = (Record(*file) for file in files if file[0].endswith((".json", ".attempts")))
-    return sorted(found, key=lambda record: record.written, reverse=True)
+    all_records = (Record(*file) for file in files if file[0].endswith((".json", ".attempts")))
+    return sorted(all_records, key=lambda record: record.written, reverse=True)
 
 
 def _written_below(folder: str, seen: set[str]) -> Iterator[tuple[str, float]]:

@@ -214,38 +214,36 @@ def find(name: str) -> Path:
         file = (folder / name).resolve()
         if file.is_file() and any(map(file.is_relative_to, (paths.FLOWS, paths.TASKS))):
             return file
+    known = [*task_files(), *flow_paths()]
     raise UsageError(
-        f"there is no {name!r} below flows/ or tasks/{did_you_mean(name, [*_tasks(), *_flows()])}"
-        f"\n{listing()}"
+        f"there is no {name!r} below flows/ or tasks/{did_you_mean(name, known)}\n{listing()}"
     )
-
-
-def pipelines() -> list[Path]:
-    """The modules of tasks."""
-    return [file for file in sorted(paths.TASKS.rglob("*.py")) if not file.name.startswith("_")]
 
 
 def only_pipeline() -> Path:
     """The repo's one module of tasks. Raises UsageError if there are more or none."""
-    files = pipelines()
-    if len(files) != 1:
+    names = task_files()
+    if len(names) != 1:
         raise UsageError(f"say what to run: nox -s run -- FILE\n{listing()}")
-    return files[0]
+    return paths.TASKS / names[0]
 
 
 def listing() -> str:
     """What there is to run."""
     return (
-        f"Modules of tasks: {', '.join(_tasks()) or 'none yet'}\n"
-        f"Flows: {', '.join(_flows()) or 'none yet'}"
+        f"Modules of tasks: {', '.join(task_files()) or 'none yet'}\n"
+        f"Flows: {', '.join(flow_paths()) or 'none yet'}"
     )
 
 
-def _tasks() -> list[str]:
-    return [file.relative_to(paths.TASKS).as_posix() for file in pipelines()]
+def task_files() -> list[str]:
+    """The modules of tasks, below tasks/."""
+    files = sorted(file for file in paths.TASKS.rglob("*.py") if not file.name.startswith("_"))
+    return [file.relative_to(paths.TASKS).as_posix() for file in files]
 
 
-def _flows() -> list[str]:
+def flow_paths() -> list[str]:
+    """The files of flows, below flows/."""
     return [file.relative_to(paths.FLOWS).as_posix() for file in flow_files()]
 
 
