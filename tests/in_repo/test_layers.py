@@ -589,7 +589,7 @@ def test_without_an_engine_a_sentence_says_the_way_out(
     assert re.fullmatch(r"image: you have no right .*usermod.*\n", capsys.readouterr().err)
     engine.use_record("x").parent.mkdir(parents=True)  # it has made some
     notes: list[str] = []
-    assert clean.of_engine(set(), notes) == clean.never_started() == []
+    assert clean.unused_images(set(), notes) == clean.unstarted_containers() == []
     assert re.match("No image is touched: you have no right", notes[0])
 
 
@@ -1101,8 +1101,9 @@ def test_clean_takes_this_checkouts_old_images_but_those_that_a_marker_names(
     try:
         sizes = {each.name: each.bytes for each in engine.images()}
         assert {old, named} <= set(sizes)
+        size = in_units(sum(sizes.values()))
         assert status.images("nox") == (
-            f"{len(sizes)} images, {in_units(sum(sizes.values()))}; old ones go with: nox -s clean"
+            f"{len(sizes)} images, {size}; to delete old ones: nox -s clean"
         )
         assert not {others, kept} & set(sizes)
         assert sizes[named] == 0 < sizes[old]  # the one is kept by its other name
@@ -1123,17 +1124,17 @@ def test_clean_takes_this_checkouts_old_images_but_those_that_a_marker_names(
         plan_then = clean.plan_for(str(root), root, soon)
         assert old not in {item.name for item in plan_then.items}
         os.utime(used)
-        plan = plan._replace(items=[item for item in plan.items if "/base:" not in item.name])
+        items = [item for item in plan.items if "/base:" not in item.name]
         meanwhile = marker.with_name("y.json")
         meanwhile.write_text(json.dumps({"flow": "F", "run_id": "2", "image": old}))
-        assert clean.delete(plan, root) == 0
+        assert clean.delete(items, clean.plan_for(str(root), root, soon).items) == 0
         assert f"left alone: {old}" in capfd.readouterr().out
         meanwhile.unlink()
         container = subprocess.check_output(["docker", "create", old, "x"], text=True).strip()
-        assert clean.delete(plan, root) == 0
+        assert clean.delete(items, items) == 0
         assert f"left alone: {old}" in capfd.readouterr().out
         subprocess.run(["docker", "rm", container], check=True, capture_output=True)
-        assert clean.delete(plan, root) == 0
+        assert clean.delete(items, items) == 0
         assert [engine.has_image(each) for each in (old, named, others)] == [False, True, True]
     finally:
         for each in (named, others, kept):
@@ -1164,7 +1165,7 @@ def test_clean_takes_what_a_task_made_and_never_started(
         name = docker("inspect", "--format={{.Name}}", never).lstrip("/")
         assert [(item.kind, item.name) for item in plan.items] == [(clean.CONTAINER, name)]
         both = [clean.Item(clean.IMAGE, made, (), 1, before), *plan.items]
-        assert clean.delete(plan._replace(items=both), root) == 0
+        assert clean.delete(both, both) == 0
         assert not engine.has_image(made)
         assert engine.remove_container(name) == ""  # as where somebody was faster
         assert "running" in engine.remove_container(running)

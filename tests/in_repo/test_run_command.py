@@ -1,4 +1,4 @@
-"""`nox -s run`: what it takes for a file, and what it says of a mistake."""
+"""`nox -s run`: how its arguments name what to run, and what it says of runs and mistakes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def in_a_process(pipeline: Pipeline, *arguments: str) -> subprocess.Popen[str]:
     """Start main() in a process of its own, for which the pipeline is the repo."""
     code = (
         "import pathlib, signal, sys\n"
-        # As at a terminal: what a shell runs in the background is deaf to Ctrl-C, and so its tests.
+        # A shell makes what it runs in the background ignore Ctrl-C, and so the tests in it.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from sales_pipelines.runtime import paths\n"
         "paths.ROOT, paths.FLOWS = map(pathlib.Path, sys.argv[1:3])\n"
@@ -85,73 +85,73 @@ def test_two_modules_may_have_tasks_of_one_name(tmp_path: Path) -> None:
         "from sales_pipelines.runtime.commands.run import family\n"
         "print(family('some_tasks.one', 'RootTask'), family('some_tasks.two', 'RootTask'))\n"
     )
-    said = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, text=True)
-    assert said.split() == ["some_tasks.one.RootTask", "some_tasks.two.RootTask"]
+    output = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, text=True)
+    assert output.split() == ["some_tasks.one.RootTask", "some_tasks.two.RootTask"]
 
 
-def test_it_runs_and_says_what_came_of_it(
+def test_it_runs_and_reports_what_came_of_it(
     pipeline: Pipeline, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = pipeline.add_flow(talks=True, end="self.luigi_result = dict(rows=3)")
     assert main(["run", path]) == 0
-    said = capfd.readouterr()
-    told = said.out.splitlines()
-    assert any(line.startswith("small.py | ") and "Task is starting" in line for line in told)
-    assert any(line.startswith("small.py: SmallFlow/") for line in told)
-    assert "  rows: 3" in told
-    assert "nothing was to do" not in said.err
-    assert (pipeline.root / ".metaflow/luigi-locks/dev").is_dir(), "no lock is all users' own"
+    out, err = capfd.readouterr()
+    lines = out.splitlines()
+    assert any(line.startswith("small.py | ") and "Task is starting" in line for line in lines)
+    assert any(line.startswith("small.py: SmallFlow/") for line in lines)
+    assert "  rows: 3" in lines
+    assert "nothing to do" not in err
+    assert (pipeline.root / ".metaflow/luigi-locks/dev").is_dir(), "not in /tmp, for all users"
     _, again = in_a_process(pipeline, path).communicate()
-    assert "run: nothing was to do; --force runs it again" in again
+    assert "run: nothing to do; --force runs it again" in again
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "cause"),
     [
         ([], "say what to run: nox -s run -- FILE"),
         (["nope.py"], "there is no 'nope.py' below flows/ or tasks/"),
-        (["Nope"], "'Nope' is no file of a flow or of tasks"),
+        (["Nope"], "there is no 'Nope' below flows/ or tasks/"),
         (["flows/smal.py"], "; did you mean small.py?"),
-        (["small.py", "More"], "'More': behind a flow's file come options only"),
+        (["small.py", "More"], "'More': only options can follow the file of a flow"),
     ],
 )
-def test_a_mistake_is_one_sentence_and_what_there_is(
+def test_a_mistake_is_explained_with_what_there_is_to_run(
     pipeline: Pipeline,
     tasks: Path,
     capfd: pytest.CaptureFixture[str],
     arguments: list[str],
-    told: str,
+    cause: str,
 ) -> None:
     pipeline.add_flow("small.py")
     for name in ("one.py", "two.py"):
         (tasks / name).touch()
     assert main(["run", *arguments]) == 2
-    said = capfd.readouterr().err
-    assert told in said
-    assert "Traceback" not in said
+    message = capfd.readouterr().err
+    assert cause in message
+    assert "Traceback" not in message
 
 
-def test_a_wrong_setting_is_told_before_anything_runs(
+def test_a_wrong_setting_is_reported_before_anything_runs(
     pipeline: Pipeline, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (pipeline.config / "base.yaml").write_text("timout: 3\n")
     assert main(["run", pipeline.add_flow()]) == 2
-    said = capfd.readouterr().err
-    assert "did you mean timeout?" in said
-    assert len(said.splitlines()) == 1
+    cause, hint = capfd.readouterr().err.splitlines()
+    assert cause.endswith("did you mean timeout?")
+    assert hint.startswith("hint: the settings are env, ")
 
 
-def test_a_datastore_that_will_not_do_is_told_before_anything_runs(
+def test_a_datastore_without_a_bucket_is_reported_before_anything_runs(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("METAFLOW_DEFAULT_DATASTORE", "s3")
     assert main(["run", pipeline.add_flow()]) == 2
-    said = capfd.readouterr().err
-    assert "METAFLOW_DATASTORE_SYSROOT_S3 is not set" in said
-    assert len(said.splitlines()) == 2  # the cause and the hint
+    message = capfd.readouterr().err
+    assert "METAFLOW_DATASTORE_SYSROOT_S3 is not set" in message
+    assert len(message.splitlines()) == 2  # the cause and the hint
 
 
-def test_a_flow_that_a_task_requires_and_that_is_missing_is_told_before_anything_runs(
+def test_a_missing_flow_that_a_task_requires_is_reported_before_anything_runs(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def requires(task: MetaflowTask) -> list[MetaflowTask]:
@@ -159,42 +159,42 @@ def test_a_flow_that_a_task_requires_and_that_is_missing_is_told_before_anything
 
     monkeypatch.setattr(MetaflowTask, "requires", requires)
     assert main(["run", pipeline.add_flow()]) == 2
-    said = capfd.readouterr()
-    assert "there is no" in said.err
-    assert "small.py |" not in said.out
+    out, err = capfd.readouterr()
+    assert "there is no" in err
+    assert "small.py |" not in out
 
 
-def test_help_says_how_to_name_things_and_what_there_is(
+def test_help_explains_the_arguments_and_lists_what_there_is_to_run(
     pipeline: Pipeline, tasks: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tasks / "sales.py").touch()
     pipeline.add_flow("sales/clean.py")
     assert main(["run", "--help"]) == 0
-    said = capfd.readouterr().out
-    assert "nox -s run -- [FILE [TASK]]" in said
-    assert "Modules of tasks: sales.py\nFlows: sales/clean.py" in said
-    options = re.findall(r"--([a-z-]+)", said.partition("Luigi's own")[0])
+    output = capfd.readouterr().out
+    assert "nox -s run -- [FILE [TASK]]" in output
+    assert "Modules of tasks: sales.py\nFlows: sales/clean.py" in output
+    options = re.findall(r"--([a-z-]+)", output.partition("Luigi's own")[0])
     assert {option.replace("-", "_") for option in options} <= {*dict(MetaflowTask.get_params())}
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "cause"),
     [
         (["--flow-kwargs", "{bad"], """--flow-kwargs '{bad' must be JSON, e.g. '{"name": 1}'"""),
         (["--timeout", "soon"], "--timeout 'soon': could not convert"),
-        (["--workers", "many"], "an option is not what it must be"),
+        (["--workers", "many"], "an option has a wrong value: "),
         (["--day", "3"], "unrecognized arguments: --day 3\nMetaflowTask has: --flow-path, "),
-        (["--day", "3"], """A flow's own parameters go as --flow-kwargs '{"name": 1}'"""),
+        (["--day", "3"], """hint: set the flow's own parameters with --flow-kwargs '{"name"""),
     ],
 )
-def test_an_option_that_is_none_is_told_without_a_traceback(
-    pipeline: Pipeline, capfd: pytest.CaptureFixture[str], options: list[str], told: str
+def test_a_wrong_option_is_explained_without_a_traceback(
+    pipeline: Pipeline, capfd: pytest.CaptureFixture[str], options: list[str], cause: str
 ) -> None:
     assert main(["run", pipeline.add_flow(), *options]) == 2
-    said = capfd.readouterr().err
-    assert told in said
-    assert "Traceback" not in said
-    assert "usage:" not in said
+    output = capfd.readouterr().err
+    assert cause in output
+    assert "Traceback" not in output
+    assert "usage:" not in output
 
 
 TASKS = """
@@ -208,7 +208,7 @@ class RootTask(luigi.WrapperTask):
 """
 
 
-def test_a_mistake_in_a_task_is_told_from_the_user_s_line_on(
+def test_a_mistake_in_a_task_is_shown_from_the_user_s_line_on(
     monkeypatch: pytest.MonkeyPatch, tasks: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(str(tasks.parent.parent))
@@ -218,13 +218,13 @@ def test_a_mistake_in_a_task_is_told_from_the_user_s_line_on(
     exec(compile(TASKS, str(file), "exec"), vars(module))
     monkeypatch.setitem(sys.modules, f"{paths.PACKAGE.name}.tasks.sales", module)
     assert main(["run", "sales.py"]) == 2
-    said = capfd.readouterr().err.splitlines()
-    assert said[0] == "Traceback (most recent call last):"
-    assert said[1].endswith('sales.py", line 8, in requires')
-    assert said[-1] == f"run: NameError: name 'REQUIRED' is not defined, at {file}, line 8"
+    output = capfd.readouterr().err.splitlines()
+    assert output[0] == "Traceback (most recent call last):"
+    assert output[1].endswith('sales.py", line 8, in requires')
+    assert output[-1] == f"run: NameError: name 'REQUIRED' is not defined, at {file}, line 8"
 
 
-def test_a_scheduler_that_does_not_answer_is_told_with_the_way_out() -> None:
+def test_a_scheduler_that_does_not_answer_is_reported_with_the_way_out() -> None:
     text = "Failed connecting to remote scheduler %r"
     nothing = (None, None, None)
     record = logging.LogRecord("", logging.WARNING, "", 0, text, ("http://here:8082",), nothing)
@@ -238,9 +238,9 @@ def test_a_scheduler_that_does_not_answer_is_told_with_the_way_out() -> None:
 
 def test_luigi_s_own_help_is_passed_on(pipeline: Pipeline) -> None:
     run = in_a_process(pipeline, pipeline.add_flow(), "--help")
-    _, said = run.communicate()
-    assert run.returncode == 0, said
-    assert "Traceback" not in said
+    _, output = run.communicate()
+    assert run.returncode == 0, output
+    assert "Traceback" not in output
 
 
 def test_a_module_says_which_tasks_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,8 +258,8 @@ def test_a_failure_ends_with_its_cause_and_has_no_traceback_of_the_runtime(
 ) -> None:
     path = pipeline.add_flow(start="print(dict()['customer'])")
     running = in_a_process(pipeline, path, "--workers", workers)
-    _, said = running.communicate()
-    lines = said.splitlines()
+    _, output = running.communicate()
+    lines = output.splitlines()
     assert running.returncode == 30, "task_failed, though this pipeline has no luigi.cfg"
     assert lines[-2] == "run: the same command resumes what failed; --force starts afresh"
     assert lines[-1].startswith("run: small.py failed in step `start`")
@@ -268,21 +268,21 @@ def test_a_failure_ends_with_its_cause_and_has_no_traceback_of_the_runtime(
     assert [line for line in lines if "flows/small.py" in line], "the user's own line"
 
 
-def test_a_worker_that_is_killed_is_told_of_at_the_end(pipeline: Pipeline) -> None:
+def test_a_worker_that_is_killed_is_reported_at_the_end(pipeline: Pipeline) -> None:
     task = MetaflowTask(pipeline.add_flow())
     with failures.collected() as failed:
         task.trigger_event(luigi.Event.PROCESS_FAILURE, task, "small died with exit code -9")
     assert failed == [failures.Failure("small died with exit code -9", is_resumed=True)]
 
 
-def test_a_marker_that_cannot_be_looked_up_is_told_without_a_traceback(pipeline: Pipeline) -> None:
+def test_a_marker_that_cannot_be_read_is_reported_without_a_traceback(pipeline: Pipeline) -> None:
     path = pipeline.add_flow()
     Path(MetaflowTask(path).output().path).mkdir(parents=True)
     running = in_a_process(pipeline, path)
-    _, said = running.communicate()
+    _, output = running.communicate()
     assert running.returncode not in (0, None)
-    assert "Traceback" not in said
-    assert [line for line in said.splitlines() if "cannot be read: Is a directory" in line]
+    assert "Traceback" not in output
+    assert [line for line in output.splitlines() if "cannot be read: Is a directory" in line]
 
 
 SLEEPER = """
@@ -301,8 +301,8 @@ def test_a_stop_leaves_no_process_and_no_marker(pipeline: Pipeline) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     run.send_signal(signal.SIGINT)
-    _, said = run.communicate(timeout=30)
+    _, output = run.communicate(timeout=30)
     assert run.returncode == 130
-    assert "run: stopped; the same command goes on from there" in said.splitlines()
+    assert "run: stopped; the same command resumes what was running" in output.splitlines()
     assert ends(int(pid_file.read_text()), within=10)
     assert not list((pipeline.root / ".metaflow").rglob("MetaflowTask*.json"))

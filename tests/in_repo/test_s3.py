@@ -167,7 +167,7 @@ def test_over_a_chain_of_failures_no_finished_step_runs_again(
     assert re.search(failed, status_report(capfd))
     # Another machine has the bucket and nothing of the local folder.
     (splitting.root / ".metaflow").rename(splitting.root / "elsewhere")
-    unfinished = rf"unfinished .* split.py .*\n.* unless another machine is at it, {retry}"
+    unfinished = rf"unfinished .* split.py .*\n.* unless another machine is running it, {retry}"
     assert re.search(unfinished, status_report(capfd))
     fails(splitting)
     assert splitting.ran() == ["end", "join"]
@@ -435,7 +435,7 @@ def test_status_takes_one_listing_and_one_request_for_each_run_that_it_shows(
     report = status_report(capfd)
     first, retry, *_ = report.partition("last runs")[2].splitlines()
     assert re.search(r"unfinished +\d s ago  small.py  dev  SmallFlow/7$", first)
-    assert retry.endswith("unless another machine is at it, retry: nox -s run -- small.py")
+    assert retry.endswith("unless another machine is running it, retry: nox -s run -- small.py")
     assert report.count(" succeeded ") == 9
     assert "and 11 more: nox -s status -- --runs 21" in report
     assert requests == ["ListObjectsV2"] + ["GetObject"] * 10

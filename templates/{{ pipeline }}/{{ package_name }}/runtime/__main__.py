@@ -14,7 +14,7 @@ COMMANDS = ("run", "image", "status", "clean")
 def main(arguments: list[str]) -> int:
     """Run the command that the first argument names, and return its exit code.
 
-    2 for a user's mistake, 130 where the command is stopped by Ctrl-C, SIGTERM or SIGHUP.
+    2 is for a user's mistake, 130 for a stop by Ctrl-C, SIGTERM or SIGHUP.
     """
     name, *options = arguments or [""]
     if name not in COMMANDS:
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, signal.default_int_handler)
     try:
-        # Each needs packages that the others do without: `status` runs where there are none.
+        # Imported here, because `status` also works without the packages that others need.
         command = import_module(f".commands.{name}", __package__)
         exit_code: int = command.main(options)
         return exit_code
@@ -33,9 +33,10 @@ def main(arguments: list[str]) -> int:
     except ImportError as error:
         if error.name is None or error.name.startswith(f"{__package__}."):
             raise
-        reason = f"the environment has no {error.name}\nhint: nox -s setup"
+        nox = options[1] if options[:1] == ["--nox"] else "nox"  # as the user calls it
+        reason = f"the environment has no {error.name}\nhint: {nox} -s setup"
     except OSError as error:
-        file = f"{error.filename}: " if error.filename else ""  # none where it is standard output
+        file = f"{error.filename}: " if error.filename else ""  # standard output has no name
         reason = f"{file}{error.strerror or error}"
     except KeyboardInterrupt:
         reason = "stopped" + ("; the same command resumes what was running" * (name == "run"))

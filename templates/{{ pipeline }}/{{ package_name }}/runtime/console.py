@@ -1,4 +1,4 @@
-"""What people read: lines that every terminal can show, colours, units and counts."""
+"""What is printed for people: lines that any terminal can show, colours, units and counts."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import sys
 
 
 def printable(text: str) -> str:
-    """The text with `?` for the characters that standard output has no encoding for."""
+    """The text with `?` for each character that standard output cannot encode."""
     encoding = sys.stdout.encoding or "utf-8"
     return text.encode(encoding, "replace").decode(encoding)
 
 
 def show_line(label: str, line: str) -> None:
-    """Print a line of something that runs, at once; nobody has to be reading."""
+    """Print a line of what runs, at once; it is no error if nobody reads it."""
     with contextlib.suppress(OSError):  # `run … | head` has ended, or the log's disk is full
         print(printable(f"{label} | {line}"), flush=True)
 
 
 def coloured(text: str, code: str) -> str:
-    """The text in a colour, or bold, on a terminal that shows it."""
+    """The text in a colour, or bold, if the terminal can show that."""
     if sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
         return f"\033[{code}m{text}\033[0m"
     return text

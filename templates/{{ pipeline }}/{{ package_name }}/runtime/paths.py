@@ -12,6 +12,11 @@ TASKS = PACKAGE / "tasks"
 IN_CHECKOUT = (PACKAGE.parent / "pyproject.toml").is_file()
 ROOT = PACKAGE.parent if IN_CHECKOUT else Path.cwd()
 
+LOCKS = "luigi-locks"
+"""The folder, in Metaflow's folder on this machine, of the locks that running tasks hold."""
+TASKS_LOCK = f"{LOCKS}/all-tasks"
+"""The lock that all running tasks share, and that `clean` holds alone."""
+
 
 def repo_root() -> Path:
     """The repo's root; for an installed package, the current folder when it was imported."""

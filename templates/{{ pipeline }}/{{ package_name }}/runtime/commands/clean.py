@@ -1,100 +1,85 @@
-"""`nox -s clean`: frees this machine's disk of what is old and what nothing names any more.
+"""`nox -s clean`: deletes from this machine's disk what is old and not needed.
 
-What a marker or a retry names stays, and so does all of a flow that may be at work, and the markers
-themselves. Nothing outside of `.metaflow` is touched but the Docker images that this checkout has
-made and the containers that its tasks have made and never started, no link is followed to what is
-deleted, and no bucket is looked at: who is at work on it elsewhere cannot be seen from here.
+It keeps what a marker or a retry names, all of a flow that may be running, and all markers. It
+deletes only below `.metaflow`, follows no link there, and from Docker takes only images and
+containers that this checkout made. A bucket is left alone, because runs of other machines cannot
+be seen from here.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import gzip
-import json
 import os
 import re
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
-from .. import paths
+from .. import paths, store
 from ..console import counted, in_time, in_units
 from ..container import engine
 from ..errors import ImageError, PipelineError
+from ..packages.overlay import MADE_FROM
+from ..store import metaflow_files
 from ..store.files import exclusive_lock
-from . import inventory
-from .inventory import Record
+from . import records
 
 _UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
-_KEY = re.compile(rb"[0-9a-f]{40}")
 
-RUN, ARTIFACT, OVERLAY, CACHED = "run", "artifact", "overlay", "cached file"
-IMAGE, CONTAINER, ATTEMPTS, LEFT = "image", "container", "lost attempt", "left-over"
+RUN, ARTIFACT, OVERLAY, CONTAINER = "run", "artifact", "overlay", "container"
+IMAGE, CACHED, ATTEMPTS, LEFT_OVER = "image", "cached file", "lost attempt", "left-over"
+# In the order in which they are deleted: a run that is still there must find its artifacts, and
+# an image cannot go before its containers.
+KINDS = (RUN, ARTIFACT, OVERLAY, CONTAINER, IMAGE, CACHED, ATTEMPTS, LEFT_OVER)
 
 _REMOVERS = {CONTAINER: engine.remove_container, IMAGE: engine.remove}
 _BEGINS_WITHIN = 3600.0
-"""Seconds after which a container that was made and has not begun will not."""
+"""Seconds after which a container that has not started never will."""
 
 
-class Item(NamedTuple):
-    """Something that can be deleted, and what goes with it."""
+@dataclass(frozen=True)
+class Item:
+    """Something that can be deleted; of two plans, items are equal if they are the same thing."""
 
     kind: str
     name: str
     """For a run and an artifact: FLOW/…"""
     paths: tuple[Path, ...]
-    bytes: int
-    used: float
+    """In the order in which they are deleted."""
+    bytes: int = field(compare=False)
+    used: float = field(compare=False)
     """When it was last written or used, in seconds since 1970."""
 
     @property
     def flow(self) -> str:
-        """The flow that it is of; empty where it is of none."""
+        """The flow that it belongs to; empty if it belongs to none."""
         return self.name.partition("/")[0] if self.kind in (RUN, ARTIFACT) else ""
 
 
-class Seen(NamedTuple):
-    """Who needs what, at one moment."""
-
-    runs: set[str]
-    """The runs there are, as FLOW/RUN_ID."""
-    named: set[str]
-    """Those that markers and attempts name."""
-    busy: set[str]
-    """The flows that may be at work."""
-    images: set[str]
-    """The Docker images that markers name."""
-    lost: list[Record]
-    """The attempts whose runs are all gone, so that there is nothing left to resume."""
-
-
 class Plan(NamedTuple):
-    """What would be deleted, the oldest first, and what is to be said of the rest."""
+    """What can be deleted, the oldest first, and what the user should know about the rest."""
 
     items: list[Item]
     notes: list[str]
-    seen: Seen | None
-    """None where no run is looked at."""
 
 
 def main(arguments: list[str]) -> int:
-    """Show what is old, ask, and delete it; the exit code is as `--help` says."""
+    """Show what is old, ask, and delete it; `--help` explains the exit codes."""
     parser = argparse.ArgumentParser(
         prog="nox -s clean --",
         description="Deletes what is older than a limit: runs with their artifacts and cards, "
-        "overlays, cached files, and the Docker images that this checkout has made; shows it and "
-        "asks first. What a marker names or a retry would resume is kept, and so are all markers, "
-        "and all of a flow that may be at work. With the datastore on S3 it frees this machine's "
-        "disk only: what is at work on other machines cannot be seen from here, so a bucket is "
-        "left to whoever keeps it.",
-        epilog="Exit codes: 0, also where nothing is deleted; 1 where something could not be "
-        "deleted; 2 for a mistake, and where there is no terminal to ask at; 130 when stopped.",
+        "overlays, cached files, and Docker images that this checkout made. Shows what would be "
+        "deleted, and asks. Keeps what a marker names or a retry would resume, all markers, and "
+        "all of a flow that may be running. Deletes nothing while a task of this checkout runs, "
+        "and nothing in a bucket.",
+        epilog="Exit codes: 0, also if nothing is deleted; 1 if something could not be deleted; "
+        "2 for a mistake, if a task is running, or without a terminal to ask at; 130 if stopped.",
     )
     parser.add_argument(
         "--older-than",
@@ -107,63 +92,67 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--yes", action="store_true", help="delete without asking")
     parser.add_argument("--nox", default="nox", help=argparse.SUPPRESS)  # as the user calls it
     options = parser.parse_args(arguments)
-    place, here = inventory.datastore()
-    with exclusive_lock(paths.metaflow_folder().resolve() / "clean.lock", refuse):
-        return clean(place, here, options)
-
-
-def age(text: str) -> float:
-    """An age in seconds, from `30d`; an ArgumentTypeError says how it is written."""
-    found = re.fullmatch(r"([0-9]{1,6})([hdw])", text)
-    if not found:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no age: a number and h, d or w for hours, days or weeks, e.g. 30d"
-        )
-    return int(found[1]) * _UNITS[found[2]]
-
-
-def refuse(process: str) -> None:
-    """Say who is at it already."""
-    raise PipelineError(f"process {process} is cleaning already; try again when it is done")
-
-
-def clean(place: str, here: Path, options: argparse.Namespace) -> int:
-    """Do what the command line says; see `main`."""
-    before = time.time() - options.older_than
-    plan = plan_for(place, here, before)
+    datastore, local = records.datastore()
+    make_plan = partial(plan_for, datastore, local, time.time() - options.older_than)
+    plan = make_plan()
     show(plan, options.older_than)
     if not plan.items or options.dry_run:
         return 0
     if not options.yes and not sys.stdin.isatty():
         raise PipelineError(
-            "nothing is deleted, for there is no terminal to ask at; without being asked: "
-            f"{options.nox} -s clean -- --yes"
+            "nothing is deleted, because there is no terminal to ask at\n"
+            f"hint: without a question: {options.nox} -s clean -- --yes"
         )
     if not options.yes and not agreed():
         print("Nothing is deleted.")
         return 0
-    return delete(plan, here)
+    with exclusive_lock(local / paths.TASKS_LOCK, partial(refuse, local, options.nox)):
+        return delete(plan.items, make_plan().items)
+
+
+def age(text: str) -> float:
+    """An age in seconds, from `30d`; raises ArgumentTypeError for anything else."""
+    match = re.fullmatch(r"([0-9]{1,6})([hdw])", text)
+    if not match:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an age: a number and h, d or w for hours, days or weeks, e.g. 30d"
+        )
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def refuse(local: Path, nox: str, _: str) -> NoReturn:
+    """Raise PipelineError with the tasks that are running."""
+    now = time.time()
+    running = [
+        f"{task} (for {in_time(now - since)})"
+        for task, since in records.running_tasks(local).items()
+    ]
+    names = ", ".join(running) or "a task that has just started, or another clean"
+    raise PipelineError(
+        f"nothing is deleted, because this is running: {names}\n"
+        f"hint: when it is done: {nox} -s clean"
+    )
 
 
 def show(plan: Plan, older_than: float) -> None:
     """Print what would be deleted, a line for each kind."""
     if plan.items:
-        print(f"Older than {in_time(older_than)}, and named by nothing:")
+        print(f"Older than {in_time(older_than)}, and no marker or retry needs it:")
     else:
         print(f"Nothing to delete that is older than {in_time(older_than)}.")
-    for kind in (RUN, ARTIFACT, OVERLAY, IMAGE, CONTAINER, CACHED, ATTEMPTS, LEFT):
+    for kind in KINDS:
         if items := [item for item in plan.items if item.kind == kind]:
             size = in_units(sum(item.bytes for item in items))
-            some = [f"{each.name} ({in_time(time.time() - each.used)})" for each in items[:2]]
+            oldest = [f"{item.name} ({in_time(time.time() - item.used)})" for item in items[:2]]
             more = ", …" if items[2:] else ""
-            print(f"  {counted(len(items), kind):<24}{size:>8}   {', '.join(some) + more}")
+            print(f"  {counted(len(items), kind):<24}{size:>8}   {', '.join(oldest)}{more}")
     if plan.items:
         print(f"  {'in all':<24}{in_units(sum(item.bytes for item in plan.items)):>8}")
     print(*plan.notes, sep="\n", end="\n" if plan.notes else "", flush=True)
 
 
 def agreed() -> bool:
-    """Does the user say yes?"""
+    """True if the user says yes."""
     try:
         return input("Delete it? [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
@@ -171,256 +160,166 @@ def agreed() -> bool:
         return False
 
 
-def plan_for(place: str, here: Path, before: float) -> Plan:
-    """What can go: last used before then, in seconds since 1970."""
-    found: list[Item] = []
+def plan_for(datastore: str, local: Path, before: float) -> Plan:
+    """What can be deleted and was last used before that time, in seconds since 1970."""
     notes: list[str] = []
-    seen = None
-    if place != str(here):
+    items: list[Item] = []
+    if store.is_on_s3(datastore):
         notes.append(
-            f"Left to whoever keeps the bucket: {place}, for what is at work there on other "
-            "machines cannot be seen from here."
+            f"The bucket is left alone: {datastore}; runs of other machines cannot be seen here."
         )
+        items += unused_images(set(), notes)
     else:
         try:
-            seen = look(here)
+            items += list(unneeded(local, before, notes))  # all of it, or nothing
         except (PipelineError, OSError) as error:
-            notes.append(f"No run is touched: {error}, so which runs it names is unknown.")
-    if seen:
-        if kept := len(seen.runs & seen.named):
-            those = counted(kept, "run")
-            notes.append(f"Kept for markers, and for the retry of what failed: {those}.")
-        if seen.busy:
-            notes.append(f"May be at work, so left alone: {', '.join(sorted(seen.busy))}.")
-        for flow in inventory.flows(here):
-            if flow.name not in seen.busy:
-                try:
-                    found += [*of_flow(here, flow, seen.named, before)]
-                except (OSError, ValueError) as error:
-                    notes.append(f"{flow.name} is left alone: {error}.")
-        found += [item_of(ATTEMPTS, each.task_id, Path(each.place)) for each in seen.lost]
-    if seen or place != str(here):
-        found += of_engine(seen.images if seen else set(), notes)
-    # A task uses its overlay when it starts; what it has used since then is at work.
-    since = min([before, *(begun - 1 for begun in inventory.tasks_at_work(here).values())])
-    overlays = [item_of(OVERLAY, each.name, each) for each in inventory.overlays()]
-    found += [item for item in overlays if item.used < since]
-    for folder, _, names in os.walk(paths.client_cache().resolve()):
-        found += [item_of(CACHED, name[:8], Path(folder, name)) for name in names]
-    found = [each for each in found if (each.paths or each.kind == IMAGE) and each.used < before]
-    found += unstarted_containers()
-    for base in {here, paths.metaflow_folder().resolve()}:
-        found += [item_of(LEFT, each.name, each) for each in inventory.inside(base / "trash")]
-    return Plan(sorted(found, key=lambda each: each.used), notes, seen)
+            notes.append(f"No run is touched: {error}, so it is unknown which runs it names.")
+    for overlay in records.overlays():
+        # The next task installs an overlay anew if it lacks this file.
+        items.append(item_of(OVERLAY, overlay.name, overlay / MADE_FROM, overlay))
+    for folder, _, names in os.walk(records.with_real_parent(paths.client_cache())):
+        items += [item_of(CACHED, name[:8], Path(folder, name)) for name in names]
+    items = [item for item in items if (item.paths or item.kind == IMAGE) and item.used < before]
+    items += unstarted_containers()
+    # Version 2026.11.0 moved things there before it deleted them.
+    for base in {local, paths.metaflow_folder().resolve()}:
+        trash = metaflow_files.folders_in(base / "trash")
+        items += [item_of(LEFT_OVER, path.name, path) for path in trash]
+    return Plan(sorted(items, key=lambda item: item.used), notes)
 
 
-def of_engine(named: set[str], notes: list[str]) -> list[Item]:
-    """The images that this checkout has made and that nothing names."""
+def unneeded(local: Path, before: float, notes: list[str]) -> Iterator[Item]:
+    """What no marker and no retry needs, of a datastore on this machine.
+
+    Raises PipelineError or OSError if a marker cannot be read.
+    """
+    needed: set[str] = set()
+    images: set[str] = set()
+    lost: list[Item] = []
+    runs = {f"{run.parent.name}/{run.name}" for run in metaflow_files.runs(local)}
+    for record in records.records(str(local)):
+        named = record.runs()
+        needed |= named
+        if record.is_marker:
+            images.add(str(record.read().get("image")))
+        elif not named & runs:  # there is nothing left to resume
+            lost.append(item_of(ATTEMPTS, record.task_id, Path(record.address)))
+    running = records.running_flows(local)
+    if kept := len(runs & needed):
+        notes.append(f"Kept for a marker, or to retry what failed: {counted(kept, 'run')}.")
+    if running:
+        notes.append(f"May be running, so left alone: {', '.join(sorted(running))}.")
+    yield from lost
+    for flow in metaflow_files.flows(local):
+        if flow.name not in running:
+            try:
+                yield from list(of_flow(flow, needed, before))
+            except (OSError, ValueError) as error:
+                notes.append(f"{flow.name} is left alone: {error}.")
+    yield from unused_images(images, notes)
+
+
+def of_flow(flow: Path, needed: set[str], before: float) -> Iterator[Item]:
+    """A flow's old runs that are not needed, and the artifacts that no other run names.
+
+    Runs share artifacts: a resumed run with its origin, and any two that made the same value.
+    """
+    old = {}
+    for run_id, folders in metaflow_files.folders_of_runs(flow).items():
+        name = f"{flow.name}/{run_id}"
+        if name not in needed and (item := item_of(RUN, name, *folders)).used < before:
+            old[run_id] = item
+    kept = [run for run in metaflow_files.runs_of(flow) if run.name not in old]
+    for run in kept:  # which grows: a run needs those whose finished steps it took over
+        for origin in metaflow_files.origins(run) & old.keys():
+            del old[origin]
+            kept.append(flow / origin)
+    yield from old.values()
+    keys = metaflow_files.keys_in(flow, kept)
+    for file, metadata in metaflow_files.artifacts(flow):
+        if file.name not in keys:
+            yield item_of(ARTIFACT, f"{flow.name}/{file.name[:8]}", file, metadata)
+
+
+def unused_images(needed: set[str], notes: list[str]) -> list[Item]:
+    """The images that this checkout made and no marker names."""
     try:
-        made = engine.images()
+        images = engine.images()
     except ImageError as error:
-        if paths.images().is_dir():  # it has made some
+        if paths.images().is_dir():  # the checkout has made some
             notes.append(f"No image is touched: {error}.")
         return []
     return [
-        Item(IMAGE, each.name, (), each.bytes, each.used) for each in made if each.name not in named
+        Item(IMAGE, image.name, (), image.bytes, image.used)
+        for image in images
+        if image.name not in needed
     ]
 
 
 def unstarted_containers() -> list[Item]:
-    """The containers that a task was killed over, whatever the limit: nothing can need them."""
+    """Containers of tasks that were killed before they started them; no age protects these."""
     try:
-        made = engine.unstarted_containers()
-    except ImageError:  # as `of_engine` has said
+        containers = engine.unstarted_containers()
+    except ImageError:  # which `unused_images` reports
         return []
     before = time.time() - _BEGINS_WITHIN
     return [
-        Item(CONTAINER, each.name, (), each.bytes, each.used) for each in made if each.used < before
+        Item(CONTAINER, container.name, (), container.bytes, container.used)
+        for container in containers
+        if container.used < before
     ]
 
 
-def item_of(kind: str, name: str, *its: Path) -> Item:
-    """The item, without what of it lies behind a link, for that is somebody else's."""
-    real = tuple(path for path in its if is_real(path.parent))
-    return Item(kind, name, real, *inventory.usage(*real))
+def item_of(kind: str, name: str, *files: Path) -> Item:
+    """The item, without those files that are behind a link: they belong to somebody else."""
+    own = tuple(file for file in files if is_real(file.parent))
+    return Item(kind, name, own, *records.usage(*own))
 
 
 @cache
 def is_real(folder: Path) -> bool:
-    """Does no link lead to the folder?"""
+    """True if no link leads to the folder."""
     return folder.resolve() == folder
 
 
-def look(here: Path) -> Seen:
-    """Who needs what, now. Raises PipelineError or OSError where a marker cannot be read."""
-    # In this order: what is not at work has written its marker before they are read.
-    at_work = inventory.tasks_at_work(here)
-    records = inventory.records(str(here))
-    runs = {f"{run.parent.name}/{run.name}": run for run in inventory.runs(here)}
-    processes = inventory.run_ids_at_work()
-    busy = {
-        run.parent.name
-        for run in runs.values()
-        if run.name in processes or inventory.may_be_at_work(run)
-    }
-    named: set[str] = set()
-    images: set[str] = set()
-    lost: list[Record] = []
-    flow_of: dict[str, str] = {}
-    for record in records:
-        its = record.named()
-        named |= its
-        if record.is_marker:
-            images.add(str(record.read().get("image")))
-        if not record.is_marker and record.task_id in at_work:
-            flow_of[record.task_id] = record.read()["flow"]
-        elif not record.is_marker and not its & runs.keys():
-            lost.append(record)
-    busy |= {flow_of.get(task_id, "") for task_id in at_work}
-    if "" in busy:  # a task that has yet to say its flow may have any
-        busy = {flow.name for flow in inventory.flows(here)}
-    return Seen({*runs}, named, busy, images, lost)
+def delete(planned: Iterable[Item], confirmed: Iterable[Item]) -> int:
+    """Delete what is in both plans, the second made when no task could run any more.
 
-
-def of_flow(here: Path, flow: Path, named: set[str], before: float) -> Iterator[Item]:
-    """The runs that nothing names, and the artifacts that none of the others names.
-
-    A run that was resumed, and one that made the same thing, share artifacts.
+    Prints what is left alone, what fails and how much is freed. Returns 1 if something failed.
     """
-    where: dict[str, list[Path]] = {}
-    cards = here / "mf.cards" / flow.name / "runs"
-    for folder in (*inventory.inside(flow), *inventory.inside(cards)):
-        if folder.name not in inventory.NO_RUNS and f"{flow.name}/{folder.name}" not in named:
-            where.setdefault(folder.name, []).append(folder)
-    items = {name: item_of(RUN, f"{flow.name}/{name}", *its) for name, its in where.items()}
-    going = {name: item for name, item in items.items() if item.used < before}
-    # Behind links, too: what a run names is named wherever that lies.
-    left = [run for run in flow.iterdir() if run.is_dir() and run.name not in inventory.NO_RUNS]
-    left = [run for run in left if run.name not in going]
-    for run in left:  # and then those whose finished steps it has taken over
-        for origin in inventory.origins(run) & going.keys():
-            del going[origin]
-            left.append(flow / origin)
-    yield from going.values()
-    keys = keys_of(flow, left)
-    for folder in (*inventory.inside(flow / "data"), here / "data" / flow.name):
-        for file in inventory.inside(folder, files=True):
-            if file.name not in keys and not file.name.endswith("_meta"):
-                meta = file.with_name(f"{file.name}_meta")
-                yield item_of(ARTIFACT, f"{flow.name}/{file.name[:8]}", file, meta)
-
-
-def keys_of(flow: Path, runs: Iterable[Path]) -> set[str]:
-    """The keys of the artifacts that runs name, and of the files that they have included.
-
-    Raises OSError or ValueError where that cannot be read.
-    """
-    keys: set[str] = set()
-    descriptors: set[str] = set()
-    for run in runs:
-        for told in run.glob("*/*/*.data.json"):
-            said = json.loads(told.read_bytes())
-            objects, info = said.get("objects", {}), said.get("info", {})
-            keys |= set(objects.values())
-            is_file = {name for name in objects if "IncludedFile" in str(info.get(name))}
-            descriptors |= {objects[name] for name in is_file}
-        for told in run.glob("*/*/_meta/*code-package*"):
-            keys |= {found.decode() for found in _KEY.findall(told.read_bytes())}
-    for key in descriptors:
-        blob = (flow / "data" / key[:2] / key).read_bytes()
-        plain = gzip.decompress(blob) if blob[:2] == b"\x1f\x8b" else blob
-        keys |= {found.decode() for found in _KEY.findall(plain)}
-    return keys
-
-
-def delete(plan: Plan, here: Path) -> int:
-    """Delete what is planned, and say what that has freed; 1 where something could not be.
-
-    All of it is moved aside first, and then who needs what is looked at once more. A run has its
-    folder before it looks for an artifact: one that has begun is seen by then, and one that begins
-    later finds none, and writes it anew. So what turns out to be needed is put back in time.
-    """
-    moved: dict[Item, list[tuple[Path, Path]]] = {}
-    failed: set[Item] = set()
-    going: set[Item] = set()
-    with contextlib.ExitStack() as stack:
-        trash = {
-            base: stack.enter_context(trash_in(base))
-            for base in {here, paths.metaflow_folder().resolve()}
-        }
-        try:
-            for item in (each for each in plan.items if each.kind not in _REMOVERS):
-                base = (
-                    here
-                    if item.paths[0].is_relative_to(here)
-                    else paths.metaflow_folder().resolve()
-                )
-                its = moved[item] = []
-                with explained(item, failed):
-                    for number, path in enumerate(item.paths):
-                        target = trash[base] / f"{len(moved)}.{number}"
-                        with contextlib.suppress(FileNotFoundError):
-                            path.rename(target)
-                            its.append((path, target))
-            stirred: set[str] = set()
-            named: set[str] = set()
-            if plan.seen:
-                now = look(here)
-                named = now.images
-                new = (now.runs - plan.seen.runs) | (now.named - plan.seen.named)
-                stirred = now.busy | {each.partition("/")[0] for each in new}
-            for item, its in moved.items():
-                used = inventory.usage(*(target for _, target in its)).changed
-                if item not in failed and used <= item.used and item.flow not in stirred:
-                    going.add(item)
-        finally:
-            back = [item for item in moved if item not in going]
-            for item in back:
-                with explained(item, failed):
-                    for path, target in moved[item]:
-                        if not path.exists():
-                            target.rename(path)
-        for item in going:
-            with explained(item, failed):
-                for _, target in moved[item]:
-                    if target.is_dir() and not target.is_symlink():
-                        shutil.rmtree(target)
-                    else:
-                        target.unlink()
-    of_docker = [item for item in plan.items if item.kind in _REMOVERS]
-    for item in sorted(of_docker, key=lambda each: each.kind):  # containers hold images
-        said = "named" if item.name in named else _REMOVERS[item.kind](item.name)
-        if not said:
-            going.add(item)
-        elif said == "named" or "container" in said:  # one is made of it, and may be at work
-            back.append(item)
+    unneeded = set(confirmed)
+    used: list[Item] = []
+    failed: list[Item] = []
+    freed = 0
+    for item in sorted(planned, key=lambda item: KINDS.index(item.kind)):
+        if item not in unneeded:
+            used.append(item)
+        elif item.kind == ARTIFACT and item.flow in {run.flow for run in failed}:
+            continue  # a run that could not be deleted may name it
+        elif not (error := remove(item)):
+            freed += item.bytes
+        elif item.kind in _REMOVERS and "container" in error:  # an image's container may run
+            used.append(item)
         else:
-            failed.add(item)
-            print(f"clean: {item.name}: {said}", file=sys.stderr)
-    if used_meanwhile := sorted({item.flow or item.name for item in back if item not in failed}):
-        print(f"Used meanwhile, so left alone: {', '.join(used_meanwhile)}.")
-    print(f"Freed {in_units(sum(item.bytes for item in going if item not in failed))}.")
+            failed.append(item)
+            print(f"clean: {item.name}: {error}", file=sys.stderr)
+    if names := sorted({item.flow or item.name for item in used}):
+        print(f"Used in the meantime, so left alone: {', '.join(names)}.")
+    print(f"Freed {in_units(freed)}.")
     return 1 if failed else 0
 
 
-@contextlib.contextmanager
-def trash_in(base: Path) -> Iterator[Path]:
-    """A new folder of the same file system, which goes with the last thing in it."""
-    (base / "trash").mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=base / "trash"))
+def remove(item: Item) -> str:
+    """Delete one item; the reason if that fails, else an empty string."""
+    if remover := _REMOVERS.get(item.kind):
+        return remover(item.name)
     try:
-        yield folder
-    finally:
-        for each in (folder, folder.parent):
-            with contextlib.suppress(OSError):
-                each.rmdir()
-
-
-@contextlib.contextmanager
-def explained(item: Item, failed: set[Item]) -> Iterator[None]:
-    """Say what of the item cannot be deleted, and go on with the others."""
-    try:
-        yield
+        for path in item.paths:
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
     except OSError as error:
-        failed.add(item)
-        print(f"clean: {error.filename}: {error.strerror}", file=sys.stderr)
+        return f"{error.filename}: {error.strerror}"
+    return ""

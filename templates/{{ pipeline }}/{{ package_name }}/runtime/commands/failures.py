@@ -1,4 +1,4 @@
-"""What has failed, in a line each for the end of a run, and the lines of the user's code in it."""
+"""Why tasks failed, a line each for the end of a run, and the user's own lines in a traceback."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from .. import paths
 from ..errors import FlowFailedError, PipelineError
 from ..task.metaflow_task import MetaflowTask
 
-# A task may fail in a worker process, which shares with this one a file at most.
+# A task may fail in a worker process, which shares a file with this one, but no list.
 _FILE = "LUIGI_FAILURES"
 _LOGGED = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d")
+_RUNTIME = Path(paths.__file__).parent
 
 
 class Failure(NamedTuple):
-    """A task that has failed: why, in a line, and whether the same command resumes it."""
+    """A failed task: why, in a line, and whether the same command resumes it."""
 
     why: str
     is_resumed: bool
@@ -32,61 +33,53 @@ class Failure(NamedTuple):
 
 @contextlib.contextmanager
 def collected() -> Iterator[list[Failure]]:
-    """A list that has, once this is left, what has failed meanwhile here and in workers."""
-    found: list[Failure] = []
+    """Yield a list that holds, after the block, what failed in it, here and in workers."""
+    failures: list[Failure] = []
     with tempfile.TemporaryDirectory(prefix="luigi-failures-") as folder:
-        file = Path(folder) / "failures"
+        file = Path(folder, "failures")
         file.touch()
         os.environ[_FILE] = str(file)
         try:
-            yield found
+            yield failures
         finally:
             del os.environ[_FILE]
-            found += [Failure(*json.loads(line)) for line in file.read_text("utf-8").splitlines()]
+            failures += [Failure(*json.loads(line)) for line in file.read_text().splitlines()]
 
 
 @luigi.Task.event_handler(luigi.Event.FAILURE)
 @luigi.Task.event_handler(luigi.Event.BROKEN_TASK)
-@luigi.Task.event_handler(luigi.Event.PROCESS_FAILURE)  # a worker was killed: all there is is text
+@luigi.Task.event_handler(luigi.Event.PROCESS_FAILURE)  # of a worker that was killed Luigi has text
 @luigi.Task.event_handler(luigi.Event.TIMEOUT)
 def _keep(task: luigi.Task, error: BaseException | str) -> None:
+    if isinstance(error, str):
+        failure = Failure(error, isinstance(task, MetaflowTask))
+    else:
+        failure = Failure(one_line(error), isinstance(error, FlowFailedError))
     if _FILE in os.environ:
-        if isinstance(error, str):
-            failure = Failure(error, isinstance(task, MetaflowTask))
-        else:
-            failure = Failure(one_line(error), isinstance(error, FlowFailedError))
-        line = json.dumps(failure) + "\n"
-        with (
-            contextlib.suppress(OSError),
-            Path(os.environ[_FILE]).open("a", encoding="utf-8") as file,
-        ):
-            file.write(line)
+        with contextlib.suppress(OSError), Path(os.environ[_FILE]).open("a") as file:
+            file.write(json.dumps(failure) + "\n")
 
 
 def one_line(error: BaseException) -> str:
-    """The error and its cause; of one that is not ours, its kind and the user's line, too."""
+    """The error and its cause or hint; of another's error its kind and the user's line, too."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, PipelineError):
-        # What a flow has logged last is no cause where its time was up.
-        told = [line for line in lines[:1] + lines[-1:] if not _LOGGED.match(line)]
-        return (": " if isinstance(error, FlowFailedError) else "; ").join(dict.fromkeys(told))
-    told = [": ".join([type(error).__name__, *lines[:1]])]
+        # If a flow's time was up, the last line that it logged is no cause.
+        ends = [line for line in lines[:1] + lines[-1:] if not _LOGGED.match(line)]
+        return (": " if isinstance(error, FlowFailedError) else "; ").join(dict.fromkeys(ends))
     if isinstance(error, SyntaxError) and error.filename and error.text:
-        told = [f"{type(error).__name__}: {error.msg}", f"at {error.filename}, line {error.lineno}"]
-    elif found := user_frames(error):
-        own = [frame for frame in found if _is_users(frame.filename)][-1]
-        told.append(f"at {own.filename}, line {own.lineno}")
-    return ", ".join(told)
+        return f"{type(error).__name__}: {error.msg}, at {error.filename}, line {error.lineno}"
+    what = ": ".join([type(error).__name__, *lines[:1]])
+    own = [frame for frame in user_frames(error) if _is_users(frame)]
+    return f"{what}, at {own[-1].filename}, line {own[-1].lineno}" if own else what
 
 
 def user_frames(error: BaseException) -> list[traceback.FrameSummary]:
-    """The traceback from the first line on that is the user's; empty where none is."""
+    """The traceback from the first line of the user's on; empty if there is none."""
     frames = traceback.extract_tb(error.__traceback__)
-    first = [at for at, frame in enumerate(frames) if _is_users(frame.filename)][:1]
-    return frames[first[0] :] if first else []
+    return frames[next((i for i, frame in enumerate(frames) if _is_users(frame)), len(frames)) :]
 
 
-def _is_users(file: str) -> bool:
-    return Path(file).is_relative_to(paths.PACKAGE) and not Path(file).is_relative_to(
-        Path(__file__).parent
-    )
+def _is_users(frame: traceback.FrameSummary) -> bool:
+    file = Path(frame.filename)
+    return file.is_relative_to(paths.PACKAGE) and not file.is_relative_to(_RUNTIME)

@@ -1,4 +1,4 @@
-"""`python -m PACKAGE.runtime`: runs a flow or a pipeline and says what came of it."""
+"""`nox -s run`: runs a flow or a pipeline and reports what came of it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import contextlib
 import io
 import logging
 import os
+import re
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,10 @@ USAGE = """\
 Usage: nox -s run -- [FILE [TASK]] [LUIGI'S OPTIONS]
 
   FILE   a flow below flows/, e.g. sales/clean/clean.py, or a module of tasks below tasks/, e.g.
-         sales_tasks.py; may be left out where the repo has one module of tasks only
+         sales_tasks.py; not needed if the repo has only one module of tasks
   TASK   the task of that module; default: RootTask
 
-Options that a flow has when it is named by its file, or a task that runs one:
+Options of a flow that is named by its file, and of a task that runs one:
 
   --flow-kwargs '{"name": 1}'              the flow's parameters, as JSON
   --flow-tag production                    tag of the run; default: the environment's name
@@ -55,7 +56,13 @@ Luigi's own are e.g. --workers 4; FILE --help shows them all.
 JSON = """'{"name": 1}'"""
 
 REPORTED = 100
-"""Tasks that are reported on when all are done."""
+"""The number of tasks that are reported on when all are done: each is a marker to fetch."""
+
+# Of an error in complete() or deps() Luigi logs the traceback as text.
+_TRACEBACK = re.compile(
+    rf"\nTraceback \(most recent call last\):\n.*\n{re.escape(PipelineError.__module__)}\.\w+: ",
+    re.DOTALL,
+)
 
 
 class UsageError(PipelineError):
@@ -65,73 +72,72 @@ class UsageError(PipelineError):
 def main(arguments: list[str]) -> int:
     """Run what the arguments name.
 
-    Returns luigi.cfg's exit codes, and 2 for a user's mistake in a task.
+    Returns the exit codes of luigi.cfg, and 2 for a mistake in a user's task.
     """
     if arguments[:1] in (["--help"], ["-h"]):
         print(USAGE + listing())
         return 0
     try:
-        store.check(datastore_root())  # or each task would tell of it
+        store.check(datastore_root())  # else each task would report it
         configure_luigi()
         module, name, options = to_luigi(arguments)
         luigi_arguments = ["--module", module, family(module, name), *options]
         return run(luigi_arguments, list(in_order(named_task(luigi_arguments))))
     except (PipelineError, OSError):
-        raise  # a message without a traceback: see __main__.py
+        raise  # shown without a traceback: see __main__.py
     except Exception as error:
-        lines = failures.user_frames(error)
-        if not lines and not isinstance(error, SyntaxError):
-            raise  # none of the user's doing
-        told = traceback.TracebackException.from_exception(error)
-        told.stack = traceback.StackSummary.from_list(lines)
-        print(*told.format(), f"run: {failures.one_line(error)}\n", sep="", end="", file=sys.stderr)
+        frames = failures.user_frames(error)
+        if not frames and not isinstance(error, SyntaxError):
+            raise  # the user did not cause it
+        shown = traceback.TracebackException.from_exception(error)
+        shown.stack = traceback.StackSummary.from_list(frames)
+        print(*shown.format(), f"run: {failures.one_line(error)}", sep="", file=sys.stderr)
         return 2
 
 
 def run(arguments: list[str], tasks: list[luigi.Task]) -> int:
     """Let Luigi run what its arguments name, the last of the tasks, and report on them."""
-    there: list[str] = []
+    done_before: list[str] = []
     luigi.Task.event_handler(luigi.Event.DEPENDENCY_PRESENT)(
-        lambda task: there.append(task.task_id)
+        lambda task: done_before.append(task.task_id)
     )
     with failures.collected() as failed:
         try:
             run_with_retcodes(arguments)
         except SystemExit as stop:
-            code = int(stop.code or 0)
-    if code == 0 and not tasks[-1].complete():
-        code = 1  # a luigi.cfg may make nothing of a failure; whoever waits for it does
-    if code == 0:
-        report(tasks)
-    if code == 0 and tasks[-1].task_id in there:
-        print(f"\nrun: nothing was to do; {how_to_run_again(tasks)}", file=sys.stderr)
-    if code and code == retcode().already_running:
-        print("run: this command is at work already; wait for it, or end it", file=sys.stderr)
+            exit_code = int(stop.code or 0)
+    if exit_code == 0 and not tasks[-1].complete():
+        exit_code = 1  # luigi.cfg may set 0 for a failure
+    lines = [failure.why for failure in failed]
     if any(failure.is_resumed for failure in failed):
-        print("run: the same command resumes what failed; --force starts afresh", file=sys.stderr)
-    for failure in failed:
-        print(f"run: {failure.why}", file=sys.stderr)
-    return code
+        lines.insert(0, "the same command resumes what failed; --force starts afresh")
+    if exit_code == 0:
+        report(tasks)
+        if tasks[-1].task_id in done_before:
+            lines.insert(0, f"nothing to do; {how_to_run_again(tasks)}")
+    elif exit_code == retcode().already_running:
+        lines.insert(0, "this command is already running; wait for it, or stop it")
+    for line in lines:
+        print(f"run: {line}", file=sys.stderr)
+    return exit_code
 
 
 def how_to_run_again(tasks: list[luigi.Task]) -> str:
-    """What to say where the last of the tasks, and so all, had succeeded before."""
+    """How to run tasks again that have all succeeded before."""
     if isinstance(tasks[-1], MetaflowTask):
-        return "--force runs it again, --force-upstream what it requires as well"
-    again = [type(task).__name__ for task in tasks if isinstance(task, MetaflowTask)]
-    named = f", TASK being {' or '.join(dict.fromkeys(again))}" if again else ""
-    return f"a flow is run again by: nox -s run -- FILE TASK --force{named}"
+        return "--force runs it again, --force-upstream also what it requires"
+    names = dict.fromkeys(type(task).__name__ for task in tasks if isinstance(task, MetaflowTask))
+    which = f", with TASK {' or '.join(names)}" if names else ""
+    return f"nox -s run -- FILE TASK --force runs a flow again{which}"
 
 
 def configure_luigi() -> None:
-    """Find luigi.cfg from any folder, and give what it does not say the defaults of a repo.
-
-    Luigi's own lock folder is in /tmp, and belongs to the first user of the machine.
-    """
+    """Find luigi.cfg from any folder, and set what it does not set."""
     file = paths.ROOT / "luigi.cfg"
     if "LUIGI_CONFIG_PATH" not in os.environ and file.is_file():
         luigi.configuration.add_config_path(str(file))
-    locks = local_root() / "luigi-locks" / settings().env
+    # Luigi's own folder is in /tmp, and belongs to the first user of the machine.
+    locks = local_root() / paths.LOCKS / settings().env
     locks.mkdir(parents=True, exist_ok=True)
     defaults = {
         "core": {
@@ -140,7 +146,7 @@ def configure_luigi() -> None:
             "lock_pid_dir": str(locks),
             "log_level": "INFO",
         },
-        # Luigi's own defaults are 0, whatever has failed.
+        # Luigi's own are all 0.
         "retcode": {
             "already_running": "10",
             "missing_data": "20",
@@ -159,22 +165,20 @@ def configure_luigi() -> None:
 
 
 def without_traceback(record: logging.LogRecord) -> bool:
-    """Log a PipelineError as its message: its traceback leads through the runtime alone.
-
-    So it is with a scheduler that does not answer, of which the way out is told as well.
-    """
+    """Log a PipelineError, or a scheduler that does not answer, as a message without traceback."""
+    if record.levelno < logging.WARNING:
+        return True
+    message = record.getMessage()
     error = record.exc_info[1] if record.exc_info else None
-    if str(record.msg).startswith("Failed connecting to remote scheduler"):
-        record.msg += "; start it: luigid, or set local_scheduler = true in luigi.cfg"
+    if message.startswith("Failed connecting to remote scheduler"):
+        message += "; start it: luigid, or set local_scheduler = true in luigi.cfg"
         record.exc_info = None
-    if isinstance(error, (PipelineError, RPCError)):
-        record.msg, record.args = f"{record.getMessage()}\n{error}", ()
+    elif isinstance(error, (PipelineError, RPCError)):
+        message += f"\n{error}"
         record.exc_info = None
-    elif record.levelno >= logging.WARNING:  # of complete() and deps() Luigi writes it as text
-        what, _, traceback = record.getMessage().partition("\nTraceback (most recent call last):\n")
-        raised = traceback.rpartition(f"\n{PipelineError.__module__}.")[2]
-        if raised != traceback:
-            record.msg, record.args = f"{what}\n{raised.partition(': ')[2].rstrip()}", ()
+    elif _TRACEBACK.search(message):
+        message = _TRACEBACK.sub("\n", message).rstrip()
+    record.msg, record.args = message, ()
     return True
 
 
@@ -187,7 +191,7 @@ def to_luigi(arguments: list[str]) -> tuple[str, str, list[str]]:
     file = find(words[0]) if words else only_pipeline()
     if file.is_relative_to(paths.FLOWS):
         if words[1:]:
-            raise UsageError(f"{words[1]!r}: behind a flow's file come options only")
+            raise UsageError(f"{words[1]!r}: only options can follow the file of a flow")
         flow_path = file.relative_to(paths.FLOWS).as_posix()
         return MetaflowTask.__module__, "MetaflowTask", ["--flow-path", flow_path, *arguments]
     module = ".".join(file.relative_to(paths.PACKAGE.parent).with_suffix("").parts)
@@ -195,7 +199,7 @@ def to_luigi(arguments: list[str]) -> tuple[str, str, list[str]]:
 
 
 def family(module: str, name: str) -> str:
-    """The name under which Luigi knows the module's task; a UsageError says which there are."""
+    """The name in Luigi of the module's task. Raises UsageError if the module has no such task."""
     members = vars(import_module(module)).items()
     tasks: dict[str, Any] = {key: task for key, task in members if isinstance(task, Register)}
     if name not in tasks:
@@ -205,108 +209,101 @@ def family(module: str, name: str) -> str:
 
 
 def find(name: str) -> Path:
-    """The file that a name means: below flows/, below tasks/, or from the folder one is in."""
+    """The file that a name means: below flows/, below tasks/, or from the current folder."""
     for folder in (paths.FLOWS, paths.TASKS, paths.PACKAGE, Path.cwd()):
         file = (folder / name).resolve()
         if file.is_file() and any(map(file.is_relative_to, (paths.FLOWS, paths.TASKS))):
             return file
-    meant = did_you_mean(name, [*_tasks(), *_flows()])
-    if name.endswith(".py"):
-        raise UsageError(f"there is no {name!r} below flows/ or tasks/{meant}\n{listing()}")
-    raise UsageError(f"{name!r} is no file of a flow or of tasks{meant}\n{listing()}")
-
-
-def pipelines() -> list[Path]:
-    """The modules of tasks."""
-    return [file for file in sorted(paths.TASKS.rglob("*.py")) if not file.name.startswith("_")]
+    known = [*task_files(), *flow_paths()]
+    raise UsageError(
+        f"there is no {name!r} below flows/ or tasks/{did_you_mean(name, known)}\n{listing()}"
+    )
 
 
 def only_pipeline() -> Path:
-    """The repo's one module of tasks; a UsageError says which there are, where it is not one."""
-    found = pipelines()
-    if len(found) != 1:
+    """The repo's one module of tasks. Raises UsageError if there are more or none."""
+    names = task_files()
+    if len(names) != 1:
         raise UsageError(f"say what to run: nox -s run -- FILE\n{listing()}")
-    return found[0]
+    return paths.TASKS / names[0]
 
 
 def listing() -> str:
     """What there is to run."""
     return (
-        f"Modules of tasks: {', '.join(_tasks()) or 'none yet'}\n"
-        f"Flows: {', '.join(_flows()) or 'none yet'}"
+        f"Modules of tasks: {', '.join(task_files()) or 'none yet'}\n"
+        f"Flows: {', '.join(flow_paths()) or 'none yet'}"
     )
 
 
-def _tasks() -> list[str]:
-    return _relative(pipelines(), paths.TASKS)
+def task_files() -> list[str]:
+    """The modules of tasks, below tasks/."""
+    files = sorted(file for file in paths.TASKS.rglob("*.py") if not file.name.startswith("_"))
+    return [file.relative_to(paths.TASKS).as_posix() for file in files]
 
 
-def _flows() -> list[str]:
-    return _relative(flow_files(), paths.FLOWS)
-
-
-def _relative(files: Iterable[Path], folder: Path) -> list[str]:
-    return [file.relative_to(folder).as_posix() for file in files]
+def flow_paths() -> list[str]:
+    """The files of flows, below flows/."""
+    return [file.relative_to(paths.FLOWS).as_posix() for file in flow_files()]
 
 
 def named_task(arguments: list[str]) -> luigi.Task:
-    """The task that Luigi's arguments name; a UsageError says what is wrong with its options."""
-    said = io.StringIO()
+    """The task that Luigi's arguments name. Raises UsageError if an option is wrong."""
+    stderr = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(stderr):
             CmdlineParser(arguments)
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
-        _, _, wrong = said.getvalue().strip().rpartition("error: ")
-        raise UsageError(f"{wrong}\n{options_of(arguments[2])}") from None
+        cause = stderr.getvalue().strip().rpartition("error: ")[2]
+        raise UsageError(f"{cause}\n{options_of(arguments[2])}") from None
     with CmdlineParser.global_instance(arguments) as parser:
+        check_options(parser)
         try:
-            luigi.interface.core()  # its options too
+            luigi.interface.core()  # reads Luigi's own options
             task: luigi.Task = parser.get_task_obj()
         except MissingParameterException as error:
             raise UsageError(f"{error}, by an option or in the task's class") from error
         except (ParameterException, ValueError) as error:
-            wrong = wrong_option(parser) or f"an option is not what it must be: {error}"
-            raise UsageError(wrong) from error
+            raise UsageError(f"an option has a wrong value: {error}") from error
     return task
 
 
-def wrong_option(parser: CmdlineParser) -> str:
-    """The first of the task's options that cannot be read, and why; empty where all can."""
+def check_options(parser: CmdlineParser) -> None:
+    """Raise UsageError with the first of the task's options that cannot be read, and why."""
     for name, parameter in Register.get_task_cls(parser.known_args.root_task).get_params():
-        given = getattr(parser.known_args, name)
+        value = getattr(parser.known_args, name)
         try:
-            if given:
-                parameter.parse(given)
+            if value:
+                parameter.parse(value)
         except ValueError as error:
-            option = f"--{name.replace('_', '-')}"
-            if isinstance(parameter, luigi.DictParameter):
-                return f"{option} {given!r} must be JSON, e.g. {JSON}: {error}"
-            return f"{option} {given!r}: {error}"
-    return ""
+            is_json = isinstance(parameter, luigi.DictParameter)
+            rule = f" must be JSON, e.g. {JSON}" if is_json else ""
+            raise UsageError(f"{option(name)} {value!r}{rule}: {error}") from error
 
 
 def options_of(family: str) -> str:
-    """What may stand behind the task of this name, and where more is told."""
+    """Which options a task has, and where to read more."""
     task = Register.get_task_cls(family)
-    own = [f"--{name.replace('_', '-')}" for name, _ in task.get_params()]
-    name = family.rpartition(".")[2]
-    lines = [f"{name} has: {', '.join(own) or 'no options of its own'}; Luigi's: --help-all"]
+    own = ", ".join(option(name) for name, _ in task.get_params()) or "no options of its own"
+    lines = [f"{family.rpartition('.')[2]} has: {own}; Luigi's: --help-all"]
     if task is MetaflowTask:
-        lines.append(f"A flow's own parameters go as --flow-kwargs {JSON}")
+        lines.append(f"hint: set the flow's own parameters with --flow-kwargs {JSON}")
     elif not issubclass(task, MetaflowTask):
-        lines.append("--force and the like are for the task of a flow: nox -s run -- FILE TASK")
+        lines.append("hint: only a flow's task has --force and the like: nox -s run -- FILE TASK")
     return "\n".join(lines)
 
 
-def report(tasks: list[luigi.Task]) -> None:
-    """Print what each task has made: a flow's run and result, another task's files.
+def option(name: str) -> str:
+    """The option of a task's parameter."""
+    return f"--{name.replace('_', '-')}"
 
-    Of more tasks than anybody reads, the last ones: each is a marker to be fetched.
-    """
+
+def report(tasks: list[luigi.Task]) -> None:
+    """Print what each of the last tasks made: a flow's run and result, another task's files."""
     if len(tasks) > REPORTED:
-        print(f"\n{len(tasks) - REPORTED:,} more tasks are done, and then:")
+        print(f"\n{len(tasks) - REPORTED:,} more tasks are done, and these:")
     for task in tasks[-REPORTED:]:
         if isinstance(task, MetaflowTask) and task.output().exists():
             marker = task.output().marker
@@ -320,7 +317,8 @@ def report(tasks: list[luigi.Task]) -> None:
 
 
 def in_order(task: luigi.Task) -> Iterator[luigi.Task]:
-    """The task behind all that it requires, each once; Python's stack is too short for a chain."""
+    """All that the task requires, and then the task, each once."""
+    # Not recursive, because Python's stack is too short for a long chain.
     seen = {task.task_id}
     path = [(task, iter(flatten(task.requires())))]
     while path:

@@ -1,7 +1,7 @@
-"""`nox -s status`: what a newcomer asks of a repo, and the command for what is not as it should be.
+"""`nox -s status`: reports how the repo is, and the command that mends what is wrong.
 
-It reports and changes nothing, needs no environment of the repo, and whatever cannot be told is
-told as that: one thing that is broken must not hide the others.
+It changes nothing and works without the repo's environment. Each line is looked up on its own, so
+that one thing that is broken does not hide the others.
 """
 
 from __future__ import annotations
@@ -20,70 +20,36 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import Any
 
-from .. import paths
+from .. import paths, store
 from ..console import coloured, counted, in_time, in_units, printable
 from ..container import engine
 from ..errors import PipelineError
+from ..store import metaflow_files
 from ..version import UNKNOWN, released
-from . import inventory
-from .inventory import Record
+from . import records
+from .records import Record
 
 SHOWN = 10
-"""Runs that are shown, if nobody asks for more."""
+"""Runs that are shown by default."""
 
 TOOL_LIMIT, NETWORK_LIMIT, S3_LIMIT, DISK_LIMIT = 20.0, 5.0, 10.0, 2.0
-"""Seconds after which what is asked is left alone: a tool, the template, S3, the sizes of files."""
+"""Seconds to wait for a tool, the template, S3 and the sizes of files."""
+
+GREEN, CYAN, RED, YELLOW, BOLD = "32", "36", "31", "33", "1"
 
 _STARTED: list[subprocess.Popen[str]] = []
 
 
-class Done(NamedTuple):
-    """A command that has ended: its exit code, and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def why(self) -> str:
-        """The line that says why it failed."""
-        lines = [line.strip() for line in self.err.splitlines() if line.strip()]
-        telling = [line for line in lines if line.startswith(("fatal:", "error:"))]
-        return without_password((telling or lines or [f"exit code {self.code}"])[0])
-
-
-def run(*words: str, limit: float = TOOL_LIMIT, **variables: str) -> Done:
-    """Run a command that can ask nobody for anything, for so many seconds at most."""
-    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    process = subprocess.Popen(
-        words,
-        cwd=paths.ROOT,
-        env=environment | variables,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,  # without a terminal, and ended with all that it starts
-    )
-    _STARTED.append(process)
-    try:
-        out, err = process.communicate(timeout=limit)
-    except subprocess.TimeoutExpired:
-        return Done(-1, "", f"no answer within {limit:g} s")
-    return Done(process.returncode, out, err)
-
-
 def main(arguments: list[str]) -> int:
-    """Print the report; the exit code is as `--help` says."""
+    """Print the report; `--help` explains the exit codes."""
     parser = argparse.ArgumentParser(
         prog="nox -s status --",
-        description="Says what is what: versions of the repo and of its template, git hooks, "
-        "environment, the disk that runs take, and the last runs, here or on S3, with the command "
-        "that retries what failed.",
-        epilog="Exit codes: 0 whatever it says, 2 for a mistake in the command, 130 when stopped.",
+        description="Shows versions of the repo and its template, git hooks, environment, disk "
+        "use, and the last runs, on this machine or on S3, with the command that retries what "
+        "failed.",
+        epilog="Exit codes: 0 whatever it reports, 2 for a mistake in the command, 130 if stopped.",
     )
     parser.add_argument(
         "--runs", type=int, default=SHOWN, metavar="N", help=f"how many runs; default: {SHOWN}"
@@ -104,73 +70,101 @@ def main(arguments: list[str]) -> int:
 
 
 def report(count: int, nox: str) -> None:
-    """Ask everything at once, and print line by line."""
+    """Look up everything at once, and print it line by line."""
     setup = f"{nox} -s setup"
-    asked = {
-        "template": begun(template),
-        "environment": begun(partial(environment, setup)),
-        "repo": begun(repo),
-        "hooks": begun(partial(hooks, setup)),
+    answers = {
+        "repo": looked_up(repo),
+        "template": looked_up(template),
+        "hooks": looked_up(partial(hooks, setup)),
+        "environment": looked_up(partial(environment, setup)),
     }
-    place, here, wrong = (
-        str(paths.metaflow_folder().resolve()),
-        paths.metaflow_folder().resolve(),
-        "",
-    )
+    local = paths.metaflow_folder().resolve()  # unless the settings name another folder
+    datastore, mistake = str(local), ""
     try:
-        place, here = inventory.datastore()
+        datastore, local = records.datastore()
     except PipelineError as error:
-        wrong = str(error).splitlines()[0]
-    except ImportError:  # the settings need packages; without them this is where it is
+        mistake = str(error).splitlines()[0]
+    except ImportError:  # reading the settings needs packages
         pass
-    on_s3 = place != str(here)
-    asked["disk"] = begun(partial(disk, here, on_s3, nox), DISK_LIMIT, f": du -sh {here}")
+    on_s3 = store.is_on_s3(datastore)
+    if mistake or on_s3:
+        answers["datastore"] = lambda: mistake or datastore
+    answers["disk"] = looked_up(partial(disk, local, on_s3, nox), DISK_LIMIT, f": du -sh {local}")
     if paths.images().is_dir():
-        asked["images"] = begun(partial(images, nox), DISK_LIMIT)
-    limit, way_out = (S3_LIMIT, f" from {place}") if on_s3 else (TOOL_LIMIT, "")
-    asked["last runs"] = begun(partial(last_runs, place, here, count, nox), limit, way_out)
-    for name in ("repo", "template", "hooks", "environment"):
-        show(name, asked[name]())
-    if wrong or on_s3:
-        show("datastore", wrong or place)
-    show("disk", asked["disk"]())
-    if "images" in asked:
-        show("images", asked["images"]())
-    if not wrong:
-        show("last runs", asked["last runs"]())
+        answers["images"] = looked_up(partial(images, nox), DISK_LIMIT)
+    if not mistake:
+        limit, source = (S3_LIMIT, f" from {datastore}") if on_s3 else (TOOL_LIMIT, "")
+        runs = partial(last_runs, datastore, local, count, nox)
+        answers["last runs"] = looked_up(runs, limit, source)
+    for name, answer in answers.items():
+        show(name, answer())
 
 
-def begun(
-    ask: Callable[[], Any], limit: float = TOOL_LIMIT, way_out: str = ""
+def looked_up(
+    look: Callable[[], Any], limit: float = TOOL_LIMIT, way_out: str = ""
 ) -> Callable[[], Any]:
-    """Begin to ask, and return what waits for the answer, or for the reason why there is none."""
-    found: list[Any] = []
-    until = time.monotonic() + limit
-    thread = Thread(target=lambda: found.append(told(ask)), daemon=True)
+    """Start to look something up, and return a function that waits for the answer or the reason.
+
+    `way_out` ends the reason if there is no answer within `limit` seconds.
+    """
+    answers: list[Any] = []
+    deadline = time.monotonic() + limit
+    thread = Thread(target=lambda: answers.append(answer_or_reason(look)), daemon=True)
     thread.start()
 
     def answer() -> Any:
-        thread.join(max(0, until - time.monotonic()))
-        return found[0] if found else f"unknown: no answer within {limit:g} s{way_out}"
+        thread.join(max(0, deadline - time.monotonic()))
+        return answers[0] if answers else f"unknown: no answer within {limit:g} s{way_out}"
 
     return answer
 
 
-def told(ask: Callable[[], Any]) -> Any:
+def answer_or_reason(look: Callable[[], Any]) -> Any:
     """The answer, or the reason why there is none."""
     try:
-        return ask()
+        return look()
     except FileNotFoundError as error:
-        return f"unknown: {error.filename} is not there"
-    except Exception as error:  # a report that breaks off says less than one with a gap
+        return f"unknown: there is no {error.filename}"
+    except Exception as error:  # a report with a gap says more than none
         lines = str(error).splitlines() or [type(error).__name__]
         return f"unknown: {without_password(lines[0])}"
 
 
 def show(name: str, text: str | Sequence[str]) -> None:
-    """Print the line behind its name, and those that follow below it."""
-    for at, line in enumerate([text] if isinstance(text, str) else text):
-        print(coloured(f"{'' if at else name:<12}", "1"), printable(line), flush=True)
+    """Print the name and the lines that belong to it."""
+    for number, line in enumerate([text] if isinstance(text, str) else text):
+        print(coloured(f"{'' if number else name:<12}", BOLD), printable(line), flush=True)
+
+
+def run(
+    *words: str, limit: float = TOOL_LIMIT, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that can ask nobody for anything, for so many seconds at most."""
+    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    process = subprocess.Popen(
+        words,
+        cwd=paths.ROOT,
+        env=environment | variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # without a terminal, and killed with all that it starts
+    )
+    _STARTED.append(process)
+    try:
+        stdout, stderr = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(words, -1, "", f"no answer within {limit:g} s")
+    return subprocess.CompletedProcess(words, process.returncode, stdout, stderr)
+
+
+def reason(failed: subprocess.CompletedProcess[str]) -> str:
+    """The line that says why a command failed."""
+    lines = [line.strip() for line in failed.stderr.splitlines() if line.strip()]
+    causes = [line for line in lines if line.startswith(("fatal:", "error:"))]
+    return without_password((causes or lines or [f"exit code {failed.returncode}"])[0])
 
 
 def without_password(text: str) -> str:
@@ -178,68 +172,69 @@ def without_password(text: str) -> str:
     return re.sub(r"://[^/@\s]+@", "://", text)
 
 
-def git(*arguments: str) -> Done:
+def git(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Ask git about the repo."""
     return run("git", *arguments, GIT_OPTIONAL_LOCKS="0")
 
 
 def repo() -> str:
-    """Version, branch and commit, and whether files differ from it."""
+    """Version, branch and commit, and how many files differ from it."""
     version = released()
     project = f"{paths.PACKAGE.name} {'of unknown version' if version == UNKNOWN else version}"
     try:
-        done = git("status", "--porcelain=v2", "--branch")
+        status = git("status", "--porcelain=v2", "--branch")
     except FileNotFoundError:
         return f"{project}; git is not on PATH"
-    if done.code:
-        nowhere = "not a git repository" in done.err
-        return f"{project}; " + ("no git repo" if nowhere else f"git says {done.why}")
-    lines = done.out.splitlines()
-    told = dict(line.split(" ")[1:3] for line in lines if line.startswith("# branch."))
-    branch = told["branch.head"].replace("(detached)", "no branch")
-    if told["branch.oid"] == "(initial)":
-        return f"{project}, {branch}, no commit yet"
+    if status.returncode:
+        is_no_repo = "not a git repository" in status.stderr
+        return f"{project}; {'no git repo' if is_no_repo else reason(status)}"
+    lines = status.stdout.splitlines()
+    headers = dict(line.split(" ")[1:3] for line in lines if line.startswith("# branch."))
     changed = sum(not line.startswith("#") for line in lines)
-    return f"{project}, {branch}, {told['branch.oid'][:7]}" + (
-        f", and {counted(changed, 'file')} not committed" if changed else ""
-    )
+    branch = headers["branch.head"].replace("(detached)", "no branch")
+    if headers["branch.oid"] == "(initial)":
+        return f"{project}, {branch}, no commit yet"
+    uncommitted = f", and {counted(changed, 'file')} not committed" if changed else ""
+    return f"{project}, {branch}, {headers['branch.oid'][:7]}{uncommitted}"
 
 
 def template() -> str:
-    """The version of the template that is here, and whether there is a newer one."""
-    source, have = answers()
+    """The version of the template that the repo has, and whether there is a newer one."""
+    source, version = template_answers()
     if not source:
-        return "none: the repo has left it, or never had one (no .copier-answers.yml)"
-    here = f"{have or 'a version without a number'} of {without_password(source)}"
-    done = run(
+        return "none: the repo follows no template (there is no .copier-answers.yml)"
+    current = f"{version or 'a version without a number'} of {without_password(source)}"
+    listed = run(
         *("git", "ls-remote", "--tags", "--refs", "--", address(source)),
         limit=NETWORK_LIMIT,
-        # Nobody is there to be asked for a password, not in a window either.
+        # Nobody is there to type a password, not in a window either.
         GIT_TERMINAL_PROMPT="0",
         GIT_ASKPASS="false",
         SSH_ASKPASS="false",
         GCM_INTERACTIVE="never",
     )
-    if done.code:
-        return f"{here}; newest unknown: {done.why}"
-    tags = [line.rpartition("refs/tags/")[2] for line in done.out.splitlines()]
-    newest = max((tag for tag in tags if order(tag)[1]), key=order, default="")
+    if listed.returncode:
+        return f"{current}; newest unknown: {reason(listed)}"
+    tags = [line.rpartition("refs/tags/")[2] for line in listed.stdout.splitlines()]
+    newest = max((tag for tag in tags if version_key(tag)[1]), key=version_key, default="")
     if not newest:
-        return f"{here}; it has no release"
-    if order(newest) <= order(re.sub(r"-\d+-g[0-9a-f]+$", "", have)):  # as git describes it
-        return f"{here}, the newest"
-    return f"{here}; {newest} is there: uvx copier update --skip-answered"
+        return f"{current}; the template has no release"
+    tag = re.sub(r"-\d+-g[0-9a-f]+$", "", version)  # `git describe` says how far it is from a tag
+    if version_key(newest) <= version_key(tag):
+        return f"{current}, the newest"
+    return f"{current}; {newest} is available: uvx copier update --skip-answered"
 
 
-def answers() -> tuple[str, str]:
-    """Where the template is, and its version here; empty where the repo does not say."""
+def template_answers() -> tuple[str, str]:
+    """Where the template is, and its version here; empty if the repo does not say."""
     try:
         text = (paths.ROOT / ".copier-answers.yml").read_text(encoding="utf-8")
     except FileNotFoundError:
         return "", ""
-    # Without an environment there is nothing that reads YAML; Copier writes these in one line.
-    found = dict(re.findall(r"""^(_src_path|_commit): *['"]?(.+?)['"]? *$""", text, re.MULTILINE))
-    return found.get("_src_path", ""), found.get("_commit", "")
+    # Without an environment there is no YAML parser; Copier writes each of these in one line.
+    pattern = r"""^(_src_path|_commit): *['"]?(.+?)['"]? *$"""
+    answers = dict(re.findall(pattern, text, re.MULTILINE))
+    return answers.get("_src_path", ""), answers.get("_commit", "")
 
 
 def address(source: str) -> str:
@@ -250,159 +245,158 @@ def address(source: str) -> str:
     return os.path.expanduser(source.removeprefix("git+"))  # noqa: PTH111 - an address is no path
 
 
-def order(tag: str) -> tuple[list[int], bool]:
-    """What sorts a version among others: its numbers, and is it a release, not one before it?
-
-    What is no version has no numbers.
-    """
-    found = re.fullmatch(r"v?(\d+(?:\.\d+)*)((?:a|b|rc|\.dev)\d+)?", tag)
-    return ([int(part) for part in found[1].split(".")], not found[2]) if found else ([], False)
+def version_key(tag: str) -> tuple[list[int], bool]:
+    """A version's numbers, and whether it is a release; no numbers if the tag is no version."""
+    match = re.fullmatch(r"v?(\d+(?:\.\d+)*)((?:a|b|rc|\.dev)\d+)?", tag)
+    return ([int(part) for part in match[1].split(".")], not match[2]) if match else ([], False)
 
 
 def hooks(setup: str) -> str:
-    """Which git hooks are installed, and what installs those that are configured."""
+    """Which git hooks are installed, and which of the configured ones are not."""
     asked = git("rev-parse", "--git-path", "hooks")
-    if asked.code:
+    if asked.returncode:
         return "none: no git repo"
-    folder = paths.ROOT / asked.out.strip()
+    folder = paths.ROOT / asked.stdout.strip()
     files = folder.iterdir() if folder.is_dir() else ()
     installed = {file.name for file in files if not file.suffix and os.access(file, os.X_OK)}
-    there = ", ".join(sorted(installed)) or "none"
-    configured = set()
+    names = ", ".join(sorted(installed)) or "none"
+    configured: set[str] = set()
     with contextlib.suppress(FileNotFoundError):
         text = (paths.ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
-        found = re.search(r"^default_install_hook_types:\s*([^#:]+)", text, re.MULTILINE)
-        configured = set(re.findall(r"[a-z]+(?:-[a-z]+)+", found[1] if found else "pre-commit"))
+        match = re.search(r"^default_install_hook_types:\s*([^#:]+)", text, re.MULTILINE)
+        configured = set(re.findall(r"[a-z]+(?:-[a-z]+)+", match[1] if match else "pre-commit"))
     if missing := ", ".join(sorted(configured - installed)):
-        return f"{there}; {missing} to be installed: {setup}"
-    return there
+        return f"{names}; to install {missing}: {setup}"
+    return names
 
 
 def environment(setup: str) -> str:
-    """Is there an environment, and is it what lock file and pyproject.toml say?"""
+    """Whether there is an environment, and whether it matches pyproject.toml and uv.lock."""
     folder = paths.ROOT / os.environ.get("UV_PROJECT_ENVIRONMENT", ".venv")
     if not (folder / "bin" / "python").exists():
         return f"none yet: {setup}"
     uv = os.environ.get("UV") or "uv"
     sync = run(uv, "sync", "--check", "--locked", "--offline", "--color=never", "--no-progress")
-    if sync.code == 0:
-        return "fresh: it is what uv.lock says"
-    if re.search("needs to be updated|No solution found|Unable to find lockfile", sync.err):
-        return f"outdated, uv.lock does not fit pyproject.toml: {setup}"
-    if "is outdated" not in sync.err:
-        return f"unknown: {sync.why}"
+    if sync.returncode == 0:
+        return "up to date with uv.lock"
+    if re.search("needs to be updated|No solution found|Unable to find lockfile", sync.stderr):
+        return f"outdated, uv.lock does not match pyproject.toml: {setup}"
+    if "is outdated" not in sync.stderr:
+        return f"unknown: {reason(sync)}"
     # ` + numpy==2.4.6`, ` - numpy==2.4.5`
-    names = sorted(set(re.findall(r"^ [-+~] ([\w.-]+)", sync.err, re.MULTILINE)))
+    names = sorted(set(re.findall(r"^ [-+~] ([\w.-]+)", sync.stderr, re.MULTILINE)))
     some = ", ".join(names[:3]) + (" and others" if names[3:] else "")
     return f"outdated, {some} would change: {setup}"
 
 
-def disk(here: Path, on_s3: bool, nox: str) -> list[str]:
-    """What each kind of thing takes on this machine."""
-    overlays, runs = inventory.overlays(), counted(len(inventory.runs(here)), "run")
-    flows = [*inventory.flows(here), here / "mf.cards", here / "data"]
+def disk(local: Path, on_s3: bool, nox: str) -> list[str]:
+    """The disk that each kind of thing uses on this machine."""
+    overlays, runs = records.overlays(), counted(len(metaflow_files.runs(local)), "run")
     kinds = {
-        "markers": [here / "luigi"],
-        f"{runs}, metadata only" if on_s3 else f"{runs}, with artifacts": flows,
+        "markers": [local / "luigi"],
+        f"{runs}, {'metadata only' if on_s3 else 'with artifacts'}": metaflow_files.all_folders(
+            local
+        ),
         counted(len(overlays), "overlay"): overlays,
-        "client cache": [paths.client_cache().resolve()],
+        "client cache": [records.with_real_parent(paths.client_cache())],
     }
-    sizes = {what: in_units(inventory.usage(*of).bytes) for what, of in kinds.items()}
-    lines = [f"{what:<26}{size:>8}" for what, size in sizes.items()]
-    return [*lines, f"what is old goes with: {nox} -s clean"]
+    lines = [
+        f"{kind:<26}{in_units(records.usage(*folders).bytes):>8}" for kind, folders in kinds.items()
+    ]
+    return [*lines, f"to delete what is old: {nox} -s clean"]
 
 
 def images(nox: str) -> str:
-    """How many Docker images this checkout has made, and what they take in the engine."""
+    """How many Docker images this checkout has made, and the disk that they use."""
     made = engine.images()
-    taken = in_units(sum(image.bytes for image in made))
-    return f"{counted(len(made), 'image')}, {taken}; old ones go with: {nox} -s clean"
+    size = in_units(sum(image.bytes for image in made))
+    return f"{counted(len(made), 'image')}, {size}; to delete old ones: {nox} -s clean"
 
 
-def last_runs(place: str, here: Path, count: int, nox: str) -> list[str]:
+def last_runs(datastore: str, local: Path, count: int, nox: str) -> list[str]:
     """The newest runs, and for what failed the command that retries it.
 
-    On S3 that is one request for each 1,000 markers, and one for each run that is shown.
+    On S3 that takes one request for 1,000 markers, and one for each run that is shown.
     """
-    if place != str(here):
-        os.environ.setdefault("AWS_MAX_ATTEMPTS", "1")  # for who waits, an answer is better
-    at_work = inventory.tasks_at_work(here)
-    records = inventory.records(place)
-    succeeded = {record.task for record in records if record.is_marker}
+    if store.is_on_s3(datastore):
+        os.environ.setdefault("AWS_MAX_ATTEMPTS", "1")  # a quick answer is better than a retry
+    running = records.running_tasks(local)
+    newest = records.records(datastore)
+    succeeded = {record.task for record in newest if record.is_marker}
     shown = [
         record
-        for record in records
-        if record.is_marker or record.task_id in at_work or record.task not in succeeded
+        for record in newest
+        if record.is_marker or record.task_id in running or record.task not in succeeded
     ]
     lines: list[str] = []
     for record in shown[: max(count, 0)]:
-        is_at_work = record.task_id in at_work
-        its = told(partial(lines_of, record, place, here, is_at_work, nox))
-        lines += [its] if isinstance(its, str) else its
+        is_running = record.task_id in running
+        answer = answer_or_reason(partial(lines_of, record, datastore, local, is_running, nox))
+        lines += [answer] if isinstance(answer, str) else answer
     if len(shown) > count:
         lines.append(f"and {len(shown) - count} more: {nox} -s status -- --runs {len(shown)}")
     return lines or ["none yet"]
 
 
-def lines_of(record: Record, place: str, here: Path, is_at_work: bool, nox: str) -> list[str]:
-    """What became of one task's last run."""
-    said = record.read()
-    tag, _, flow_path = record.place.removeprefix(f"{place}/luigi/").partition("/")
-    flow_path = flow_path.rpartition("/")[0]
-    run_id, took = said.get("run_id"), said.get("seconds")
-    state, colour, hint, why = "succeeded", "32", "", ""
+def lines_of(record: Record, datastore: str, local: Path, is_running: bool, nox: str) -> list[str]:
+    """A line on a task's last run, and those that belong to it."""
+    contents = record.read()
+    run_id, seconds, step, is_local = contents.get("run_id"), contents.get("seconds"), "", False
     if not record.is_marker:
-        last = (inventory.dicts(said.get("runs")) or [{}])[-1]
-        run_id, took = last.get("run_id"), None
-        folder = here / said["flow"] / str(run_id)
-        if folder.is_dir() and run_id:
-            ended = time.time() if is_at_work else inventory.usage(folder).changed
-            took = ended - record.written
-        why = str(said.get("ended") or "")
-        if is_at_work:
-            state, colour = "running", "36"
-        elif took is not None or place == str(here):
-            state = "stopped" if why == "stopped" else "failed"
-            colour, hint = "31", "retry: " + retry_of(said, nox)
-        else:  # nobody here knows
-            state, colour = "unfinished", "33"
-            hint = "unless another machine is at it, retry: " + retry_of(said, nox)
-        step = inventory.step_at(folder) if took is not None else ""
-        state += f" at {step}" if step else ""
-    seconds = f"  {took:.1f} s" if isinstance(took, (int, float)) and took >= 0 else ""
+        run_id = (records.dicts_in(contents.get("runs")) or [{}])[-1].get("run_id")
+        folder = local / contents["flow"] / str(run_id)
+        is_local = bool(run_id) and folder.is_dir()
+        if is_local:
+            ended = time.time() if is_running else records.usage(folder).changed
+            seconds, step = ended - record.written, metaflow_files.step_of_end(folder)
+    cause, retry = contents.get("ended"), f"retry: {retry_command(contents, nox)}"
+    more: list[Any] = []
+    if record.is_marker:
+        state, colour = "succeeded", GREEN
+    elif is_running:
+        state, colour = "running", CYAN
+    elif store.is_on_s3(datastore) and not is_local:
+        state, colour = "unfinished", YELLOW
+        more = [f"unless another machine is running it, {retry}"]
+    elif cause == "stopped":  # attempts.STOPPED, which takes packages to import
+        state, colour, more = "stopped", RED, [retry]
+    else:
+        state, colour, more = "failed", RED, [*filter(None, [cause]), retry]
+    state = coloured(f"{f'{state} at {step}' if step else state:<18}", colour)
     ago = in_time(time.time() - record.written)
-    its_run = f"{said['flow']}/{run_id}{seconds}" if run_id else "before there was a run"
-    its_task = " ".join([flow_path, *named_values(said.get("parameters"))])
-    line = f"{coloured(f'{state:<18}', colour)} {ago:>6} ago  {its_task}  {tag}  {its_run}"
-    told_why = [f"  {why}"] if why and state.startswith("failed") else []
-    return [line, *told_why, *([f"  {hint}"] if hint else [])]
+    tag, _, file = record.address.removeprefix(f"{datastore}/luigi/").partition("/")
+    task = " ".join([file.rpartition("/")[0], *named_values(contents.get("parameters"))])
+    run = f"{contents['flow']}/{run_id}" if run_id else "before there was a run"
+    if isinstance(seconds, (int, float)) and seconds >= 0:
+        run += f"  {seconds:.1f} s"
+    return [f"{state} {ago:>6} ago  {task}  {tag}  {run}", *(f"  {line}" for line in more)]
 
 
 def named_values(parameters: Any) -> list[str]:
-    """What tells one task of a flow from another: `day=2026-11-20`; at most 60 letters of each."""
+    """What distinguishes tasks of one flow: `day=2026-11-20`; at most 60 letters of each value."""
     if not isinstance(parameters, dict):
         return []
     texts = {
         name: value if isinstance(value, str) else json.dumps(value)
         for name, value in parameters.items()
-        if name != "production"  # the tag says so
+        if name != "production"  # which the tag shows
     }
     return [f"{name}={' '.join(text.split()):.60}" for name, text in texts.items()]
 
 
-def retry_of(said: dict[str, Any], nox: str) -> str:
+def retry_command(contents: dict[str, Any], nox: str) -> str:
     """The command, for a shell in the repo's root, that resumes these attempts."""
-    words = said.get("retry")
+    words = contents.get("retry")
     if not (isinstance(words, list) and words):
         return "as it was started; no file below tasks/ has its task, or it was given secrets"
-    env = said.get("env") or "dev"
-    prefix = f"{paths.PACKAGE.name.upper()}__ENV"
-    named = "" if env == environment_name(prefix) else f"{prefix}={shlex.quote(env)} "
-    return f"{named}{nox} -s run -- {shlex.join(map(str, words))}"
+    env = contents.get("env") or "dev"
+    variable = f"{paths.PACKAGE.name.upper()}__ENV"
+    prefix = "" if env == environment_name(variable) else f"{variable}={shlex.quote(env)} "
+    return f"{prefix}{nox} -s run -- {shlex.join(map(str, words))}"
 
 
 def environment_name(variable: str) -> str:
-    """The name of the environment that a command here would run in."""
+    """The name of the environment in which a command would run."""
     with contextlib.suppress(ImportError, PipelineError):
         from ..settings import settings
 

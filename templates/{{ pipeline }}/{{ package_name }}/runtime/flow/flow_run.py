@@ -72,7 +72,7 @@ class FlowRun:
         *,
         production: bool,
         timeout: float | None,
-        held: int,
+        held: Sequence[int],
         resumed: str = "",
     ) -> None:
         """Run the command, which hands over the parameters or resumes a run, to its end.
@@ -101,7 +101,7 @@ class FlowRun:
                     variables=variables,
                     timeout=timeout,
                     on_line=self._output.add,
-                    held=[held],
+                    held=held,
                 )
         except process.TimeLimitError:
             what = f"stopped after {timeout:g} seconds{before}"

@@ -24,28 +24,45 @@ def write_whole(file: Path, contents: bytes) -> None:
         raise
 
 
-@contextlib.contextmanager
-def exclusive_lock(file: Path, on_wait: Callable[[str], None]) -> Iterator[int]:
+def exclusive_lock(
+    file: Path, on_wait: Callable[[str], None]
+) -> contextlib.AbstractContextManager[int]:
     """Hold the lock that is the file, and yield its descriptor; the file is gone afterwards.
 
     Another process that holds it is waited for, after a call of `on_wait` with its id, which may
     raise what it likes instead. The lock ends with the last process that holds the descriptor,
     however that ends.
     """
+    return _lock(file, on_wait, fcntl.LOCK_EX)
+
+
+def shared_lock(
+    file: Path, on_wait: Callable[[str], None]
+) -> contextlib.AbstractContextManager[int]:
+    """Hold the lock as `exclusive_lock` does, but together with others; the file stays."""
+    return _lock(file, on_wait, fcntl.LOCK_SH)
+
+
+@contextlib.contextmanager
+def _lock(file: Path, on_wait: Callable[[str], None], kind: int) -> Iterator[int]:
     file.parent.mkdir(parents=True, exist_ok=True)
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             except BlockingIOError:
                 on_wait(os.read(descriptor, 20).decode() or "unknown")
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                fcntl.flock(descriptor, kind)
             # Whoever held it before has deleted it, and perhaps a third one made it anew.
             if not _is_still(descriptor, file):
                 continue
+            if kind == fcntl.LOCK_SH:
+                yield descriptor
+                return
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+            with contextlib.suppress(OSError):  # a full disk, which `clean` is there to free
+                os.pwrite(descriptor, str(os.getpid()).encode(), 0)
             try:
                 yield descriptor
             finally:

@@ -9,6 +9,7 @@ import msgspec
 
 from .. import store
 from ..metaflow_config import datastore_root
+from ..store import metaflow_files
 
 STOPPED = "stopped"
 """Why an attempt ended that was interrupted, by a signal or Ctrl-C."""
@@ -49,10 +50,8 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True):
         A run that was stopped while it took over the tasks of another has only some of them.
         """
         for attempt in reversed(self.runs):
-            # Metaflow writes the second name when it has cloned every finished task.
-            ready = ".DONE.lock" if attempt is self.runs[0] else "/_resume_done"
-            parameters = f"{datastore_root()}/{self.flow}/{attempt.run_id}/_parameters"
-            if any(place.endswith(ready) for place in store.list_below(parameters)):
+            run = f"{datastore_root()}/{self.flow}/{attempt.run_id}"
+            if metaflow_files.can_be_resumed(run, is_resumed=attempt is not self.runs[0]):
                 return attempt
         return None
 

@@ -23,7 +23,7 @@ from luigi.parameter import ParameterVisibility
 from luigi.rpc import RPCError
 from luigi.task import flatten
 
-from .. import store
+from .. import paths, store
 from ..container.kwargs import container_kwargs
 from ..errors import ParameterError, PipelineError
 from ..flow import handover
@@ -39,7 +39,7 @@ from ..flow.parameters import FlowKwargs, json_values
 from ..flow.runner import RUNNERS, ProcessRunner, Runner
 from ..metaflow_config import datastore_root, local_root
 from ..settings import settings
-from ..store.files import exclusive_lock
+from ..store.files import exclusive_lock, shared_lock
 from ..version import Code, code
 from .attempts import (
     STOPPED,
@@ -202,14 +202,19 @@ class MetaflowTask(luigi.Task):
         """
         check_flow(self._file)
         parameters = json_values(self.parameters(), "parameters()")
-        lock = local_root() / "luigi-locks" / f"{self.task_id}.lock"
+        lock = local_root() / paths.LOCKS / f"{self.task_id}.lock"
+        no_clean = local_root() / paths.TASKS_LOCK
         try:
-            with exclusive_lock(lock, self._tell_who_is_waited_for) as descriptor:
+            with (
+                shared_lock(no_clean, self._tell_clean_is_waited_for) as shared,
+                exclusive_lock(lock, self._tell_who_is_waited_for) as own,
+            ):
                 if self.complete():  # another process has run it meanwhile
                     return
-                marker = (
-                    self._take(parameters) if self.from_run else self._make(parameters, descriptor)
-                )
+                if self.from_run:
+                    marker = self._take(parameters)
+                else:
+                    marker = self._make(parameters, [own, shared])
                 self.output().write(marker)
                 store.remove(self._kept)
         except OSError as error:
@@ -222,6 +227,9 @@ class MetaflowTask(luigi.Task):
 
     def _tell_who_is_waited_for(self, process_id: str) -> None:
         logger.info("%s waits for process %s, which is running it", self.task_id, process_id)
+
+    def _tell_clean_is_waited_for(self, process_id: str) -> None:
+        logger.info("%s waits for process %s, which is running clean", self.task_id, process_id)
 
     def _take(self, parameters: Mapping[str, Any]) -> Marker:
         """The marker of the run `from_run`, which is there already."""
@@ -255,7 +263,7 @@ class MetaflowTask(luigi.Task):
             result=artifacts_of(run, handover.result_from_artifacts),
         )
 
-    def _make(self, parameters: dict[str, Any], held: int) -> Marker:
+    def _make(self, parameters: dict[str, Any], held: Sequence[int]) -> Marker:
         """Run the flow until it has succeeded, and return the marker of the run."""
         if self._forced_at:  # should this run fail, nothing may speak for it
             self.output().remove()

@@ -1,0 +1,148 @@
+"""Metaflow's own files in a datastore: where runs, artifacts and cards are, and what they say.
+
+Below the datastore's folder Metaflow 2.19 writes
+
+    FLOW/RUN_ID/STEP/TASK_ID/       a task's logs and keys of artifacts; last, `*.DONE.lock`
+    FLOW/RUN_ID/_parameters/        a task as well: it exists as soon as the run has its parameters
+    FLOW/data/KE/KEY and KEY_meta   artifacts and code, named by their content, which runs share
+    data/FLOW/KEY                   files that runs include
+    mf.cards/FLOW/runs/RUN_ID/      cards
+
+and in FLOW and in each folder of a run, step and task the metadata, in `_meta`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from . import list_below
+
+_NO_RUNS = {"_meta", "data"}
+_KEY = re.compile(rb"[0-9a-f]{40}")
+_GZIP = b"\x1f\x8b"
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder; no links, because what they lead to belongs to somebody else."""
+    return sorted(path for path in _entries(folder) if path.is_dir() and not path.is_symlink())
+
+
+def _entries(folder: Path) -> Iterable[Path]:
+    try:
+        return [*folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+
+
+def all_folders(root: Path) -> list[Path]:
+    """All folders in which Metaflow keeps what runs have made."""
+    return [*flows(root), root / "mf.cards", root / "data"]
+
+
+def flows(root: Path) -> list[Path]:
+    """The folder of each flow that has run."""
+    return [folder for folder in folders_in(root) if (folder / "_meta" / "_self.json").is_file()]
+
+
+def runs(root: Path) -> list[Path]:
+    """The folder of each run, FLOW/RUN_ID."""
+    return [run for flow in flows(root) for run in folders_in(flow) if run.name not in _NO_RUNS]
+
+
+def runs_of(flow: Path) -> list[Path]:
+    """The runs of a flow, also behind links: they name artifacts wherever they are."""
+    return [run for run in flow.iterdir() if run.is_dir() and run.name not in _NO_RUNS]
+
+
+def folders_of_runs(flow: Path) -> dict[str, list[Path]]:
+    """The folders of each run of a flow, by its id: of the run itself, and of its cards."""
+    folders: dict[str, list[Path]] = {}
+    cards = flow.parent / "mf.cards" / flow.name / "runs"
+    for folder in (*folders_in(flow), *folders_in(cards)):
+        if folder.name not in _NO_RUNS:
+            folders.setdefault(folder.name, []).append(folder)
+    return folders
+
+
+def artifacts(flow: Path) -> Iterator[tuple[Path, Path]]:
+    """Each artifact and included file of a flow, by its key, and the file with its metadata."""
+    for folder in (*folders_in(flow / "data"), flow.parent / "data" / flow.name):
+        for file in _entries(folder):
+            if not file.name.endswith("_meta") and file.is_file() and not file.is_symlink():
+                yield file, file.with_name(f"{file.name}_meta")
+
+
+def keys_in(flow: Path, runs: Iterable[Path]) -> set[str]:
+    """The keys of all that these runs use: artifacts, code packages and included files.
+
+    Raises OSError or ValueError if they cannot be read.
+    """
+    keys: set[str] = set()
+    descriptors: set[str] = set()  # artifacts that name the key of an included file
+    for run in runs:
+        for file in run.glob("*/*/*.data.json"):
+            contents = json.loads(file.read_bytes())
+            objects, info = contents.get("objects", {}), contents.get("info", {})
+            keys |= set(objects.values())
+            descriptors |= {
+                key for name, key in objects.items() if "IncludedFile" in str(info.get(name))
+            }
+        for file in run.glob("*/*/_meta/*code-package*"):
+            keys |= _keys_named_in(file.read_bytes())
+    for key in descriptors:
+        blob = (flow / "data" / key[:2] / key).read_bytes()
+        keys |= _keys_named_in(gzip.decompress(blob) if blob.startswith(_GZIP) else blob)
+    return keys
+
+
+def _keys_named_in(contents: bytes) -> set[str]:
+    return {key.decode() for key in _KEY.findall(contents)}
+
+
+def origins(run: Path) -> set[str]:
+    """The ids of the runs whose finished steps this run took over: they have its logs and cards."""
+    ids = set()
+    for step in folders_in(run):
+        for file in step.glob("*/_meta/sysmeta_origin-run-id_*.json"):
+            with contextlib.suppress(ValueError):
+                ids.add(str(json.loads(file.read_bytes()).get("value")))
+            break  # all tasks of a step have the same
+    return ids
+
+
+def has_succeeded(run: Path) -> bool:
+    """True if the run has finished its last step."""
+    return any((run / "end").glob("*/*.DONE.lock"))
+
+
+def last_change(run: Path) -> float:
+    """When the run last began a step or a task, in seconds since 1970."""
+    return max(folder.stat().st_mtime for folder in (run, *folders_in(run)))
+
+
+def step_of_end(run: Path) -> str:
+    """The step at which the run stopped: one that failed, else one that did not finish."""
+    unfinished = ""
+    for step in sorted(folders_in(run), key=lambda step: step.stat().st_mtime):
+        for task in folders_in(step) if not step.name.startswith("_") else ():
+            outcomes = sorted((task / "_meta").glob("sysmeta_attempt_ok_*.json"))
+            if outcomes and b'"False"' in outcomes[-1].read_bytes():
+                return step.name
+            if not outcomes and not list((task / "_meta").glob("sysmeta_origin-task-id_*.json")):
+                unfinished = unfinished or step.name
+    return unfinished
+
+
+def can_be_resumed(run: str, *, is_resumed: bool) -> bool:
+    """True if the run at this address, in a folder or on S3, has all that a resume takes over.
+
+    A run that was itself resumed must have taken over every finished task of its origin.
+    """
+    # Metaflow writes `_resume_done` when it has cloned the last finished task.
+    ending = "/_resume_done" if is_resumed else ".DONE.lock"
+    return any(address.endswith(ending) for address in list_below(f"{run}/_parameters"))
