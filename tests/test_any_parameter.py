@@ -169,9 +169,7 @@ def test_any_value_arrives_and_is_recorded(echo: Echo, values: dict[str, Any]) -
 
 @fewer
 @given(values=st.dictionaries(NAMES.filter(lambda name: name not in PARAMETERS), TEXTS, min_size=1))
-def test_names_that_the_flow_does_not_have_are_refused(
-    echo: Echo, values: dict[str, Any]
-) -> None:
+def test_names_that_the_flow_does_not_have_are_refused(echo: Echo, values: dict[str, Any]) -> None:
     before = echo.runs()
     message = echo.run(values)
     assert isinstance(message, str)

@@ -272,7 +272,8 @@ def test_a_time_limit_of_nothing_is_refused(pipeline: Pipeline, timeout: float) 
 def test_the_message_for_a_missing_flow_lists_the_flows(pipeline: Pipeline) -> None:
     pipeline.add_flow("group/small.py")
     pipeline.add_file("group/helpers.py", "X = 1\n")
-    with pytest.raises(FlowNotFoundError, match=r"there is no .*\nhint: the flows are group/small\.py$"):
+    expected = r"there is no .*\nhint: the flows are group/small\.py$"
+    with pytest.raises(FlowNotFoundError, match=expected):
         MetaflowTask("smal.py")
 
 

@@ -298,7 +298,9 @@ def test_a_metaflow_that_cannot_list_parameters_is_named(tmp_path: Path, has_cli
     if has_click:
         (vendored / "click.py").write_text("class Command:\n    parse_args = None\n")
     flow = tmp_path / "small.py"
-    flow.write_text("import sys\nassert sys.argv[-1] == '--help', 'a run would start'\nsys.exit()\n")
+    flow.write_text(
+        "import sys\nassert sys.argv[-1] == '--help', 'a run would start'\nsys.exit()\n"
+    )
     module = "sales_pipelines.runtime.flow.show_parameters"
     done = subprocess.run(
         [sys.executable, "-m", module, str(tmp_path / "answer"), str(flow), "run"],

@@ -8,6 +8,8 @@ from pathlib import Path, PurePosixPath
 from .. import paths
 from ..errors import FlowNotFoundError
 
+_PARAMETERS = ("Parameter", "IncludeFile", "Config")
+
 
 def flow_file(flow_path: str) -> Path:
     """The file of a flow, from its path below `flows/`.
@@ -75,9 +77,7 @@ def flow_parameters(file: Path) -> list[str]:
     """The names of the parameters and configs in the file, without those that it imports."""
     names = []
     for node in _nodes(file):
-        if isinstance(node, ast.Call) and _last_name(node.func) in (
-            *("Parameter", "IncludeFile", "Config"),
-        ):
+        if isinstance(node, ast.Call) and _last_name(node.func) in _PARAMETERS:
             keywords = [keyword.value for keyword in node.keywords if keyword.arg == "name"]
             names += [*node.args[:1], *keywords]
     values = [name.value for name in names if isinstance(name, ast.Constant)]

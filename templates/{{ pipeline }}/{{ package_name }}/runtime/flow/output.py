@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping
 
 from ..console import show_line
@@ -34,12 +34,13 @@ class FlowOutput:
         self.label = label
         self._steps = steps
         self._other_lines: deque[str] = deque(maxlen=REMEMBERED)
-        # By pathspec: the lines of each task that runs or has failed, and the step of a failed one.
-        self._lines: dict[str, deque[str]] = {}
+        # The lines of each task that has not finished, by its pathspec.
+        self._lines: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=REMEMBERED))
+        # The step of each task that has not finished, and of each that has failed since.
+        self._running: dict[str, str] = {}
         self._failed: dict[str, str] = {}
-        # By step: numbers of tasks. A foreach announces how many to expect.
-        self._started: Counter[str] = Counter()
-        self._running: Counter[str] = Counter()
+        self._started: set[str] = set()
+        # The number of each step's tasks; a foreach says how many to expect.
         self._done: Counter[str] = Counter()
         self._expected: Counter[str] = Counter()
 
@@ -52,20 +53,20 @@ class FlowOutput:
             self._done.update(cloned["step"] for cloned in _CLONED_TASK.finditer(line))
             return
         pathspec, step, text = match["pathspec"], match["step"], match["text"]
-        if text.startswith("Task is starting"):  # for the first time, or in a retry
-            self._started[step] += 1
-            self._running[step] += pathspec not in self._lines
-            self._lines[pathspec] = deque(maxlen=REMEMBERED)
-            self._failed.pop(pathspec, None)
-        elif text == "Task finished successfully.":
-            self._running[step] -= 1
-            self._done[step] += 1
+        starts = text.startswith("Task is starting")  # for the first time, or in a retry
+        if starts or text == "Task finished successfully.":
             self._lines.pop(pathspec, None)
             self._failed.pop(pathspec, None)
+            if starts:
+                self._started.add(step)
+                self._running[pathspec] = step
+            else:
+                self._running.pop(pathspec, None)
+                self._done[step] += 1
         elif text == "Task failed." or text.startswith("Task failed with "):
             self._failed[pathspec] = step
         else:
-            self._lines.setdefault(pathspec, deque(maxlen=REMEMBERED)).append(text)
+            self._lines[pathspec].append(text)
             splits, child = _SPLITS.match(text), self._steps.get(step)
             if splits and child:
                 self._expected[child] += int(splits[1])
@@ -77,11 +78,10 @@ class FlowOutput:
     def status(self) -> str:
         """The steps that are running, and how many of their tasks are done."""
         parts = []
-        for step, running in [*self._running.items()]:
-            if running > 0:
-                tasks = self._tasks_of(step)
-                done = f", {self._done[step]} of {tasks} done" if tasks > 1 else ""
-                parts.append(f"step {step}{done}")
+        for step in dict.fromkeys([*self._running.values()]):
+            tasks = self._tasks_of(step)
+            done = f", {self._done[step]} of {tasks} done" if tasks > 1 else ""
+            parts.append(f"step {step}{done}")
         return ", ".join(parts)
 
     def percentage(self) -> int:
@@ -91,14 +91,15 @@ class FlowOutput:
         return int(100 * done / len(steps)) if steps else 0
 
     def _tasks_of(self, step: str) -> int:
-        return max(1, self._expected[step], self._done[step] + self._running[step])
+        running = [*self._running.values()].count(step)
+        return max(1, self._expected[step], self._done[step] + running)
 
     def failure(self, why: str) -> str:
         """A message with the step that failed and its traceback, or with the last lines."""
         if not self._failed:
             return "\n".join([f"{self.label} failed: {why}", *list(self._other_lines)[-20:]])
         pathspec, step = next(iter(self._failed.items()))
-        logged = self._lines.get(pathspec, deque())
+        logged = self._lines[pathspec]
         lines = without_metaflow(_from_first(logged, "Traceback ") or logged)
         return "\n".join([f"{self.label} failed in step `{step}` (task {pathspec}): {why}", *lines])
 
