@@ -6,7 +6,6 @@ import datetime
 import json
 import math
 import pickle
-from pathlib import Path
 from typing import Any
 
 import pytest

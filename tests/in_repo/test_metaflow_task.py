@@ -6,7 +6,6 @@ import datetime
 import os
 import subprocess
 import time
-from pathlib import Path
 from typing import Any
 
 import luigi

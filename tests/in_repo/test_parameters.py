@@ -311,7 +311,7 @@ def test_a_metaflow_that_cannot_list_parameters_is_named(tmp_path: Path, has_cli
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.startswith(f"Metaflow {metadata.version('metaflow')} no longer says")
+    assert done.stderr.startswith(f"Metaflow {metadata.version('metaflow')} has not listed")
     assert "\nhint: install metaflow" in done.stderr
 
 

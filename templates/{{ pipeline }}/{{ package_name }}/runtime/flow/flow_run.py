@@ -110,12 +110,12 @@ class FlowRun:
             raise FlowFailedError(self._output.failure("it ended well, but Metaflow ran no flow"))
 
     def result(self) -> Any:
-        """The result that the run has handed over; LookupError if it has left none here."""
+        """The result of the run; LookupError if it has left none on this machine."""
         return handover.read_result(self.run_id, self._result)
 
     @property
     def took_over_end(self) -> bool:
-        """True if another run had finished the step `end`, and has handed over the result."""
+        """True if the step `end` was not run now: an earlier run had finished it."""
         return bool(self._resumed) and not self._output.was_run("end")
 
     @contextlib.contextmanager

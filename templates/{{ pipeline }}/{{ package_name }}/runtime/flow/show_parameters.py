@@ -26,7 +26,7 @@ def main(answer: str, file: str, *arguments: str) -> None:
     try:
         from metaflow._vendor import click
     except ImportError:
-        sys.exit(no_click())
+        sys.exit(not_listed())
     parse = click.Command.parse_args
 
     def show(command: Any, context: Any, words: list[str]) -> Any:
@@ -44,7 +44,7 @@ def main(answer: str, file: str, *arguments: str) -> None:
         runpy.run_path(file, run_name="__main__")
     except SystemExit as stop:
         if not stop.code and not Path(answer).exists():
-            sys.exit(no_click())
+            sys.exit(not_listed())
         raise
 
 
@@ -66,11 +66,11 @@ def describe(option: Any, context: Any) -> dict[str, Any]:
     }
 
 
-def no_click() -> str:
+def not_listed() -> str:
     """The message for a Metaflow whose `run` is not a command of its own click."""
     return (
-        f"Metaflow {metadata.version('metaflow')} no longer says which parameters a flow has\n"
-        "hint: install metaflow 2.19, or give the flow no parameter that is None"
+        f"Metaflow {metadata.version('metaflow')} has not listed the flow's parameters: it lacks a "
+        "private part of 2.19\nhint: install metaflow 2.19, or pass no None to the flow"
     )
 
 
