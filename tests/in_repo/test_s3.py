@@ -371,7 +371,7 @@ def test_a_refusal_names_the_rights_or_the_credentials(
         monkeypatch.setenv("METAFLOW_S3_ENDPOINT_URL", address)
         with pytest.raises(PipelineError, match=told):
             task.complete()
-        succeeded = f"1 has succeeded, but its marker .*{told}.* as it is"
+        succeeded = f"(?s)1 has succeeded, but its marker .*{told}.* as it is"
         with pytest.raises(PipelineError, match=succeeded):
             task.output().write(marker())
 
