@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
@@ -42,6 +42,7 @@ os.environ["METAFLOW_HOME"] = str(REPO.parent / "home")  # read when metaflow is
 import luigi
 from luigi.task_register import Register
 from sales_pipelines.runtime import MetaflowTask, temporary_root
+from sales_pipelines.runtime.task.target import Marker
 
 TWO_STEPS = """
 from metaflow import FlowSpec, Parameter, step
@@ -121,6 +122,11 @@ class Pipeline:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
         return path
+
+
+def mark_done(task: MetaflowTask, **fields: Any) -> None:
+    """Write the task's marker, as if a run with the id 1 had succeeded."""
+    task.output().write(Marker(flow="SmallFlow", path=task.flow_path, run_id="1", **fields))
 
 
 def ends(pid: int, within: float) -> bool:
@@ -207,7 +213,7 @@ ALL = ["end", "join", "start", "work0", "work1", "work2"]
 
 
 class Splitting:
-    """A pipeline of one flow that splits, whose tasks note that they ran, fail and wait as told."""
+    """A pipeline with one flow that splits; its tasks note that they ran, and fail or wait."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self.root = pipeline.root
@@ -216,26 +222,26 @@ class Splitting:
 
     @staticmethod
     def task(**more: object) -> MetaflowTask:
-        """The task that runs it, anew: Luigi keeps one for the same parameters."""
+        """A new task that runs the flow: Luigi keeps one for the same parameters."""
         MetaflowTask.clear_instance_cache()
         return MetaflowTask("split.py", **more)
 
     def tell(self, *whats: str) -> None:
-        """Let tasks do so, e.g. fail-join or wait-work1, until they are told otherwise."""
+        """Make tasks fail or wait, e.g. fail-join or wait-work1, until the next call."""
         for file in [*self.root.glob("fail-*"), *self.root.glob("wait-*")]:
             file.unlink()
         for what in whats:
             (self.root / what).touch()
 
     def ran(self) -> list[str]:
-        """What has run since this was last asked, sorted: a foreach has no order."""
+        """The tasks that have run since the last call, sorted: a foreach has no order."""
         file = self.root / "ran.txt"
         lines = file.read_text().splitlines() if file.exists() else []
         file.unlink(missing_ok=True)
         return sorted(line.split()[0] for line in lines)
 
     def process_of(self, what: str) -> int:
-        """The id of the process in which the task runs, once it does."""
+        """Wait until the task runs, and return the id of its process."""
         file = self.root / "ran.txt"
         wait_until(lambda: file.exists() and f"{what} " in file.read_text())
         (line,) = (line for line in file.read_text().splitlines() if line.startswith(f"{what} "))
@@ -266,7 +272,7 @@ def is_there(process: int) -> bool:
     return state != "Z"
 
 
-# What `nox -s run` starts, with the pipeline of a test; `luigi` is its own bare command.
+# `nox -s run`, with the pipeline of a test as the repo; `luigi` is Luigi's own command.
 START = """
 import pathlib, sys
 from sales_pipelines.runtime import paths
@@ -285,7 +291,7 @@ else:
 def start(
     root: Path, *arguments: str, stdout: IO[str] | int = subprocess.PIPE
 ) -> subprocess.Popen[str]:
-    """Start `luigi …` or `run …` in the pipeline's folder, in a session of its own."""
+    """Start `run …` or `luigi …` in the pipeline's folder, in a session of its own."""
     return subprocess.Popen(
         [sys.executable, "-c", START, *arguments],
         cwd=root,

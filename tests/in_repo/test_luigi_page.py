@@ -19,7 +19,7 @@ from .conftest import Splitting, start, wait_until
 
 
 class Scheduler:
-    """A `luigid` of this test's own, asked as its page asks it."""
+    """A `luigid` for this test, asked as its page asks it."""
 
     def __init__(self, root: Path) -> None:
         with socket.socket() as free:
@@ -52,11 +52,11 @@ class Scheduler:
             return json.load(answer)["response"]
 
     def shows(self, message: str, percentage: int) -> bool:
-        """Does the one task that is running show a message that ends so, and the percentage?"""
+        """True if the one running task shows a message that ends so, and the percentage."""
         running = self.ask("task_list", status="RUNNING", upstream_status="")
         task: dict[str, Any] = next(iter(running.values()), {})
-        said = task.get("status_message") or ""
-        return said.endswith(message) and task["progress_percentage"] == percentage
+        status = task.get("status_message") or ""
+        return status.endswith(message) and task["progress_percentage"] == percentage
 
 
 @pytest.fixture
@@ -78,14 +78,14 @@ def test_a_run_shows_how_far_it_is_at_what_and_its_id(
     # One of four steps is done, and two thirds of the second.
     wait_until(lambda: scheduler.shows(f"SplitFlow/{run_id}: step work, 2 of 3 done", 41))
     splitting.tell("fail-join")
-    said, _ = running.communicate(timeout=60)
-    assert running.returncode == 30, said
+    printed, _ = running.communicate(timeout=60)
+    assert running.returncode == 30, printed
     failed = next(iter(scheduler.ask("task_list", status="FAILED", upstream_status="")))
     error = json.loads(scheduler.ask("fetch_error", task_id=failed)["error"])
     assert error.startswith("split.py failed in step `join`")
     assert "Traceback (most recent call last)" in error
     assert error.endswith("ValueError: fail-join is there")
-    assert "run: the same command resumes what failed" in said
+    assert "run: the same command resumes what failed" in printed
 
     splitting.tell("wait-join")
     splitting.ran()
@@ -93,8 +93,8 @@ def test_a_run_shows_how_far_it_is_at_what_and_its_id(
     splitting.process_of("join")
     wait_until(lambda: scheduler.shows(": step join", 50))  # what was taken over is done
     splitting.tell()
-    said, _ = running.communicate(timeout=60)
-    assert running.returncode == 0, said
+    printed, _ = running.communicate(timeout=60)
+    assert running.returncode == 0, printed
 
 
 def test_what_was_taken_over_is_done_however_its_lines_are_mixed() -> None:

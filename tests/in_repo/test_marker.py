@@ -20,8 +20,7 @@ from .conftest import ALL, START, Pipeline, Splitting, start
 KILL = """
 import os, pathlib, signal
 from sales_pipelines.runtime.flow import flow_run
-from sales_pipelines.runtime.task import target
-from sales_pipelines.runtime.task import metaflow_task
+from sales_pipelines.runtime.task import attempts, target
 
 
 def kill_in(owner, name, when=lambda *arguments: True):
@@ -34,11 +33,11 @@ def kill_in(owner, name, when=lambda *arguments: True):
 
     setattr(owner, name, killing)
 """
-# Where the process is killed: each a moment in the life of a run.
+# When the process is killed: each is a moment in the life of a run.
 MOMENTS = {
     "before the flow starts": "kill_in(flow_run.FlowRun, 'start')",
     "when the run is known": (
-        "kill_in(metaflow_task, 'write_attempts', lambda _, attempts: attempts.flow)"
+        "kill_in(attempts, 'write_attempts', lambda _, attempts: attempts.flow)"
     ),
     "when the flow has succeeded": "kill_in(target.FlowTarget, 'write')",
     "while the marker is written": (
@@ -102,7 +101,7 @@ def test_a_flow_goes_on_when_nobody_listens(splitting: Splitting) -> None:
     assert splitting.task().complete()
 
 
-def test_a_flow_goes_on_when_what_it_says_cannot_be_written(pipeline: Pipeline) -> None:
+def test_a_flow_goes_on_when_what_it_prints_cannot_be_written(pipeline: Pipeline) -> None:
     """Nor may it wait for its task to read on: a pipe has room for 64 KiB."""
     path = pipeline.add_flow(start="print(('x' * 99 + '\\n') * 2000)")
     with Path("/dev/full").open("w") as full:
@@ -151,20 +150,32 @@ def test_a_file_that_cannot_be_written_is_left_as_it_was(
     write_whole(file, b"before")
     monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(OSError, match="No space left"):
-        write_whole(file, b"behind")
+        write_whole(file, b"after")
     assert file.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.nightly
-@pytest.mark.parametrize("contents", ["", '{"flow": "SplitFlow", ', "[]", "null", '{"flow": 1}'])
-def test_what_is_no_marker_is_run_again(splitting: Splitting, contents: str) -> None:
+NO_MARKERS = [b"", b'{"flow": "SplitFlow", ', b'{"flow": "\xff"}', b"[]", b"null", b'{"flow": 1}']
+
+
+@pytest.mark.parametrize("contents", NO_MARKERS)
+def test_a_file_that_is_no_marker_is_named_and_does_not_count(
+    splitting: Splitting, contents: bytes
+) -> None:
     task = splitting.task()
     Path(task.output().path).parent.mkdir(parents=True)
-    Path(task.output().path).write_text(contents)
+    Path(task.output().path).write_bytes(contents)
+    assert not task.output().exists()
     assert not task.complete()
-    with pytest.raises(PipelineError, match="is no marker"):
+    with pytest.raises(PipelineError, match=r"(?s)\.json is no marker: .*with --force"):
         _ = task.output().result
+
+
+@pytest.mark.nightly
+def test_with_a_file_that_is_no_marker_the_flow_runs_again(splitting: Splitting) -> None:
+    task = splitting.task()
+    Path(task.output().path).parent.mkdir(parents=True)
+    Path(task.output().path).write_bytes(NO_MARKERS[1])
     task.run()
     assert task.complete()
 
@@ -178,13 +189,13 @@ def test_a_marker_of_another_version_is_one(splitting: Splitting) -> None:
     assert task.output().marker.pathspec == "SplitFlow/1"
 
 
-def said_in_namespace(splitting: Splitting, kind: str, before: str, behind: str = "") -> str:
-    """What `run` says in a namespace of its own, between these shell commands; it must fail."""
+def output_in_namespace(splitting: Splitting, kind: str, before: str, after: str = "") -> str:
+    """What `run` prints in a namespace, between these shell commands; it must fail."""
     inside = ["unshare", *kind.split(), "sh", "-c"]
     tried = subprocess.run([*inside, "true"], capture_output=True, text=True, check=False)
     if tried.returncode:
         pytest.skip(f"namespaces are not allowed here: {tried.stderr}")
-    script = f'{before}\n"$@"\ncode=$?\n{behind}\nexit $code'
+    script = f'{before}\n"$@"\ncode=$?\n{after}\nexit $code'
     done = subprocess.run(
         [*inside, script, "sh", sys.executable, "-c", START, "run", "split.py"],
         cwd=splitting.root,
@@ -203,20 +214,20 @@ SMALL_DISK = "mkdir -p .metaflow/luigi; mount -t tmpfs -o size=64k tmpfs .metafl
 @pytest.mark.nightly
 def test_on_a_full_disk_nothing_starts(splitting: Splitting) -> None:
     full = f"{SMALL_DISK}; cat /dev/zero > .metaflow/luigi/x 2>/dev/null"
-    said = said_in_namespace(splitting, "--map-root-user --mount", full)
-    assert "No space left on device" in said
+    printed = output_in_namespace(splitting, "--map-root-user --mount", full)
+    assert "No space left on device" in printed
     assert splitting.ran() == []
 
 
 def test_a_disk_that_is_full_in_the_end_loses_no_step(splitting: Splitting) -> None:
-    """The run is kept by then, and taken as it is when there is room."""
+    """The run is noted by then, and taken as it is once there is room."""
     text = splitting.flow.read_text()
     fill = "import os; os.system('cat /dev/zero > .metaflow/luigi/x 2>/dev/null')"
     splitting.flow.write_text(text.replace('note("end")', f'note("end"); {fill}'))
     keep = "cp -r .metaflow/luigi kept; rm kept/x"
-    said = said_in_namespace(splitting, "--map-root-user --mount", SMALL_DISK, keep)
-    assert "has succeeded, but its marker" in said
-    assert "No space left on device" in said
+    printed = output_in_namespace(splitting, "--map-root-user --mount", SMALL_DISK, keep)
+    assert "has succeeded, but its marker" in printed
+    assert "No space left on device" in printed
     assert splitting.ran() == ALL
     (splitting.root / ".metaflow" / "luigi").rmdir()
     (splitting.root / "kept").rename(splitting.root / ".metaflow" / "luigi")
@@ -231,8 +242,8 @@ def test_in_a_folder_that_cannot_be_written_nothing_starts(splitting: Splitting)
     folder = splitting.root / ".metaflow"
     folder.mkdir()
     folder.chmod(0o555)
-    said = said_in_namespace(splitting, "--user", "")  # root is not above modes there
+    printed = output_in_namespace(splitting, "--user", "")  # root is not above modes there
     folder.chmod(0o755)
-    assert "Permission denied" in said
-    assert "Traceback" not in said
+    assert "Permission denied" in printed
+    assert "Traceback" not in printed
     assert splitting.ran() == []

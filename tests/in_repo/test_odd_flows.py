@@ -1,4 +1,4 @@
-"""Flows that are written in uncommon ways, and workers that start in an uncommon one."""
+"""Flows that are written in uncommon ways, and workers that start in an uncommon way."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import luigi
 import pytest
 from sales_pipelines.runtime import FlowFailedError, MetaflowTask
 
-from .conftest import Pipeline
+from .conftest import Pipeline, mark_done
 
 
 def run(task: luigi.Task) -> bool:
     return bool(luigi.build([task], local_scheduler=True, log_level="WARNING"))
 
 
-def test_what_a_retry_has_mended_is_no_failure(pipeline: Pipeline) -> None:
+def test_a_failure_is_the_last_one_with_step_and_traceback(pipeline: Pipeline) -> None:
     path = pipeline.add_flow(
         start="""
         from metaflow import current
@@ -35,22 +35,20 @@ def test_what_a_retry_has_mended_is_no_failure(pipeline: Pipeline) -> None:
     with pytest.raises(FlowFailedError) as error:
         task.run()
     message = str(error.value)
-    assert "failed in step `end`" in message
-    assert "the first time" not in message
+    assert "small.py failed in step `end`" in message
+    assert "the first time" not in message, "a retry of Metaflow's has repaired it"
+    assert "Traceback (most recent call last)" in message
     assert "KeyError: 'the cause'" in message
     assert message.splitlines()[-1] == "ValueError: the last time"
+    assert not task.complete()
 
 
-def test_a_parameter_of_the_flow_s_own_named_production_is_left_alone(pipeline: Pipeline) -> None:
+def test_production_is_nothing_to_a_flow_that_does_not_talk_to_luigi(pipeline: Pipeline) -> None:
     path = pipeline.add_flow(
         parameters="production = Parameter('production', default='plant-7')",
         start="assert self.production == 'plant-7'",
     )
-    assert run(MetaflowTask(path))
-
-
-def test_production_is_nothing_to_a_flow_without_the_parameter(pipeline: Pipeline) -> None:
-    assert run(MetaflowTask(pipeline.add_flow(), flow_tag="production"))
+    assert run(MetaflowTask(path, flow_tag="production"))
 
 
 def test_a_parameter_that_is_given_beats_the_tag(pipeline: Pipeline) -> None:
@@ -104,9 +102,11 @@ if __name__ == "__main__":
 def test_workers_that_are_spawned_know_what_was_forced(pipeline: Pipeline) -> None:
     """As on macOS, where each worker process makes its tasks anew."""
     for name in ("first.py", "second.py"):
-        assert run(MetaflowTask(pipeline.add_flow(name)))
+        mark_done(MetaflowTask(pipeline.add_flow(name)))
     script = pipeline.root / "spawned.py"
     script.write_text(SPAWNED)
     command = [sys.executable, str(script)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    runs = (pipeline.root / ".metaflow" / "SmallFlow").glob("[0-9]*")
+    assert len([*runs]) == 2, "each once"

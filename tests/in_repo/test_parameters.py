@@ -1,16 +1,21 @@
-"""What a flow is handed: by name and value, as it was meant, or refused before the flow starts."""
+"""The parameters that a task gives its flow: they arrive as they were meant, or are refused."""
 
 from __future__ import annotations
 
 import datetime
 import enum
 import math
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pytest
 from metaflow.cli_components.run_cmds import run as metaflow_run
-from sales_pipelines.runtime import FlowFailedError, MetaflowTask, ParameterError, process
-from sales_pipelines.runtime.flow.parameters import DEEPEST, RUN_OPTIONS
+from sales_pipelines.runtime import FlowFailedError, MetaflowTask, ParameterError, paths, process
+from sales_pipelines.runtime.flow.declared_parameters import FlowParameter, check_none
+from sales_pipelines.runtime.flow.parameter_values import DEEPEST, RUN_OPTIONS
 
 from .conftest import Pipeline
 
@@ -22,12 +27,27 @@ class Sort(str, enum.Enum):  # noqa: UP042, as users write it
     WEEKLY = "weekly csv"
 
 
-def add_flow(pipeline: Pipeline, **types: str) -> str:
-    """A flow with these parameters, each with what follows its name, that returns them."""
-    lines = [f"{name} = Parameter('{name}'{rest})" for name, rest in types.items()]
+class Dated(MetaflowTask):
+    """It gives the flow what it is made with, and what `parameters()` adds."""
+
+    def parameters(self) -> dict[str, Any]:
+        return {**self.flow_kwargs, "added": [TODAY]}
+
+
+def add_flow(pipeline: Pipeline, **declarations: str) -> str:
+    """A flow with these parameters, each with what follows its name, that returns their values.
+
+    Of a number that JSON does not have it returns what Python prints.
+    """
+    lines = [f"{name} = Parameter('{name}'{rest})" for name, rest in declarations.items()]
     path = pipeline.add_flow(
         parameters="\n    ".join(lines),
-        end=f"self.luigi_result = dict((name, getattr(self, name)) for name in {list(types)})",
+        end=f"""
+        self.luigi_result = dict((name, getattr(self, name)) for name in {list(declarations)})
+        for name, value in self.luigi_result.items():
+            if repr(value) in ("nan", "inf", "-inf"):
+                self.luigi_result[name] = repr(value)
+        """,
         talks=True,
     )
     file = pipeline.flows / path
@@ -35,16 +55,8 @@ def add_flow(pipeline: Pipeline, **types: str) -> str:
     return path
 
 
-def arrived(path: str, values: Any) -> Any:
-    """What the flow says it was handed, and then what the marker does."""
-    task = MetaflowTask(path, flow_kwargs=values)
-    task.run()
-    marker = task.output().marker
-    return marker.result, marker.parameters
-
-
 def refused(pipeline: Pipeline, path: str, values: Any) -> str:
-    """Why the flow does not start; fails where anything of a run is left."""
+    """Why the flow does not start; fails if anything of a run is left."""
     task = MetaflowTask(path, flow_kwargs=values)
     with pytest.raises(ParameterError) as error:
         task.run()
@@ -53,7 +65,7 @@ def refused(pipeline: Pipeline, path: str, values: Any) -> str:
     return str(error.value)
 
 
-def test_parameters_arrive_as_they_were_meant(pipeline: Pipeline) -> None:
+def test_parameters_arrive_as_they_were_meant_and_are_recorded(pipeline: Pipeline) -> None:
     json, number = ", type=JSONType", ", type=float"
     path = add_flow(
         pipeline,
@@ -61,6 +73,7 @@ def test_parameters_arrive_as_they_were_meant(pipeline: Pipeline) -> None:
         **{"no": ", default=True", "text": "", "empty": ", default='x'", "dashes": "", "json": ""},
         **{"mapping": json, "listing": json, "nothing": json, "missing": ", type=int"},
         **{"day": "", "noon": "", "time": "", "days": json, "sort": "", "large": ", type=int"},
+        **{"no_number": number, "endless": number, "added": json},
     )
     same = {
         "count": -7,
@@ -83,36 +96,20 @@ def test_parameters_arrive_as_they_were_meant(pipeline: Pipeline) -> None:
         "time": NOON.time().isoformat(),
         "days": [[TODAY.isoformat()], {"a": NOON.isoformat()}],
         "sort": "weekly csv",
+        "added": [TODAY.isoformat()],
     }
     values = {
         **{"day": TODAY, "noon": NOON, "time": NOON.time()},
         **{"days": ((TODAY,), {"a": NOON}), "sort": Sort.WEEKLY},
+        **{"large": -(10**30), "no_number": math.nan, "endless": -math.inf},
     }
-    result, recorded = arrived(path, {**same, **values, "large": -(10**30)})
-    assert recorded == {**same, **written, "large": str(-(10**30))}
-    assert result == {**same, **written, "large": -(10**30)}
-
-
-def test_numbers_that_json_has_not_arrive_and_are_recorded_as_text(pipeline: Pipeline) -> None:
-    path = pipeline.add_flow(
-        parameters="a = Parameter('a', type=float)\n    b = Parameter('b', type=float)",
-        end="self.luigi_result = [repr(self.a), repr(self.b)]",
-        talks=True,
-    )
-    result, recorded = arrived(path, {"a": math.nan, "b": -math.inf})
-    assert result == ["nan", "-inf"]
-    assert recorded == {"a": "NaN", "b": "-Infinity"}
-
-
-def test_what_parameters_returns_is_handed_over_alike(pipeline: Pipeline) -> None:
-    class Dated(MetaflowTask):
-        def parameters(self) -> dict[str, Any]:
-            return {**self.flow_kwargs, "day": TODAY}
-
-    path = add_flow(pipeline, day="", days=", type=JSONType")
-    task = Dated(flow_path=path, flow_kwargs={"days": [TODAY]})
+    task = Dated(flow_path=path, flow_kwargs={**same, **values})
     task.run()
-    assert task.output().result == {"day": "2026-11-20", "days": ["2026-11-20"]}
+    marker = task.output().marker
+    as_text = {"large": str(-(10**30)), "no_number": "NaN", "endless": "-Infinity"}
+    assert marker.parameters == {**same, **written, **as_text}
+    arrived = {"large": -(10**30), "no_number": "nan", "endless": "-inf"}
+    assert marker.result == {**same, **written, **arrived}
 
 
 @pytest.mark.parametrize(
@@ -141,7 +138,7 @@ def test_their_order_makes_no_other_task(pipeline: Pipeline) -> None:
     path = pipeline.add_flow()
     task = MetaflowTask(path, flow_kwargs={"a": 1, "b": {"d": 1, "c": 2}})
     assert MetaflowTask(path, flow_kwargs={"b": {"d": 1, "c": 2}, "a": 1}) is task
-    # Of a value it may mean something.
+    # In a value the order may mean something.
     assert MetaflowTask(path, flow_kwargs={"a": 1, "b": {"c": 2, "d": 1}}) is not task
 
 
@@ -152,8 +149,8 @@ def test_a_name_that_is_metaflows_is_refused(pipeline: Pipeline, name: str) -> N
 
 
 @pytest.mark.parametrize("name", ["", "-x", "--x", "a b", "a=b", "2x", "a\0", "a.b", 1, None])
-def test_a_name_that_is_none_is_refused(pipeline: Pipeline, name: Any) -> None:
-    with pytest.raises(ParameterError, match=r"^flow_kwargs: .* is no parameter's name"):
+def test_a_name_that_no_parameter_can_have_is_refused(pipeline: Pipeline, name: Any) -> None:
+    with pytest.raises(ParameterError, match=r"^flow_kwargs: .* is not a parameter name"):
         MetaflowTask(pipeline.add_flow(), flow_kwargs={name: "x"})
 
 
@@ -162,90 +159,106 @@ def nested(depth: int) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "reason"),
     [
-        (object(), r"n is a object; what can be handed over is text"),
+        (object(), r"n is a object; a parameter can be text"),
         ([{"a": b"b"}], r"n\[0\]\['a'\] is a bytes"),
         ({1, 2}, r"n is a set"),
         ([math.nan], r"n\[0\] is nan, which JSON cannot hold"),
         ({"a": 2**64}, r"n\['a'\] is 18446744073709551616"),
-        ({"a": {1: 2}}, r"n\['a'\] has the key 1, and JSON's are text: '1'"),
+        ({"a": {1: 2}}, r"n\['a'\] has the key 1; in JSON a key is text: '1'"),
         ("a\ud800", r"n has half a character, '\\ud800' at 1"),
         ({"\udc80": 1}, r"n has half a character"),
         (nested(DEEPEST + 1), rf"n\[0\].* nested more than {DEEPEST} deep"),
     ],
 )
 def test_a_value_that_would_not_arrive_is_refused(
-    pipeline: Pipeline, value: Any, told: str
+    pipeline: Pipeline, value: Any, reason: str
 ) -> None:
-    with pytest.raises(ParameterError, match=rf"^flow_kwargs: {told}"):
+    with pytest.raises(ParameterError, match=rf"^flow_kwargs: {reason}"):
         MetaflowTask(pipeline.add_flow(), flow_kwargs={"n": value})
 
 
 def test_text_that_no_command_can_have_is_refused(pipeline: Pipeline) -> None:
     path = add_flow(pipeline, n="")
-    assert "n has a NUL character" in refused(pipeline, path, {"n": "a\0b"})
-    told = refused(pipeline, path, {"n": "é" * 2_000_000})
-    assert "small.py: n is 4,000,000 bytes long" in told
-    assert "write the value to a file" in told
+    assert "n has a NUL" in refused(pipeline, path, {"n": "a\0b"})
+    message = refused(pipeline, path, {"n": "é" * 2_000_000})
+    assert "small.py: n is 4,000,000 bytes long" in message
+    assert "write the value to a file" in message
 
 
-def test_unknown_and_missing_ones_are_told_with_what_the_flow_has(pipeline: Pipeline) -> None:
+def test_the_message_for_unknown_and_missing_ones_lists_those_of_the_flow(
+    pipeline: Pipeline,
+) -> None:
     path = add_flow(
         pipeline,
         **{"weekly_csv": ", required=True", "count": ", type=int", "rates": ", type=JSONType"},
         **{"share": ", default=0.5, required=True", "sort": ", default=lambda context: 'x'"},
     )
-    told = refused(pipeline, path, {"wekly_csv": "x", "help": True}).splitlines()
-    assert told == [
+    assert refused(pipeline, path, {"wekly_csv": "x", "help": True}).splitlines() == [
         "small.py has no parameter 'help'",
         "small.py has no parameter 'wekly_csv'; did you mean weekly_csv?",
         "small.py requires the parameter 'weekly_csv'",
-        "small.py has: count (int), production (bool, default worked out by the flow), rates "
-        "(JSON), share (float, default 0.5), sort (str, default worked out by the flow), "
+        "hint: its parameters are count (int), production (bool, default worked out by the flow), "
+        "rates (JSON), share (float, default 0.5), sort (str, default worked out by the flow), "
         "weekly_csv (str, required)",
     ]
 
 
-def test_a_value_of_another_type_is_told_as_metaflow_tells_it(pipeline: Pipeline) -> None:
+def test_for_a_value_of_another_type_the_message_has_metaflow_s_reason(pipeline: Pipeline) -> None:
     path = add_flow(pipeline, n=", type=int", rates=", type=JSONType")
-    told = refused(pipeline, path, {"n": "many\nof them"})
-    assert told.startswith("small.py: Invalid value for '--n': many\nof them is not a valid int")
-    assert told.endswith("n (int), production (bool, default worked out by the flow), rates (JSON)")
-    told = refused(pipeline, path, {"rates": "high"})
-    assert "high is not a valid JSON" in told
-    assert "takes a text as JSON: '\"text\"'" in told
+    message = refused(pipeline, path, {"n": "many\nof them"})
+    assert message.startswith("small.py: Invalid value for '--n': many\nof them is not a valid int")
+    assert message.endswith(
+        "n (int), production (bool, default worked out by the flow), rates (JSON)"
+    )
+    message = refused(pipeline, path, {"rates": "high"})
+    assert "high is not a valid JSON" in message
+    assert "takes text as JSON, with its quotes: '\"text\"'" in message
 
 
-def test_none_is_refused_where_the_flow_would_have_another_value(
+def test_none_is_refused_if_the_flow_would_get_another_value(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = add_flow(pipeline, n=", default='x'", m=", required=True", k="")
-    assert "n is None" in (told := refused(pipeline, path, {"n": None, "m": 1}))
-    assert "its default, 'x'; leave it out" in told
-    assert "requires the parameter 'm'" in refused(pipeline, path, {"m": None})
-    assert "production is None" in refused(pipeline, path, {"production": None, "m": 1})
-    assert "no parameter 'l'" in refused(pipeline, path, {"l": None, "m": 1})
+    path = add_flow(pipeline, n=", default='x'", k="")
+    message = refused(pipeline, path, {"n": None})
+    assert "n is None, but would get its default, 'x': " in message
+    assert "leave it out" in message
     monkeypatch.setenv("METAFLOW_RUN_K", "y")
-    assert "its default, 'y' by METAFLOW_RUN_K" in refused(pipeline, path, {"k": None, "m": 1})
+    assert "its default, 'y' by METAFLOW_RUN_K" in refused(pipeline, path, {"k": None})
 
 
-def test_a_flow_is_asked_for_its_parameters_only_where_it_must_be(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+def test_with_a_none_the_other_parameters_are_checked_too() -> None:
+    declared = [
+        FlowParameter("m", "str", required=True, default=None),
+        FlowParameter("k", "str", required=False, default=None),
+        FlowParameter("production", "bool", required=False, default="worked out by the flow"),
+    ]
+    check_none("small.py", {"m": 1, "k": None}, declared)
+    with pytest.raises(ParameterError, match=r"production is None, but would get its default"):
+        check_none("small.py", {"m": 1, "production": None}, declared)
+    with pytest.raises(ParameterError, match=r"^small\.py requires the parameter 'm'"):
+        check_none("small.py", {"m": None}, declared)
+    with pytest.raises(ParameterError, match=r"^small\.py has no parameter 'l'"):
+        check_none("small.py", {"l": None, "m": 1}, declared)
+
+
+@pytest.mark.parametrize(("value", "is_asked"), [("x", False), (None, True)])
+def test_a_flow_is_asked_for_its_parameters_only_if_one_is_none(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, value: str | None, is_asked: bool
 ) -> None:
-    commands: list[Any] = []
-    run = process.run
+    commands: list[list[str]] = []
 
-    def counted(command: Any, **options: Any) -> int:
+    def run(command: list[str], **_: Any) -> int:
         commands.append(command)
-        return run(command, **options)
+        return 0
 
-    monkeypatch.setattr(process, "run", counted)
-    path = add_flow(pipeline, n="")
-    MetaflowTask(path, flow_kwargs={"n": "x"}).run()
-    assert len(commands) == 1
-    MetaflowTask(path, flow_kwargs={"n": None}).run()
-    assert len(commands) == 3
+    monkeypatch.setattr(process, "run", run)
+    with pytest.raises(FlowFailedError):  # for nothing has run
+        MetaflowTask(pipeline.add_flow(), flow_kwargs={"n": value}).run()
+    assert [any("show_parameters" in word for word in command) for command in commands] == [
+        is_asked
+    ]
 
 
 def test_a_flow_that_cannot_be_asked_says_why(pipeline: Pipeline) -> None:
@@ -255,7 +268,8 @@ def test_a_flow_that_cannot_be_asked_says_why(pipeline: Pipeline) -> None:
     with pytest.raises(FlowFailedError, match=r"(?s)asked for its parameters.*at import"):
         MetaflowTask(path, flow_kwargs={"n": None}).run()
     file.write_text("import time\n\ntime.sleep(60)\n" + file.read_text())
-    with pytest.raises(FlowFailedError, match=r"parameters were not known after 1 seconds"):
+    expected = "stopped after 1 seconds, before it had listed its parameters"
+    with pytest.raises(FlowFailedError, match=expected):
         MetaflowTask(path, flow_kwargs={"n": None}, timeout=1.0).run()
 
 
@@ -270,7 +284,35 @@ def test_a_flow_is_asked_from_its_own_folder_and_as_a_script(pipeline: Pipeline)
     text = (pipeline.flows / path).read_text().replace("'n'", "neighbour.NAME")
     pipeline.add_file("neighbour.py", "NAME = 'm'\n")
     (pipeline.flows / path).write_text("import neighbour\n" + text)
-    assert "small.py has: m (str), production" in refused(pipeline, path, {"n": None})
+    message = refused(pipeline, path, {"n": None})
+    assert "hint: its parameters are m (str), production" in message
+
+
+@pytest.mark.parametrize("has_click", [False, True])
+def test_a_metaflow_that_cannot_list_parameters_is_named(tmp_path: Path, has_click: bool) -> None:
+    """It has no copy of click, or does not use it."""
+    vendored = tmp_path / "metaflow" / "_vendor"
+    vendored.mkdir(parents=True)
+    for file in (vendored.with_name("__init__.py"), vendored / "__init__.py"):
+        file.touch()
+    if has_click:
+        (vendored / "click.py").write_text("class Command:\n    parse_args = None\n")
+    flow = tmp_path / "small.py"
+    flow.write_text(
+        "import sys\nassert sys.argv[-1] == '--help', 'a run would start'\nsys.exit()\n"
+    )
+    module = "sales_pipelines.runtime.flow.show_parameters"
+    done = subprocess.run(
+        [sys.executable, "-m", module, str(tmp_path / "answer"), str(flow), "run"],
+        cwd=paths.ROOT,
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Metaflow {metadata.version('metaflow')} has not listed")
+    assert "\nhint: install metaflow" in done.stderr
 
 
 def test_the_options_that_metaflow_has_are_known() -> None:

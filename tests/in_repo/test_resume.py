@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 import luigi
-import msgspec
 import pytest
 from sales_pipelines.runtime import FlowFailedError, MetaflowTask, ParameterError, PipelineError
 from sales_pipelines.runtime.commands.run import in_order
-from sales_pipelines.runtime.task.metaflow_task import force
+from sales_pipelines.runtime.task.forcing import force
 
-from .conftest import ALL, Pipeline, Splitting, start
+from .conftest import ALL, Pipeline, Splitting, mark_done, start
 
 
 def fails(splitting: Splitting, **more: object) -> None:
@@ -66,7 +67,7 @@ def test_over_a_chain_of_failures_and_edits_no_finished_step_runs_again(
 
 
 def test_after_a_kill_of_everything_the_finished_steps_are_still_done(splitting: Splitting) -> None:
-    """As after a reboot: nobody could write anything down at the end."""
+    """As after a reboot: nothing could be written at the end."""
     splitting.tell("wait-join")
     running = start(splitting.root, "run", "split.py")
     step = splitting.process_of("join")
@@ -86,18 +87,16 @@ def test_after_a_kill_of_everything_the_finished_steps_are_still_done(splitting:
 def session_of(process: int) -> list[int]:
     """The processes of the session that the process is in."""
     session = os.getsid(process)
-    found = []
+    members = []
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
+        with contextlib.suppress(ProcessLookupError):
             if os.getsid(int(folder.name)) == session:
-                found.append(int(folder.name))
-        except ProcessLookupError:
-            pass
-    return found
+                members.append(int(folder.name))
+    return members
 
 
 @pytest.mark.nightly
-def test_a_flow_whose_finished_steps_have_other_names_wants_force(splitting: Splitting) -> None:
+def test_a_flow_whose_finished_steps_were_renamed_needs_force(splitting: Splitting) -> None:
     splitting.tell("fail-join")
     fails(splitting)
     splitting.ran()
@@ -114,15 +113,16 @@ def test_a_flow_whose_finished_steps_have_other_names_wants_force(splitting: Spl
 
 
 def test_a_run_that_succeeded_unseen_is_taken_with_its_result(splitting: Splitting) -> None:
-    """Killed after the last step, and before the marker."""
+    """As if killed after the last step, and before the marker."""
     task = splitting.task()
     task.run()
     splitting.ran()
-    marker, kept = Path(task.output().path), task.output().path.replace(".json", ".attempts")
+    marker = Path(task.output().path)
     seen = json.loads(marker.read_text())
     attempt = {name: seen[name] for name in ("run_id", "version", "branch", "commit")}
     runs = [{**attempt, "started": seen["finished"]}]
-    Path(kept).write_text(json.dumps({"flow": seen["flow"], "parameters": {}, "runs": runs}))
+    attempts = {"flow": seen["flow"], "parameters": {}, "runs": runs}
+    marker.with_suffix(".attempts").write_text(json.dumps(attempts))
     marker.unlink()
     again = splitting.task()
     again.run()
@@ -153,7 +153,7 @@ def test_a_run_that_was_stopped_while_it_resumed_is_not_resumed_itself(
 
 
 @pytest.mark.parametrize(
-    ("before", "behind"),
+    ("old", "new"),
     [
         ('n = Parameter("n", default=3)', 'n, m = Parameter("n", default=3), Parameter("m")'),
         pytest.param("SplitFlow", "OtherFlow", marks=pytest.mark.nightly),
@@ -165,15 +165,15 @@ def test_a_run_that_was_stopped_while_it_resumed_is_not_resumed_itself(
     ],
 )
 def test_a_flow_that_metaflow_could_not_resume_starts_afresh(
-    splitting: Splitting, caplog: pytest.LogCaptureFixture, before: str, behind: str
+    splitting: Splitting, caplog: pytest.LogCaptureFixture, old: str, new: str
 ) -> None:
-    """It has got a parameter, or its class another name."""
+    """It has a new parameter, or another class name."""
     splitting.tell("fail-join")
     fails(splitting)
     splitting.ran()
     splitting.tell()
     text = splitting.flow.read_text()
-    splitting.flow.write_text(text.replace(before, behind))
+    splitting.flow.write_text(text.replace(old, new))
     task = splitting.task()
     task.run()
     assert splitting.ran() == ALL
@@ -248,15 +248,15 @@ class Day(luigi.WrapperTask):
         return [Day(self.n - 1, side) for side in (False, True)] if self.n else [Upstream()]
 
 
-def test_what_is_required_may_be_a_long_chain_with_many_ways(pipeline: Pipeline) -> None:
-    """Of days, say, each of which requires the one before, by way of two others."""
+def test_a_task_may_require_a_long_chain_in_many_ways(pipeline: Pipeline) -> None:
+    """Of days, say, each of which requires the day before in two ways."""
     pipeline.add_flow("first.py")
     days = [*in_order(Day(1200))]
     assert days[0] is Upstream()
     assert days[-1] is Day(1200)
     assert len(days) == len({*days}) == 2 * 1200 + 2
     force([Day(1200)], 2e9)
-    assert not Upstream()._forced_at < 2e9
+    assert not Upstream().forced_at < 2e9
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.nightly), 2])
@@ -285,19 +285,17 @@ def test_force_upstream_runs_again_all_that_a_task_requires(
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_force_runs_again_whatever_the_clock_has_been(pipeline: Pipeline, hours: int) -> None:
     pipeline.add_flow("first.py")
-    Upstream().run()
-    first = Upstream().output().marker
-    if hours > 0:  # the clock was ahead when the marker was written
-        ahead = msgspec.structs.replace(first, written=first.written + hours * 3600)
-        Upstream().output().write(ahead)
+    ahead = max(hours, 0) * 3600  # the clock was ahead when the marker was written
+    mark_done(Upstream(), written=time.time() + ahead)
+    assert Upstream().complete()
     luigi.task_register.Register.clear_instance_cache()
     task = Upstream(force=True)
-    if hours < 0:  # it is set back now
-        task._forced_at -= hours * 3600
+    if hours < 0:  # it has been set back since the task was made
+        task.forced_at -= hours * 3600
     assert not task.complete()
     task.run()
     assert task.complete()
-    assert task.output().marker.run_id != first.run_id
+    assert task.output().marker.run_id != "1"
 
 
 def test_a_finished_run_is_taken_instead_of_running(splitting: Splitting) -> None:
@@ -330,13 +328,13 @@ def test_a_run_that_is_not_the_task_s_is_refused(splitting: Splitting, pipeline:
     splitting.task(flow_kwargs={"n": 1}).run()
     made = splitting.task(flow_kwargs={"n": 1}).output().marker.pathspec
     pipeline.add_flow("small.py")
-    for task, told in [
+    for task, reason in [
         (splitting.task(from_run="SplitFlow/1"), "there is no run SplitFlow/1"),
         (splitting.task(from_run=failed), "has not succeeded"),
         (splitting.task(from_run=made, flow_kwargs={"n": 2}), "ran with n 1, not 2"),
         (MetaflowTask("small.py", from_run=made), "is of no flow in small.py"),
     ]:
-        with pytest.raises(PipelineError, match=told):
+        with pytest.raises(PipelineError, match=reason):
             task.run()
         assert not task.complete()
     shutil.rmtree(splitting.root / ".metaflow" / "SplitFlow" / "data")
@@ -355,9 +353,9 @@ def test_two_processes_run_a_task_once(splitting: Splitting) -> None:
     both = [start(splitting.root, "run", "split.py", "--no-lock") for _ in range(2)]
     splitting.process_of("join")
     splitting.tell()
-    said = [each.communicate(timeout=120)[0] for each in both]
-    assert [each.returncode for each in both] == [0, 0], said
-    (waits,) = (at for at, each in enumerate(said) if "waits for process" in each)
-    assert f"waits for process {both[1 - waits].pid}, which is running it" in said[waits]
+    printed = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], printed
+    (waiting,) = (at for at, lines in enumerate(printed) if "waits for process" in lines)
+    assert f"waits for process {both[1 - waiting].pid}, which is running it" in printed[waiting]
     assert splitting.ran() == ALL
     assert not list((splitting.root / ".metaflow" / "luigi-locks").glob("*.lock"))

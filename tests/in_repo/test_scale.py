@@ -34,7 +34,7 @@ sys.exit(not luigi.build([Many()], workers=4, local_scheduler=True, log_level="W
 
 
 def resident(process: int) -> int:
-    """The memory that the process has, in KiB; 0 where it is gone."""
+    """The memory of the process, in KiB; 0 if it has ended."""
     try:
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
     except OSError:
@@ -63,9 +63,9 @@ def test_many_tasks_on_four_workers(pipeline: Pipeline) -> None:
     assert running.returncode == 0, (pipeline.root / "log").read_text()[-5000:]
     ran = sorted(map(int, (pipeline.root / "ran.txt").read_text().split()))
     assert ran == list(range(TASKS)), "each once"
-    found = [MetaflowTask(path, flow_kwargs={"n": n}).output().marker for n in range(TASKS)]
-    assert [marker.result for marker in found] == ran
-    assert len({marker.run_id for marker in found}) == TASKS
+    done = [MetaflowTask(path, flow_kwargs={"n": n}).output().marker for n in range(TASKS)]
+    assert [marker.result for marker in done] == ran
+    assert len({marker.run_id for marker in done}) == TASKS
     assert len(list((pipeline.root / ".metaflow" / "SmallFlow").glob("[0-9]*"))) == TASKS
     assert not list(pipeline.root.rglob("*.attempts"))
     early = max(size for count, size in sizes.items() if count <= TASKS // 4)

@@ -1,4 +1,4 @@
-"""talk_to_luigi: what a flow that wears it has, with and without Luigi."""
+"""talk_to_luigi: what it gives a flow, with and without Luigi."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def by_hand(pipeline: Pipeline, path: str, *options: str) -> str:
     return done.stdout + done.stderr
 
 
-def test_a_flow_run_by_hand_is_a_test_unless_it_is_told_otherwise(pipeline: Pipeline) -> None:
+def test_a_flow_run_by_hand_is_a_test_unless_production_is_given(pipeline: Pipeline) -> None:
     start = "import sys\nprint(self.production, self.test, 'luigi' in sys.modules)"
     path = pipeline.add_flow(talks=True, start=start, end="self.luigi_result = 1")
     assert "False True False" in by_hand(pipeline, path), "flows do not import Luigi"
     assert "True False False" in by_hand(pipeline, path, "--production", "true")
 
 
-def test_a_result_that_is_none_fails_the_flow(pipeline: Pipeline) -> None:
+def test_a_result_that_is_no_json_fails_the_flow(pipeline: Pipeline) -> None:
     task = MetaflowTask(pipeline.add_flow(talks=True, end="self.luigi_result = object()"))
     with pytest.raises(FlowFailedError, match=r"(?s)step `end`.*luigi_result must be a JSON value"):
         task.run()
     assert not task.complete()
 
 
-def test_a_result_is_a_value_that_json_has_and_of_a_size_that_files_have() -> None:
+def test_a_result_is_a_json_value_of_limited_size() -> None:
     with pytest.raises(TypeError, match=r"must be a JSON value: .* finite number"):
         write_result("1", {"mean": float("nan")})
     with pytest.raises(ValueError, match="is 70,002 bytes of JSON and may have 65,536"):
@@ -56,7 +56,7 @@ def test_what_is_no_flow_is_refused_with_the_rule() -> None:
         talk_to_luigi(Forgotten)
 
 
-def test_a_name_of_the_flows_own_is_not_overwritten() -> None:
+def test_the_flow_s_own_names_are_not_overwritten() -> None:
     class Flow(FlowSpec):
         test = "mine"
 

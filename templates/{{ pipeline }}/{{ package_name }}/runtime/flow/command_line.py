@@ -1,4 +1,4 @@
-"""Values on a command line."""
+"""Values as options of a command line."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from ..errors import ParameterError
 
 
 def flags(values: Mapping[str, Any], source: str) -> list[str]:
-    """Values as Metaflow's own options want them: `--name=text` each, so that text stays text.
+    """Format the values for Metaflow's own options: each is one `--name=text`.
 
-    True is a bare `--name`, False is left out and a list repeats the option.
+    True is a bare `--name`, False is left out, and a list repeats the option.
 
-    Raises ParameterError for None, and for text that no command line can have.
+    Raises ParameterError for None, and for text that a command line cannot carry.
     """
-    found = []
+    words = []
     for name, value in values.items():
         if value is None:
             raise ParameterError(
-                f"{source}: {name} is None, which no command line can say; leave {name} out to "
-                "have its default"
+                f"{source}: {name} is None, which a command line cannot express\n"
+                f"hint: leave {name} out to get its default"
             )
         if isinstance(value, bool):
-            found += [f"--{name}"] if value else []
+            words += [f"--{name}"] if value else []
         else:
-            found += [_option(name, str(each), source) for each in as_list(value)]
-    return found
+            words += [_option(name, str(item), source) for item in as_list(value)]
+    return words
 
 
 def options(values: Mapping[str, Any], source: str) -> list[str]:
-    """JSON values as a flow's parameters want them: `--name=text` each, so that text stays text.
+    """Format JSON values for a flow's parameters: each is one `--name=text`.
 
-    All but text is JSON; None is left out.
+    Text stays as it is, the rest is JSON, and None is left out.
 
-    Raises ParameterError for text that no command line can have.
+    Raises ParameterError for text that a command line cannot carry.
     """
     return [
         _option(name, value if isinstance(value, str) else json.dumps(value), source)
@@ -48,28 +48,27 @@ def options(values: Mapping[str, Any], source: str) -> list[str]:
 
 def _option(name: str, text: str, source: str) -> str:
     if "\0" in text:
-        raise ParameterError(f"{source}: {name} has a NUL character, which no command can get")
+        raise ParameterError(f"{source}: {name} has a NUL, which a command line cannot carry")
     try:
         os.fsencode(text)
     except UnicodeEncodeError as error:
         raise ParameterError(
-            f"{source}: {name} has {text[error.start]!a}, and the locale here, whose encoding is "
-            f"{error.encoding}, has no such character; set PYTHONUTF8=1"
+            f"{source}: {name} has {text[error.start]!a}, which the locale's encoding, "
+            f"{error.encoding}, does not have\nhint: export PYTHONUTF8=1"
         ) from None
     return f"--{name}={text}"
 
 
 def check_length(command: Sequence[str], error: OSError, label: str) -> None:
-    """Raise ParameterError where the error says that the command is longer than the system takes.
+    """Raise ParameterError if the error says that the command is too long for the system.
 
     Linux takes 128 KiB in one option, macOS 1 MiB in all.
     """
     if error.errno == errno.E2BIG:
         name, _, text = max(command, key=len).partition("=")
-        size = len(os.fsencode(text))
         raise ParameterError(
-            f"{label}: {name[2:]} is {size:,} bytes long, and a command so long is more than the "
-            "system takes; write the value to a file and hand over the file's path"
+            f"{label}: {name[2:]} is {len(os.fsencode(text)):,} bytes long, too long for a "
+            "command line\nhint: write the value to a file, and pass the file's path"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""One run of a flow: watched while it runs, and asked how it went."""
+"""One run of a flow: started, watched while it runs, and asked for its result."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import contextlib
 import json
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,29 +15,29 @@ from .. import paths, process
 from ..errors import FlowFailedError, PipelineError
 from ..metaflow_config import local_root
 from . import handover
-from .command_line import check_length
+from .command_line import check_length, options
+from .declared_parameters import check_none, check_refused, declared_parameters
 from .flow_file import flow_steps
 from .output import FlowOutput
 
 if TYPE_CHECKING:
-    from .declared_parameters import AskedFlow
     from .runner import Runner
 
 logger = logging.getLogger("luigi-interface")
 
 WATCH = 0.05
-"""Seconds between two looks at a run that has yet to say its id."""
+"""Seconds between two looks at a run whose id is not known yet."""
 
 REPORT = 1.0
 """Seconds between two reports of how far a run is."""
 
 
 class FlowRun:
-    """A run of the flow at `flow_path`, whose files lie in the folder `scratch` until it is over.
+    """A run of the flow at `flow_path`; its files lie in the folder `scratch` while it runs.
 
-    `runner` says what it runs in.
-    `on_start` is called with the flow's name and the run's id as soon as the run could be resumed,
-    `on_progress` with a line and a percentage when they have changed; both from another thread.
+    `on_start` gets the flow's name and the run's id as soon as the run could be resumed,
+    `on_progress` a line and a percentage when they have changed. Both are called from another
+    thread. The file descriptors `held` stay open until nothing of the flow is left.
     """
 
     def __init__(
@@ -46,95 +46,93 @@ class FlowRun:
         scratch: Path,
         *,
         runner: Runner,
+        production: bool,
+        timeout: float | None,
+        held: Sequence[int],
         on_start: Callable[[str, str], None],
         on_progress: Callable[[str, int], None],
     ) -> None:
         self.flow = self.run_id = ""
         self._label = flow_path
-        self._scratch = scratch
         self._runner = runner
+        self._timeout = timeout
+        self._on_start, self._on_progress = on_start, on_progress
         self._output = FlowOutput(flow_path, flow_steps(paths.FLOWS / flow_path))
         self._attributes = scratch / "attributes"
         self._result = scratch / "result"
-        self._on_start, self._on_progress = on_start, on_progress
-        self._reported = ("", 0, 0.0)
-        self._looking = threading.Lock()
-
-    @property
-    def options(self) -> list[str]:
-        """The options of Metaflow's `run` and `resume` by which the run says what it is."""
-        return ["--runner-attribute-file", str(self._attributes)]
-
-    def start(
-        self,
-        command: Sequence[str],
-        parameters: Mapping[str, Any],
-        *,
-        production: bool,
-        timeout: float | None,
-        held: Sequence[int],
-        resumed: str = "",
-    ) -> None:
-        """Run the command, which hands over the parameters or resumes a run, to its end.
-
-        FlowFailedError says why it did not succeed, ParameterError why it did not start.
-        """
-        local_root().mkdir(parents=True, exist_ok=True)  # or Metaflow takes one further up
+        self._declared = scratch / "parameters"
         variables = {
             "PYTHONUNBUFFERED": "1",
             handover.PRODUCTION: str(production).lower(),
             handover.RESULT_FILE: str(self._result),
         }
-        before = f", having resumed run {resumed}" if resumed else ""
+        self._run = partial(runner.run, variables=variables, timeout=timeout, held=held)
+        self._resumed = ""
+        self._looking = threading.Lock()
 
-        def asked() -> AskedFlow:
-            from .declared_parameters import AskedFlow  # for few runs, and every worker would wait
+    def start(
+        self, command: Sequence[str], parameters: Mapping[str, Any], *, resumed: str = ""
+    ) -> None:
+        """Run the flow to its end.
 
-            return AskedFlow(self._label, command, variables, self._scratch, timeout, self._runner)
+        `command` is the flow's, up to the options of `run` or `resume`; `resumed` is the run that
+        it resumes, with that one's parameters.
 
+        Raises ParameterError if the flow cannot be started with the parameters, FlowFailedError if
+        it does not succeed.
+        """
+        self._resumed = resumed
+        ask = partial(declared_parameters, self._label, command, self._declared, self._run)
+        given = options(parameters, "parameters()")
+        words = [*command, "--runner-attribute-file", str(self._attributes), *given]
+        local_root().mkdir(parents=True, exist_ok=True)  # or Metaflow takes one further up
+        when = ", before it had listed its parameters"
         try:
             if None in parameters.values():
-                asked().check_none(parameters)
+                check_none(self._label, parameters, ask())
+            when = f", having resumed run {resumed}" if resumed else ""
             with self._watched():
-                exit_code = self._runner.run(
-                    command,
-                    variables=variables,
-                    timeout=timeout,
-                    on_line=self._output.add,
-                    held=held,
-                )
+                exit_code = self._run(words, on_line=self._output.add)
         except process.TimeLimitError:
-            what = f"stopped after {timeout:g} seconds{before}"
-            raise FlowFailedError(self._output.failure(what)) from None
+            why = f"stopped after {self._timeout:g} seconds{when}"
+            raise FlowFailedError(self._output.failure(why)) from None
         except OSError as error:
-            check_length(command, error, self._label)
+            check_length(words, error, self._label)
             raise
         if exit_code == 2 and not self.run_id and not resumed:  # Metaflow's usage errors
-            asked().check_refused(parameters, self._output.refusal())
+            # A flow that cannot answer has another fault, e.g. a wrong option before `run`.
+            with contextlib.suppress(FlowFailedError, process.TimeLimitError):
+                check_refused(self._label, parameters, ask(), self._output.refusal())
         if exit_code:
-            raise FlowFailedError(
-                self._output.failure(self._runner.describe_exit(exit_code) + before)
-            )
+            why = self._runner.describe_exit(exit_code) + when
+            raise FlowFailedError(self._output.failure(why))
         if not self.run_id:
             raise FlowFailedError(self._output.failure("it ended well, but Metaflow ran no flow"))
 
     def result(self) -> Any:
-        """What the run has handed over; LookupError where it has left nothing here."""
+        """The result of the run; LookupError if it has left none on this machine."""
         return handover.read_result(self.run_id, self._result)
 
     @property
-    def end_was_run(self) -> bool:
-        """Was the step `end` run now, or taken over from another run?"""
-        return self._output.was_run("end")
+    def took_over_end(self) -> bool:
+        """True if the step `end` was not run now: an earlier run had finished it."""
+        return bool(self._resumed) and not self._output.was_run("end")
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
         over = threading.Event()
 
         def watch() -> None:
-            while not over.wait(WATCH if not self.run_id else REPORT / 4):
+            status, percentage = "", 0
+            while not over.wait(REPORT if self.run_id else WATCH):
                 self._look()
-                self._report()
+                if self.run_id:
+                    before = status, percentage
+                    status = self._output.status()
+                    percentage = max(percentage, self._output.percentage())
+                    if (status, percentage) != before:
+                        run = f"{self.flow}/{self.run_id}"
+                        self._on_progress(f"{run}: {status}" if status else run, percentage)
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
@@ -146,8 +144,8 @@ class FlowRun:
             self._look()
 
     def _look(self) -> None:
-        """See whether the run has begun: Metaflow then writes what it is."""
-        # Whoever looks at the end waits until `on_start`, which may be slow, is through.
+        """Find out whether the run has begun: then Metaflow writes what it is."""
+        # The lock lets the last look wait for an `on_start` that is slow.
         with self._looking, contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
             if self.run_id:
                 return
@@ -157,14 +155,3 @@ class FlowRun:
                 self._on_start(self.flow, self.run_id)
             except (OSError, PipelineError) as error:  # a full disk: the run may yet succeed
                 logger.warning("%s cannot be kept for a retry: %s", self.run_id, error)
-
-    def _report(self) -> None:
-        status, percentage, when = self._reported
-        now = time.monotonic()
-        if not self.run_id or now - when < REPORT:
-            return
-        found = self._output.status(), max(percentage, self._output.percentage())
-        if found != (status, percentage):
-            self._reported = (*found, now)
-            run = f"{self.flow}/{self.run_id}"
-            self._on_progress(": ".join(filter(None, [run, found[0]])), found[1])

@@ -1,4 +1,4 @@
-"""What a MetaflowTask and the flow that it runs tell each other, by variables and a file."""
+"""What a MetaflowTask and its flow pass to each other, through variables and a file."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ if TYPE_CHECKING:
     from metaflow import Run
 
 PRODUCTION = "LUIGI_PRODUCTION"
-"""Variable by which a task says what `production` is: `true` or `false`."""
+"""Variable with which the task sets the flow's `production`: `true` or `false`."""
 
 RESULT_FILE = "LUIGI_RESULT_FILE"
-"""Variable that names the file in which a task waits for the result."""
+"""Variable that names the file in which the task expects the result."""
 
 LARGEST = 64 * 1024
 """Bytes of JSON; data belongs in artifacts, the result says what became of them."""
 
 
 def write_result(run_id: str, result: Any) -> None:
-    """Write the result of a run where a task waits for it; without one, only check it.
+    """Write the result of a run to the task's file; without a task, only check it.
 
-    Raises TypeError where it is no JSON value, ValueError where it is larger than LARGEST. As in
-    all JSON, the keys of a dict become text, and a tuple becomes a list.
+    Raises TypeError if it is not a JSON value, ValueError if it is larger than LARGEST. As in all
+    JSON, the keys of a dict become text, and a tuple becomes a list.
     """
     try:
         encoded = json.dumps(result, allow_nan=False, ensure_ascii=False).encode()
@@ -43,7 +43,10 @@ def write_result(run_id: str, result: Any) -> None:
 
 
 def read_result(run_id: str, file: Path) -> Any:
-    """The result of the run; LookupError where it left none, but a flow that it started perhaps."""
+    """The result in the file; LookupError if the run has left none.
+
+    A flow that the run has started itself may have written the file.
+    """
     writer, _, encoded = file.read_bytes().partition(b"\n") if file.exists() else (b"", b"", b"")
     if writer.decode() != run_id:
         raise LookupError(f"run {run_id} has left no result in {file}")
@@ -51,9 +54,9 @@ def read_result(run_id: str, file: Path) -> Any:
 
 
 def result_from_artifacts(run: Run) -> Any:
-    """The result of a run that has ended, from its artifacts; None where its flow does not talk.
+    """The result of a run from its artifacts; None if its flow has no `talk_to_luigi`.
 
-    For a run that nobody waited for, or whose `end` was not run here: it has written no file.
+    For a run that has written no file: it was started by hand, or its `end` ran elsewhere.
     """
     data = run.data
     # `talk_to_luigi` adds `production`.
@@ -61,5 +64,5 @@ def result_from_artifacts(run: Run) -> Any:
 
 
 def is_production(context: Any = None) -> bool:
-    """Does a task say so? The default of the flow's parameter `production`."""
+    """The default of the flow's parameter `production`, as the task has set it."""
     return os.environ.get(PRODUCTION) == "true"

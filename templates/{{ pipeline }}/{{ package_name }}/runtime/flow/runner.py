@@ -1,10 +1,12 @@
-"""What a flow runs in: a process of its own; `container/runner.py` has the container."""
+"""What a flow runs in: a process of its own here, or a container in `container/runner.py`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, get_args, get_type_hints
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, get_args, get_type_hints
 
 from .. import paths, process
 from ..metaflow_config import metaflow_environment
@@ -15,19 +17,17 @@ RUNNERS = get_args(get_type_hints(Settings)["runner"])
 
 
 class Runner(Protocol):
-    """Runs commands where a flow is to run."""
+    """Runs commands where the flow is to run."""
 
-    @property
-    def python(self) -> str:
-        """The Python that there is."""
+    python: str
+    """The Python to run the flow with."""
 
-    @property
-    def file(self) -> str:
-        """The path that the flow's file has there."""
+    file: str
+    """The path of the flow's file, as the flow sees it."""
 
     @property
     def image(self) -> str | None:
-        """The name of the image, where it is one."""
+        """The name of the image, if it is a container."""
 
     def run(
         self,
@@ -38,10 +38,10 @@ class Runner(Protocol):
         on_line: Callable[[str], None],
         held: Sequence[int] = (),
     ) -> int:
-        """Run the command, with these variables too, as `process.run` does; its exit code."""
+        """Run the command as `process.run` does, with these variables added; its exit code."""
 
     def describe_exit(self, exit_code: int) -> str:
-        """What the exit code of the last run says."""
+        """What the exit code of the last run means."""
 
 
 class ProcessRunner:
@@ -51,41 +51,22 @@ class ProcessRunner:
     image = None
 
     def __init__(self, flow_path: str) -> None:
-        self._file = flow_file(flow_path)
-        self._overlay: dict[str, str] | None = None
+        self.file = str(flow_file(flow_path))
 
-    @property
-    def file(self) -> str:
-        return str(self._file)
-
-    def run(
-        self,
-        command: Sequence[str],
-        *,
-        variables: Mapping[str, str],
-        timeout: float | None,
-        on_line: Callable[[str], None],
-        held: Sequence[int] = (),
-    ) -> int:
-        """Run it. Raises RequirementsError where the flow's own requirements cannot be had."""
-        return process.run(
-            command,
-            cwd=paths.ROOT,
-            env=metaflow_environment() | self._own_requirements() | dict(variables),
-            timeout=timeout,
-            on_line=on_line,
-            held=held,
-        )
+    def run(self, command: Sequence[str], *, variables: Mapping[str, str], **options: Any) -> int:
+        """Run it; RequirementsError if the flow's own requirements cannot be installed."""
+        environment = metaflow_environment() | self._overlay | dict(variables)
+        return process.run(command, cwd=paths.ROOT, env=environment, **options)
 
     def describe_exit(self, exit_code: int) -> str:
         return process.describe_exit(exit_code)
 
-    def _own_requirements(self) -> dict[str, str]:
-        """What the environment must have for the flow's own requirements, where it has any."""
-        if self._overlay is None:
-            self._overlay = {}
-            if self._file.with_name("requirements.txt").is_file():
-                from ..packages import overlay
+    @cached_property
+    def _overlay(self) -> dict[str, str]:
+        """The variables with which the flow finds the packages of its own requirements."""
+        file = Path(self.file)
+        if not file.with_name("requirements.txt").is_file():
+            return {}
+        from ..packages import overlay  # few flows need it
 
-                self._overlay = overlay.environment_for(self._file)
-        return self._overlay
+        return overlay.environment_for(file)

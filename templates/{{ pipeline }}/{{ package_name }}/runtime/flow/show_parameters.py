@@ -1,8 +1,11 @@
-"""`python -m PACKAGE.runtime.show_parameters RESULT COMMAND`: the parameters of a flow.
+"""`python -m PACKAGE.runtime.flow.show_parameters ANSWER COMMAND`: list a flow's parameters.
 
-COMMAND is `FLOW.py … run …`. It is run up to where Metaflow would read what is behind `run`: by
-then all that adds parameters to the flow has done so, and there is no run yet. The options that
-`run` has, the flow's parameters among them, are written to the file RESULT, as JSON.
+COMMAND is `FLOW.py … run`. It is run up to the point where Metaflow reads the options behind `run`:
+then everything that adds parameters to the flow has done so, and there is no run yet. The options
+of `run`, which include the flow's parameters, are written to the file ANSWER, as JSON.
+
+Metaflow has no public way to do this. `run --help` comes close, but hides some defaults, and those
+that METAFLOW_RUN_… variables set. So this uses the copy of click that Metaflow ships.
 """
 
 from __future__ import annotations
@@ -11,33 +14,42 @@ import json
 import reprlib
 import runpy
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-from metaflow._vendor import click
 
 TYPES = {"FilePath": "file", "boolean": "bool", "integer": "int", "text": "str"}
 
 
-def main(result: str, file: str, *arguments: str) -> None:
+def main(answer: str, file: str, *arguments: str) -> None:
     """Run the flow's file, which ends this process."""
+    try:
+        from metaflow._vendor import click
+    except ImportError:
+        sys.exit(not_listed())
     parse = click.Command.parse_args
 
-    def show(command: Any, context: Any, behind: list[str]) -> Any:
+    def show(command: Any, context: Any, words: list[str]) -> Any:
         if command.name != "run":
-            return parse(command, context, behind)
-        shown = [describe(each, context) for each in command.params]
-        Path(result).write_text(json.dumps(shown), encoding="utf-8")
+            return parse(command, context, words)
+        described = [describe(option, context) for option in command.params]
+        Path(answer).write_text(json.dumps(described), encoding="utf-8")
         context.exit()
 
     click.Command.parse_args = show
-    sys.argv = [file, *arguments]
+    # With --help no Metaflow, whatever it makes of `show`, starts a run.
+    sys.argv = [file, *arguments, "--help"]
     sys.path[0] = str(Path(file).parent)
-    runpy.run_path(file, run_name="__main__")
+    try:
+        runpy.run_path(file, run_name="__main__")
+    except SystemExit as stop:
+        if not stop.code and not Path(answer).exists():
+            sys.exit(not_listed())
+        raise
 
 
 def describe(option: Any, context: Any) -> dict[str, Any]:
-    """What is known of the option when it is not given."""
+    """The option's type, and what its value is if it is not given."""
     default: str | None
     variable = option.resolve_envvar_value(context)
     if variable is not None:
@@ -52,6 +64,14 @@ def describe(option: Any, context: Any) -> dict[str, Any]:
         "required": option.required and default is None,
         "default": default,
     }
+
+
+def not_listed() -> str:
+    """The message for a Metaflow whose `run` is not a command of its own click."""
+    return (
+        f"Metaflow {metadata.version('metaflow')} has not listed the flow's parameters: it lacks a "
+        "private part of 2.19\nhint: install metaflow 2.19, or pass no None to the flow"
+    )
 
 
 if __name__ == "__main__":

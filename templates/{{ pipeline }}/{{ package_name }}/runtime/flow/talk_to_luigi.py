@@ -1,4 +1,4 @@
-"""The flow's half of the seam: what a flow wears to be driven by a MetaflowTask."""
+"""The decorator that connects a flow to its task."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Flow = TypeVar("Flow", bound=type[FlowSpec])
 
 
 def talk_to_luigi(flow: Flow) -> Flow:
-    """Class decorator that lets a flow and the MetaflowTask that runs it talk to each other.
+    """Connect the flow class to the MetaflowTask that runs it.
 
-    The flow gets a boolean parameter `production`, which a MetaflowTask sets where its `flow_tag`
-    is `production`, and a property `test`, its opposite. What the flow has put in
-    `self.luigi_result` when its `end` step is done reaches Luigi as `output().result`: any JSON
-    value of at most 64 KiB. Other values make `end` fail with a TypeError or ValueError.
+    The flow gets a boolean parameter `production`, which is true if the task's `flow_tag` is
+    `production`, and a property `test`, its opposite. The value of `self.luigi_result` at the end
+    of the step `end` is the task's `output().result`: any JSON value of at most 64 KiB. Other
+    values make `end` fail with a TypeError or ValueError.
 
-    Raises TypeError where the flow has a `test` or `production` of its own, or is no flow.
+    Raises TypeError if the class is no flow, or has a `test` or `production` of its own.
     """
     if not issubclass(flow, FlowSpec):
         raise TypeError(f"talk_to_luigi is for a class based on FlowSpec, which {flow!r} is not")
@@ -33,7 +33,7 @@ def talk_to_luigi(flow: Flow) -> Flow:
 
 
 @user_step_decorator
-def _hand_over(step_name: str, flow: FlowSpec, inputs: Any) -> Iterator[None]:
+def _pass_result(step_name: str, flow: FlowSpec, inputs: Any) -> Iterator[None]:
     yield
     if hasattr(flow, "luigi_result"):
         write_result(str(current.run_id), flow.luigi_result)
@@ -49,4 +49,4 @@ class _TalkToLuigi(FlowMutator):
     def mutate(self, mutable_flow: Any) -> None:
         for name, step in mutable_flow.steps:
             if name == "end":
-                step.add_decorator(_hand_over)
+                step.add_decorator(_pass_result)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from .. import store
+from ..errors import FlowFailedError, ParameterError, PipelineError
 from ..metaflow_config import datastore_root
 from ..store import metaflow_files
 
 STOPPED = "stopped"
-"""Why an attempt ended that was interrupted, by a signal or Ctrl-C."""
+"""Why an attempt ended that a signal or Ctrl-C has interrupted."""
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,7 +30,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Attempts(msgspec.Struct, frozen=True, kw_only=True):
-    """The runs that a task has started since it last succeeded or was started afresh."""
+    """The runs that a task has started since it last succeeded or started afresh."""
 
     flow: str = ""
     """Name of the flow's class, once a run has begun."""
@@ -38,11 +41,11 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True):
     """The oldest first; each but the first has taken over what an earlier one had finished."""
     env: str = ""
     retry: list[str] = []
-    """What names the task behind `nox -s run --`, in this environment; empty where nothing does."""
+    """The arguments of `nox -s run --` that name the task; empty if none can."""
     written: float = 0.0
-    """When the last one was added, in seconds since 1970."""
+    """When the last run was added, in seconds since 1970."""
     ended: str = ""
-    """Why the last one ended: a line, or STOPPED; empty where it was killed, or is at work."""
+    """Why the last run ended: a line, or STOPPED; empty if it was killed or is still running."""
 
     def origin(self) -> Attempt | None:
         """The run to resume: the last one that has all that the runs before it had finished.
@@ -56,13 +59,53 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True):
         return None
 
 
-def read_attempts(place: str) -> Attempts | None:
-    """What the file tells; None where there is none, or what it holds is nothing of ours."""
+class AttemptsFile:
+    """The file that keeps a task's attempts until one succeeds."""
+
+    def __init__(self, path: str, attempts: Attempts) -> None:
+        self._path = path
+        self._attempts = attempts
+        write_attempts(path, attempts)  # if that fails, nothing is started
+
+    def add(self, flow: str, attempt: Attempt) -> None:
+        """Add a run of the flow."""
+        runs = [*self._attempts.runs, attempt]
+        self._attempts = msgspec.structs.replace(
+            self._attempts, flow=flow, runs=runs, written=time.time()
+        )
+        write_attempts(self._path, self._attempts)
+
+    @contextlib.contextmanager
+    def noting_errors(self) -> Iterator[None]:
+        """Note, for `nox -s status`, why the last attempt ended, if an error leaves the block."""
+        try:
+            yield
+        except BaseException as error:
+            with contextlib.suppress(OSError, PipelineError):  # the first error counts
+                self._note(error)
+            raise
+
+    def _note(self, error: BaseException) -> None:
+        if isinstance(error, ParameterError) and not self._attempts.runs:
+            store.remove(self._path)  # retrying the same cannot succeed
+            return
+        if isinstance(error, PipelineError):
+            lines = str(error).strip().splitlines()
+            ended = lines[-1 if isinstance(error, FlowFailedError) else 0].strip()
+        elif store.is_on_s3(self._path):  # a task that is being stopped waits for no server
+            return
+        else:
+            ended = STOPPED
+        write_attempts(self._path, msgspec.structs.replace(self._attempts, ended=ended))
+
+
+def read_attempts(path: str) -> Attempts | None:
+    """The attempts in the file; None if there is no file, or it holds something else."""
     with contextlib.suppress(FileNotFoundError, ValueError):  # no JSON, or no UTF-8
-        return msgspec.json.decode(store.read(place), type=Attempts)
+        return msgspec.json.decode(store.read(path), type=Attempts)
     return None
 
 
-def write_attempts(place: str, attempts: Attempts) -> None:
+def write_attempts(path: str, attempts: Attempts) -> None:
     """Keep the attempts in the file."""
-    store.write(place, msgspec.json.format(msgspec.json.encode(attempts), indent=2) + b"\n")
+    store.write(path, msgspec.json.format(msgspec.json.encode(attempts), indent=2) + b"\n")

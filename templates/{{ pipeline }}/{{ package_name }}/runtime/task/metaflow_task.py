@@ -1,4 +1,4 @@
-"""Luigi's half of the seam: the task that runs a Metaflow flow."""
+"""Luigi's half of the runtime: the task that runs a Metaflow flow."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import contextlib
 import datetime
 import json
 import logging
-import multiprocessing
-import os
 import re
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,58 +19,47 @@ import msgspec
 from luigi.freezing import recursively_unfreeze
 from luigi.parameter import ParameterVisibility
 from luigi.rpc import RPCError
-from luigi.task import flatten
 
 from .. import paths, store
 from ..container.kwargs import container_kwargs
 from ..errors import ParameterError, PipelineError
 from ..flow import handover
-from ..flow.command_line import as_list, flags, options
-from ..flow.flow_file import (
-    check_flow,
-    flow_file,
-    flow_names,
-    flow_parameters,
-)
+from ..flow.command_line import as_list, flags
+from ..flow.flow_file import check_flow, flow_file, flow_names, flow_parameters
 from ..flow.flow_run import FlowRun
-from ..flow.parameters import FlowKwargs, json_values
+from ..flow.metaflow_client import artifacts_of, metaflow_run, parameters_of
+from ..flow.parameter_values import json_values
 from ..flow.runner import RUNNERS, ProcessRunner, Runner
 from ..metaflow_config import datastore_root, local_root
 from ..settings import settings
 from ..store.files import exclusive_lock, shared_lock
 from ..version import Code, code
-from .attempts import (
-    STOPPED,
-    Attempt,
-    Attempts,
-    read_attempts,
-    write_attempts,
-)
+from .attempts import Attempt, Attempts, AttemptsFile, read_attempts
+from .flow_kwargs import FlowKwargs
+from .forcing import force, time_of_forcing
 from .run_arguments import run_arguments
-from .target import (
-    FlowTarget,
-    Marker,
-    artifacts_of,
-    metaflow_run,
-    parameters_of,
-)
+from .target import FlowTarget, Marker
 
 logger = logging.getLogger("luigi-interface")
 
 
+def _switch(description: str) -> Any:
+    """A parameter that is False by default, and makes no other task."""
+    return luigi.BoolParameter(default=False, significant=False, description=description)
+
+
 class MetaflowTask(luigi.Task):
-    """A Luigi task that runs a Metaflow flow, once, in a process or a container of its own.
+    """A Luigi task that runs a Metaflow flow, once, in a process or container of its own.
 
-    `MetaflowTask("examples/co2/clean.py")` runs the flow of that file below `flows/`. A chain of
-    flows is written as Luigi means it, with subclasses that set `flow_path` and add `requires()`;
-    `parameters()` is where one flow's result becomes the next one's parameter.
+    `MetaflowTask("examples/co2/clean.py")` runs the flow in that file below `flows/`. For a chain
+    of flows, write subclasses that set `flow_path` and add `requires()`, as always in Luigi;
+    override `parameters()` to pass the result of one flow to the next.
 
-    A run that failed or was stopped is resumed by the next one with the same parameters: the steps
-    it had finished are not run again, whatever has been edited meanwhile. `force` starts afresh.
+    If a run fails or is stopped, the next run with the same parameters resumes it: the steps that
+    it had finished do not run again, even if you have edited the flow. `force` starts afresh.
 
-    Raises FlowNotFoundError where `flow_path` leads outside `flows/` or to no file, and
-    ParameterError where `flow_kwargs`, `flow_tag`, `timeout`, `from_run`, `runner` or
-    `container_kwargs` is nothing that they can be.
+    Raises FlowNotFoundError if `flow_path` leads outside `flows/` or to no file, and ParameterError
+    for a wrong value of another parameter.
     """
 
     flow_path: str = luigi.Parameter(description="file of the flow, below flows/")  # type: ignore[assignment]
@@ -85,12 +72,8 @@ class MetaflowTask(luigi.Task):
     flow_tag: str = luigi.Parameter(  # type: ignore[assignment]
         default="", description="tag of the run; default: the environment's name"
     )
-    force: bool = luigi.BoolParameter(  # type: ignore[assignment]
-        default=False, significant=False, description="run again, from the first step"
-    )
-    force_upstream: bool = luigi.BoolParameter(  # type: ignore[assignment]
-        default=False, significant=False, description="force this task and all that it requires"
-    )
+    force: bool = _switch("run again, from the first step")
+    force_upstream: bool = _switch("force this task and all that it requires")
     from_run: str = luigi.Parameter(  # type: ignore[assignment]
         default="", significant=False, description="take this finished run, e.g. CleanFlow/123"
     )
@@ -107,17 +90,13 @@ class MetaflowTask(luigi.Task):
         visibility=ParameterVisibility.HIDDEN,
         description="memory, cpus, gpus, network, volumes and env of the container, as JSON",
     )
-    rebuild_flow: bool = luigi.BoolParameter(  # type: ignore[assignment]
-        default=False, significant=False, description="build the flow's image anew"
-    )
-    rebuild_base: bool = luigi.BoolParameter(  # type: ignore[assignment]
-        default=False, significant=False, description="build the flow's image and its base anew"
-    )
+    rebuild_flow: bool = _switch("build the flow's image anew")
+    rebuild_base: bool = _switch("build the flow's image and its base anew")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._forced_at = forced_at() if self.force or self.force_upstream else 0.0
-        # What is wrong is told here, before anything runs.
+        self.forced_at = time_of_forcing() if self.force or self.force_upstream else 0.0
+        # Whatever is wrong is reported here, before anything runs.
         self._file = flow_file(self.flow_path)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.flow_tag):
             raise ParameterError(
@@ -130,8 +109,8 @@ class MetaflowTask(luigi.Task):
             raise ParameterError(
                 f"from_run {self.from_run!r} must be a flow's class and a run, e.g. CleanFlow/123"
             )
-        if self.from_run and self._forced_at:
-            raise ParameterError("from_run takes a run that is there, and force makes a new one")
+        if self.from_run and self.forced_at:
+            raise ParameterError("from_run takes an existing run, and force makes a new one")
         if self.runner not in RUNNERS:
             raise ParameterError(f"runner {self.runner!r} must be one of: {', '.join(RUNNERS)}")
         self._container = container_kwargs(recursively_unfreeze(self.container_kwargs))
@@ -146,11 +125,11 @@ class MetaflowTask(luigi.Task):
         return list(values.items())
 
     def parameters(self) -> Mapping[str, Any]:
-        """The flow's parameters when it starts; override it to use what `self.input()` says.
+        """The flow's parameters when it starts; override it to use `self.input()`.
 
         Text, numbers, True and False arrive as they are, lists and dicts as JSON, dates and times
-        as ISO 8601 text. None is what the flow has where it is not given the parameter; where it
-        has a default, None is refused.
+        as ISO 8601 text. None means that the flow does not get the parameter: if that has a
+        default, None is refused.
         """
         return self.flow_kwargs
 
@@ -160,26 +139,26 @@ class MetaflowTask(luigi.Task):
         return FlowTarget(f"{folder}/{self.task_id}.json")
 
     def complete(self) -> bool:
-        """Has the run succeeded?
+        """True if the run has succeeded.
 
-        With `force` a marker from before this task does not count, with `from_run` none of another
-        run. Raises PipelineError where that cannot be looked up.
+        With `force`, a marker from before this task does not count; with `from_run`, only one of
+        that run does. Raises PipelineError if the marker cannot be looked up.
         """
-        if not self.from_run and not self._forced_at:
+        if not self.from_run and not self.forced_at:
             return self.output().exists()
         marker = self.output().read()
         if marker is None:
             return False
         if self.from_run:
             return marker.pathspec == self.from_run
-        # A clock may have been set back meanwhile, or have been wrong when an old one was written.
-        return marker.written == self._forced_at or self._forced_at < marker.written <= time.time()
+        # The clock may have been set back since, or have been wrong when an old one was written.
+        return marker.written == self.forced_at or self.forced_at < marker.written <= time.time()
 
     def deps(self) -> list[luigi.Task]:
-        """Luigi's; with `force_upstream` they are forced as this one is."""
+        """Luigi's; with `force_upstream` they are forced, like this task."""
         required: list[luigi.Task] = super().deps()
         if self.force_upstream:
-            force(required, self._forced_at)
+            force(required, self.forced_at)
         return required
 
     def on_failure(self, exception: BaseException) -> str:
@@ -191,14 +170,14 @@ class MetaflowTask(luigi.Task):
     def run(self) -> None:
         """Run the flow, or resume the run that failed, and write the marker.
 
-        Raises FlowNotFoundError where the file has no flow, ParameterError where a value cannot be
-        handed over or the flow has no such parameter, before anything runs, FlowFailedError, with
-        step and traceback, where the run does not succeed, and PipelineError where `from_run`
-        cannot be taken or a file cannot be written.
+        Before anything runs, raises FlowNotFoundError if the file has no flow, and ParameterError
+        if the flow does not take the parameters. Raises FlowFailedError, with step and traceback,
+        if the run does not succeed, and PipelineError if `from_run` cannot be taken or a file
+        cannot be written.
 
-        Of several processes on this machine one runs it, and the others wait for that. Between
-        machines that share a datastore on S3 there is no lock: both run it, each in a run of its
-        own, both succeed, and the marker that was written last stays.
+        Of several processes on this machine one runs the flow, and the others wait for it. Between
+        machines that share a datastore on S3 there is no lock: each runs the flow, in a run of its
+        own, all of them succeed, and the marker that was written last stays.
         """
         check_flow(self._file)
         parameters = json_values(self.parameters(), "parameters()")
@@ -206,142 +185,149 @@ class MetaflowTask(luigi.Task):
         no_clean = local_root() / paths.TASKS_LOCK
         try:
             with (
-                shared_lock(no_clean, self._tell_clean_is_waited_for) as shared,
-                exclusive_lock(lock, self._tell_who_is_waited_for) as own,
+                shared_lock(no_clean, self._log_wait_for_clean) as shared,
+                exclusive_lock(lock, self._log_wait) as own,
             ):
                 if self.complete():  # another process has run it meanwhile
                     return
                 if self.from_run:
-                    marker = self._take(parameters)
+                    marker = self._take_run(parameters)
                 else:
-                    marker = self._make(parameters, [own, shared])
+                    marker = self._run_flow(parameters, [own, shared])
                 self.output().write(marker)
-                store.remove(self._kept)
+                store.remove(self._attempts_path)
         except OSError as error:
-            raise PipelineError(f"{error.filename or self._kept}: {error.strerror}") from error
+            raise PipelineError(
+                f"{error.filename or self._attempts_path}: {error.strerror}"
+            ) from error
 
     @property
-    def _kept(self) -> str:
-        """The file that keeps the attempts until one succeeds, beside the marker."""
+    def _attempts_path(self) -> str:
+        """The file of the attempts, beside the marker."""
         return self.output().path.removesuffix(".json") + ".attempts"
 
-    def _tell_who_is_waited_for(self, process_id: str) -> None:
+    def _log_wait(self, process_id: str) -> None:
         logger.info("%s waits for process %s, which is running it", self.task_id, process_id)
 
-    def _tell_clean_is_waited_for(self, process_id: str) -> None:
+    def _log_wait_for_clean(self, process_id: str) -> None:
         logger.info("%s waits for process %s, which is running clean", self.task_id, process_id)
 
-    def _take(self, parameters: Mapping[str, Any]) -> Marker:
-        """The marker of the run `from_run`, which is there already."""
+    def _take_run(self, parameters: Mapping[str, Any]) -> Marker:
+        """Return the marker of the existing run `from_run`."""
         run = metaflow_run(self.from_run)
         flow, _, run_id = self.from_run.partition("/")
         if flow not in flow_names(self._file):
             raise PipelineError(f"from_run {self.from_run} is of no flow in {self.flow_path}")
         if not run.successful:
             raise PipelineError(
-                f"from_run {self.from_run} has not succeeded; take one that has, or leave it out"
+                f"from_run {self.from_run} has not succeeded\nhint: take a run that has"
             )
         taken = artifacts_of(run, parameters_of)
-        other = [
-            name
+        differences = [
+            f"{name} {taken.get(name)!r:.99}, not {value!r:.99}"
             for name, value in parameters.items()
-            if name not in taken or parsed(taken[name]) != parsed(value)
+            if name not in taken or _parsed(taken[name]) != _parsed(value)
         ]
-        if other:
-            differ = [
-                f"{name} {taken.get(name)!r:.99}, not {parameters[name]!r:.99}" for name in other
-            ]
-            raise PipelineError(f"from_run {self.from_run} ran with {'; with '.join(differ)}")
+        if differences:
+            raise PipelineError(f"from_run {self.from_run} ran with {'; with '.join(differences)}")
         tags = dict(tag.split(":", 1) for tag in run.user_tags if ":" in tag)
         return self._marker(
+            Code(tags.get("version", ""), tags.get("branch"), tags.get("commit")),
             flow=flow,
             run_id=run_id,
             parameters=taken,
-            code=Code(tags.get("version", ""), tags.get("branch"), tags.get("commit")),
-            finished=run.finished_at.timestamp(),
+            finished=_iso(run.finished_at.timestamp()),
             seconds=(run.finished_at - run.created_at).total_seconds(),
             result=artifacts_of(run, handover.result_from_artifacts),
         )
 
-    def _make(self, parameters: dict[str, Any], held: Sequence[int]) -> Marker:
-        """Run the flow until it has succeeded, and return the marker of the run."""
-        if self._forced_at:  # should this run fail, nothing may speak for it
+    def _run_flow(self, parameters: dict[str, Any], held: Sequence[int]) -> Marker:
+        """Run the flow, or resume its last run, and return the marker.
+
+        The file descriptors `held` stay open until nothing of the flow is left.
+        """
+        if self.forced_at:  # if this run fails, the marker of an earlier one must not remain
             self.output().remove()
         earlier = self._earlier_attempts(parameters)
-        origin = earlier.origin() if earlier else None
-        attempts = Attempts(
-            flow=earlier.flow if earlier and origin else "",
-            parameters=parameters,
+        origin = earlier.origin()
+        begun = msgspec.structs.replace(
+            earlier if origin else Attempts(parameters=parameters),
             declared=flow_parameters(self._file),
-            runs=earlier.runs if earlier and origin else [],
             env=settings().env,
             retry=run_arguments(self),
             written=time.time(),
+            ended="",
         )
-        now = code()
-        write_attempts(self._kept, attempts)  # where that cannot be, nothing is to run
-        grown = attempts
+        attempts = AttemptsFile(self._attempts_path, begun)
+        checkout = code()
+        resumed, words = "", ["run"]
+        if origin:
+            logger.info("%s resumes run %s, of %s", self.task_id, origin.run_id, origin.started)
+            resumed, words = origin.run_id, ["resume", f"--origin-run-id={origin.run_id}"]
 
         def keep(flow: str, run_id: str) -> None:
-            nonlocal grown
-            attempt = Attempt(run_id=run_id, started=iso(started), **now._asdict())
-            runs = [*attempts.runs, attempt]
-            grown = msgspec.structs.replace(attempts, flow=flow, runs=runs, written=time.time())
-            write_attempts(self._kept, grown)
+            attempts.add(flow, Attempt(run_id=run_id, started=_iso(started), **checkout._asdict()))
 
-        with tempfile.TemporaryDirectory(prefix="metaflowtask-") as scratch:
-            try:
-                runner = self._runner(Path(scratch))
-            except BaseException as error:
-                self._keep_why(grown, error)
-                raise
-            started = time.time()
-            run = FlowRun(
-                self.flow_path,
-                Path(scratch),
-                runner=runner,
-                on_start=keep,
-                on_progress=self._tell_progress,
-            )
-            if origin:
-                logger.info("%s resumes run %s, of %s", self.task_id, origin.run_id, origin.started)
-                words = ["resume", f"--origin-run-id={origin.run_id}"]
-                given: dict[str, Any] = {}  # a resumed run has those of its origin
-            else:
-                words, given = ["run"], parameters
-            command = [*self._preflow(runner), *words, *run.options, *self._tags(now)]
-            try:
-                run.start(
-                    [*command, *options(given, "parameters()")],
-                    given,
+        with tempfile.TemporaryDirectory(prefix="metaflowtask-") as folder:
+            scratch = Path(folder)
+            with attempts.noting_errors():
+                runner = self._runner(scratch)
+                started = time.time()
+                run = FlowRun(
+                    self.flow_path,
+                    scratch,
+                    runner=runner,
                     production=self.flow_tag == "production",
                     timeout=self.timeout,
                     held=held,
-                    resumed=origin.run_id if origin else "",
+                    on_start=keep,
+                    on_progress=self._report_progress,
                 )
-            except BaseException as error:
-                self._keep_why(grown, error)
-                raise
+                command = self._command(runner, words, checkout)
+                # A resumed run has the parameters of the run that it resumes.
+                run.start(command, {} if resumed else parameters, resumed=resumed)
             finished = time.time()
-            result = self._result_of(run, resumed=origin is not None)
+            result = self._result_of(run)
         return self._marker(
+            checkout,
             flow=run.flow,
             run_id=run.run_id,
-            resumed=attempts.runs,
+            resumed=begun.runs,
             parameters=parameters,
-            code=now,
-            finished=finished,
+            finished=_iso(finished),
             seconds=finished - started,
             result=result,
             image=runner.image,
         )
 
+    def _earlier_attempts(self, parameters: dict[str, Any]) -> Attempts:
+        """The attempts to go on from; without any run if this one starts afresh."""
+        afresh = Attempts(parameters=parameters)
+        earlier = read_attempts(self._attempts_path)
+        if earlier is None or self.forced_at > earlier.written:
+            return afresh
+        # Metaflow could not resume these: it looks below the flow's name, and a resumed run has the
+        # parameters of the first run, and no others.
+        names = flow_names(self._file)
+        new = {*flow_parameters(self._file)}.difference(earlier.declared or ())
+        if earlier.parameters != parameters:
+            reason = "its parameters have changed"
+        elif earlier.flow and names and earlier.flow not in names:
+            reason = f"{earlier.flow} is now {names[0]}"
+        elif earlier.declared is not None and new:
+            reason = f"the flow has new parameters, {', '.join(sorted(new))}"
+        else:
+            return earlier
+        logger.info("%s starts afresh: %s", self.task_id, reason)
+        return afresh
+
     def _runner(self, scratch: Path) -> Runner:
-        """What the flow runs in; the image of a container is built where it is not there."""
+        """What the flow runs in; a container's image is built if there is none."""
         if self.runner == "process":
             return ProcessRunner(self.flow_path)
+        # Few tasks need them, and every worker would wait for their import.
         from ..container.image import image_for
-        from ..container.runner import ContainerRunner  # for few tasks, and every worker would wait
+        from ..container.runner import ContainerRunner
 
         image = partial(
             image_for,
@@ -351,139 +337,61 @@ class MetaflowTask(luigi.Task):
         )
         return ContainerRunner(self.flow_path, image, self._container, scratch)
 
-    def _keep_why(self, attempts: Attempts, error: BaseException) -> None:
-        """Let `nox -s status` say why the last attempt has ended; it is the error that counts."""
-        with contextlib.suppress(OSError, PipelineError):
-            if isinstance(error, ParameterError) and not attempts.runs:
-                store.remove(self._kept)  # there is nothing to retry as it stands
-            elif isinstance(error, PipelineError):
-                why = str(error).strip().splitlines()[-1].strip()
-                write_attempts(self._kept, msgspec.structs.replace(attempts, ended=why))
-            elif not store.is_on_s3(self._kept):  # who is being stopped waits for no server
-                write_attempts(self._kept, msgspec.structs.replace(attempts, ended=STOPPED))
-
-    def _result_of(self, run: FlowRun, *, resumed: bool) -> Any:
-        """The result that the run has left here, or elsewhere."""
-        try:
-            return run.result()
-        except LookupError:
-            # Where another run had done the step `end`, that one has handed it over. With a
-            # datastore on S3 the step may have run on another machine.
-            if (resumed and not run.end_was_run) or store.is_on_s3(datastore_root()):
-                return artifacts_of(
-                    metaflow_run(f"{run.flow}/{run.run_id}"), handover.result_from_artifacts
-                )
-            return None
-
-    def _earlier_attempts(self, parameters: Mapping[str, Any]) -> Attempts | None:
-        """The attempts that this run can go on from; None where there are none."""
-        earlier = read_attempts(self._kept)
-        if earlier is None:
-            return None
-        if self._forced_at > earlier.written:
-            return None
-        if earlier.parameters != parameters:
-            logger.info("%s starts afresh, with other parameters", self.task_id)
-            return None
-        # Metaflow could not resume it: it looks below the flow's name, and a resumed run has the
-        # parameters of the first, and no others.
-        names = flow_names(self._file)
-        if earlier.flow and names and earlier.flow not in names:
-            logger.info("%s starts afresh: %s is now %s", self.task_id, earlier.flow, names[0])
-            return None
-        new = {*flow_parameters(self._file)}.difference(earlier.declared or ())
-        if earlier.declared is not None and new:
-            new_ones = ", ".join(sorted(new))
-            logger.info("%s starts afresh: the flow has now %s too", self.task_id, new_ones)
-            return None
-        return earlier
-
-    def _marker(
-        self,
-        *,
-        code: Code,
-        finished: float,
-        seconds: float,
-        resumed: Sequence[Attempt] = (),
-        **more: Any,
-    ) -> Marker:
-        return Marker(
-            path=self.flow_path,
-            resumed=[*resumed],
-            env=settings().env,
-            flow_tag=self.flow_tag,
-            version=code.version,
-            branch=code.branch,
-            commit=code.commit,
-            finished=iso(finished),
-            written=max(time.time(), self._forced_at),
-            seconds=round(seconds, 3),
-            **more,
-        )
-
-    def _tell_progress(self, status: str, percentage: int) -> None:
-        # Luigi sets both where a worker runs the task.
-        if self.set_status_message and self.set_progress_percentage:
-            with contextlib.suppress(RPCError):  # a scheduler that is gone for a while
-                self.set_status_message(status)
-                self.set_progress_percentage(percentage)
-
-    def _preflow(self, runner: Runner) -> list[str]:
-        """The command up to Metaflow's own `run` or `resume`."""
+    def _command(self, runner: Runner, words: Sequence[str], checkout: Code) -> list[str]:
+        """The command with Metaflow's own options and the run's tags; `words` say what it does."""
         preflow = {"no-pylint": True, **recursively_unfreeze(self.preflow_kwargs)}
         decorators = [*as_list(preflow.pop("with", [])), *settings().metaflow.with_]
+        tags = [self.flow_tag, f"env:{settings().env}", f"version:{checkout.version}"]
+        tags += [f"branch:{checkout.branch}"] if checkout.branch else []
+        tags += [f"commit:{checkout.commit}"] if checkout.commit else []
         return [
             *(runner.python, runner.file),
             *flags(preflow, "preflow_kwargs"),
             *(f"--with={decorator}" for decorator in decorators),
+            *words,
+            *(f"--tag={tag}" for tag in tags),
         ]
 
-    def _tags(self, now: Code) -> list[str]:
-        tags = [self.flow_tag, f"env:{settings().env}", f"version:{now.version}"]
-        tags += [f"branch:{now.branch}"] if now.branch else []
-        tags += [f"commit:{now.commit}"] if now.commit else []
-        return [f"--tag={tag}" for tag in tags]
+    def _report_progress(self, status: str, percentage: int) -> None:
+        # Luigi sets both when a worker runs the task.
+        if self.set_status_message and self.set_progress_percentage:
+            with contextlib.suppress(RPCError):  # the scheduler does not answer for a while
+                self.set_status_message(status)
+                self.set_progress_percentage(percentage)
+
+    def _result_of(self, run: FlowRun) -> Any:
+        """The result of the run, which it may have left elsewhere."""
+        try:
+            return run.result()
+        except LookupError:
+            # With a datastore on S3 the step `end` may have run on another machine.
+            if run.took_over_end or store.is_on_s3(datastore_root()):
+                finished = metaflow_run(f"{run.flow}/{run.run_id}")
+                return artifacts_of(finished, handover.result_from_artifacts)
+            return None
+
+    def _marker(self, checkout: Code, *, seconds: float, **fields: Any) -> Marker:
+        """A marker with what it says of the task itself, and these fields."""
+        return Marker(
+            path=self.flow_path,
+            env=settings().env,
+            flow_tag=self.flow_tag,
+            written=max(time.time(), self.forced_at),
+            seconds=round(seconds, 3),
+            **checkout._asdict(),
+            **fields,
+        )
 
 
-def parsed(value: Any) -> Any:
-    """The value that a flow has made of it, whose parameter may be text, a number or JSON."""
+def _parsed(value: Any) -> Any:
+    """The value as a flow may read it, whose parameter is text, a number or JSON."""
     try:
         return json.loads(value) if isinstance(value, str) else value
     except ValueError:
         return value
 
 
-def iso(seconds: float) -> str:
+def _iso(seconds: float) -> str:
     """A time, in seconds since 1970, as date and time in UTC."""
     moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return moment.isoformat(timespec="seconds")
-
-
-def force(tasks: Iterable[luigi.Task], at: float) -> None:
-    """Let no marker from before `at` count for these tasks, and for all that they require.
-
-    Luigi keeps one object for each task, so whoever else asks one of them is told the same. A task
-    of another kind that is done is asked for nothing it requires: delete what it has made.
-    """
-    waiting, seen = [*tasks], set()
-    while waiting:
-        task = waiting.pop()
-        if task.task_id in seen:
-            continue
-        seen.add(task.task_id)
-        if isinstance(task, MetaflowTask):
-            if task._forced_at >= at:
-                continue
-            task._forced_at = at
-        waiting += flatten(task.requires())
-
-
-def forced_at() -> float:
-    """The time, as `time.time()` has it, before which markers do not count for a forced task.
-
-    A worker process that makes its tasks anew, as on macOS, takes the time of the one it is from:
-    a task that has been run again meanwhile is not to be run once more.
-    """
-    if multiprocessing.parent_process() is None:
-        os.environ["LUIGI_FORCED_AT"] = repr(time.time())
-    return float(os.environ.get("LUIGI_FORCED_AT") or time.time())

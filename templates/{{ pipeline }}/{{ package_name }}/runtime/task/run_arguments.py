@@ -1,4 +1,4 @@
-"""What to write behind `nox -s run --` to run a task again."""
+"""The arguments of `nox -s run --` that run a task again."""
 
 from __future__ import annotations
 
@@ -12,42 +12,34 @@ from .. import paths
 from ..settings import settings
 
 _HOW = {"force", "force_upstream", "from_run", "timeout", "rebuild_flow", "rebuild_base"}
-"""Parameters that say how a task is run, and are no part of what it is."""
+"""Parameters that say how a task runs, not which task it is."""
 
 
 def run_arguments(task: luigi.Task) -> list[str]:
-    """The arguments that name the task, and its parameters where they are not the defaults.
+    """The arguments that name the task, and its parameters that differ from their defaults.
 
-    Empty where no command line can name it: its class is in no module below `tasks/`, or a
-    parameter is private or has a value without a text. So it is with the values of a container's
-    variables, which may be secrets: what this gives is written down, and shown.
+    Empty if no command line can name the task: its class is in no module below `tasks/`, or a
+    parameter is private or cannot be written as text. The arguments are stored and shown, so values
+    of a container's variables, which may be secrets, make them empty too.
     """
-    module, name = type(task).__module__, type(task).__name__
-    if module == f"{__package__}.metaflow_task":
-        words, said = [str(task.param_kwargs["flow_path"])], {"flow_path"}
+    if type(task).__module__ == f"{__package__}.metaflow_task":
+        words, passed_over = [str(task.param_kwargs["flow_path"])], _HOW | {"flow_path"}
     else:
-        file = paths.PACKAGE.parent.joinpath(*module.split(".")).with_suffix(".py")
-        known = vars(sys.modules[module]).get(name) is type(task)
-        if not (known and file.is_file() and file.is_relative_to(paths.TASKS)):
-            return []
-        below = file.relative_to(paths.TASKS)
-        # A flow of that name is what the name alone would mean.
-        words = [str(file) if (paths.FLOWS / below).is_file() else below.as_posix()]
-        words, said = [*words, *([name] if name != "RootTask" else [])], set()
-    for option, parameter in task.get_params():
-        value = task.param_kwargs[option]
-        if option in said | _HOW or _is_default(option, parameter, value):
+        words, passed_over = _class_words(type(task)), _HOW
+    if not words:
+        return []
+    for name, parameter in task.get_params():
+        value = task.param_kwargs[name]
+        if name in passed_over or _is_default(name, parameter, value):
             continue
-        if option == "container_kwargs" and any(
-            each is not None for each in value.get("env", {}).values()
-        ):
+        variables = value.get("env", {}).values() if name == "container_kwargs" else ()
+        is_secret = parameter.visibility == ParameterVisibility.PRIVATE
+        if is_secret or any(variable is not None for variable in variables):
             return []
         text = parameter.serialize(value)
-        flag = f"--{option.replace('_', '-')}"
-        if parameter.visibility == ParameterVisibility.PRIVATE:
-            return []
+        flag = f"--{name.replace('_', '-')}"
         if isinstance(parameter, luigi.BoolParameter) and parameter.parsing == "implicit":
-            if value is not True:  # nothing says so where the default is True
+            if value is not True:  # no option makes it False if the default is True
                 return []
             words.append(flag)
         elif text.startswith("-"):
@@ -57,17 +49,30 @@ def run_arguments(task: luigi.Task) -> list[str]:
     return words
 
 
+def _class_words(task_class: type[luigi.Task]) -> list[str]:
+    """The file of the class, and its name unless it is RootTask; empty if they do not find it."""
+    module, name = task_class.__module__, task_class.__name__
+    file = paths.PACKAGE.parent.joinpath(*module.split(".")).with_suffix(".py")
+    is_global = vars(sys.modules[module]).get(name) is task_class
+    if not (is_global and file.is_file() and file.is_relative_to(paths.TASKS)):
+        return []
+    below = file.relative_to(paths.TASKS)
+    # If there is a flow of that name, the name alone means the flow.
+    words = [str(file) if (paths.FLOWS / below).is_file() else below.as_posix()]
+    return words if name == "RootTask" else [*words, name]
+
+
 def _is_default(name: str, parameter: luigi.Parameter[Any], value: Any) -> bool:
-    """Has the parameter this value also where nobody names it, and nothing else is set?"""
+    """True if the parameter has this value without being named, wherever the command is used."""
     if name == "flow_tag":
         return bool(value == settings().flow_tag == settings().env)
     if name == "runner":
         return bool(value == settings().runner)
-    # As declared: what luigi.cfg says may be another thing where the command is used.
+    # The declared default: luigi.cfg may say another thing where the command is used.
     default = parameter._default
     if default is value:
         return True
     try:
         return bool(parameter.serialize(parameter.normalize(default)) == parameter.serialize(value))
-    except Exception:  # a parameter without a default has something there that is no value
+    except Exception:  # without a default, Luigi has an object there that is no value
         return False

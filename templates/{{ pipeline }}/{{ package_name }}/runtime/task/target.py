@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import luigi
 import msgspec
 
 from .. import store
 from ..errors import PipelineError
-from ..metaflow_config import datastore_root, export_environment, metadata
+from ..flow.metaflow_client import metaflow_run
 from .attempts import Attempt
 
 if TYPE_CHECKING:
     from metaflow import Run
 
-Read = TypeVar("Read")
-
 
 class Marker(msgspec.Struct, frozen=True, kw_only=True):
-    """What the marker file says about the run.
+    """The contents of a marker file.
 
-    Other versions of this file may say less or more: what is missing has a default, what is unknown
-    is passed over.
+    Other versions of the runtime may write fewer or more fields: a missing one gets its default,
+    an unknown one is ignored.
     """
 
     flow: str
@@ -33,7 +30,7 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     """The flow's file, below `flows/`."""
     run_id: str
     resumed: list[Attempt] = []
-    """The runs that failed before, the oldest first: this one took over what they had finished."""
+    """The runs that failed before, the oldest first: this one took over their finished steps."""
     parameters: dict[str, Any] = {}
     env: str = ""
     flow_tag: str = ""
@@ -44,7 +41,7 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     finished: str = ""
     """When the run was finished: date and time in UTC, as ISO 8601."""
     written: float = 0.0
-    """When the marker was written, in seconds since 1970; later, where a finished run was taken."""
+    """When the marker was written, in seconds since 1970; `from_run` writes it later."""
     seconds: float = 0.0
     result: Any = None
 
@@ -57,8 +54,8 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
 class FlowTarget(luigi.Target):
     """The output of a MetaflowTask.
 
-    Whatever is asked of it raises PipelineError where it cannot be looked up: a marker that nobody
-    could read is neither there nor not there.
+    All of it raises PipelineError if the marker cannot be looked up: then nobody knows whether the
+    run has succeeded.
     """
 
     def __init__(self, path: str) -> None:
@@ -66,10 +63,10 @@ class FlowTarget(luigi.Target):
         """The marker's file, or its `s3://` address."""
 
     def exists(self) -> bool:
-        """Is there a marker? A local file that cannot be read as one is none.
+        """True if there is a marker; a local file with other contents is none.
 
-        On S3 the name is enough: half an object cannot be there, and thousands of tasks can be
-        answered with a few requests. See s3.py.
+        On S3 the name is enough: an object is whole or missing, and a few requests answer for
+        thousands of tasks. See store/s3.py.
         """
         if store.is_on_s3(self.path):
             from ..store import s3
@@ -78,11 +75,11 @@ class FlowTarget(luigi.Target):
         return self.read() is not None
 
     def remove(self) -> None:
-        """Delete the marker, where there is one: the flow runs again."""
+        """Delete the marker if it exists: the flow runs again."""
         store.remove(self.path)
 
     def read(self) -> Marker | None:
-        """What the marker says; None where there is none, or what is there is none."""
+        """The marker; None if there is no file, or the file is no marker."""
         with contextlib.suppress(FileNotFoundError, ValueError):  # no JSON, or no UTF-8
             return msgspec.json.decode(self._contents(), type=Marker)
         return None
@@ -97,22 +94,22 @@ class FlowTarget(luigi.Target):
 
     @property
     def marker(self) -> Marker:
-        """What the marker says.
+        """The marker.
 
-        Raises PipelineError where the run has not succeeded yet, or the file is no marker.
+        Raises PipelineError if the run has not succeeded yet, or the file is no marker.
         """
         try:
             return msgspec.json.decode(self._contents(), type=Marker)
         except FileNotFoundError as error:
-            raise PipelineError(f"there is no {self.path}: the flow has yet to succeed") from error
+            raise PipelineError(f"there is no {self.path}: the flow has not succeeded") from error
         except ValueError as error:
             raise PipelineError(
-                f"{self.path} is no marker: {error}; the flow has to run again, with --force"
+                f"{self.path} is no marker: {error}\nhint: run the flow again with --force"
             ) from error
 
     @property
     def result(self) -> Any:
-        """What the flow put in `self.luigi_result`, None where it put nothing there."""
+        """The value of the flow's `self.luigi_result`; None if the flow has set none."""
         return self.marker.result
 
     @property
@@ -121,10 +118,7 @@ class FlowTarget(luigi.Target):
         return metaflow_run(self.marker.pathspec)
 
     def write(self, marker: Marker) -> None:
-        """Write the marker at once and whole.
-
-        Raises PipelineError where it cannot be written.
-        """
+        """Write the marker, whole or not at all; PipelineError if it cannot be written."""
         encoded = msgspec.json.format(msgspec.json.encode(marker), indent=2) + b"\n"
         try:
             store.write(self.path, encoded)
@@ -132,47 +126,5 @@ class FlowTarget(luigi.Target):
             why = error.strerror if isinstance(error, OSError) else error
             raise PipelineError(
                 f"{marker.pathspec} has succeeded, but its marker {self.path} cannot be written: "
-                f"{why}; mend that, and the same command takes the run as it is"
+                f"{why}\nhint: repair that, and the same command takes the run as it is"
             ) from error
-
-
-def metaflow_run(pathspec: str) -> Run:
-    """The run of that name, `FLOW/RUN_ID`, whoever made it.
-
-    Raises PipelineError where there is none, or the metadata of runs cannot be read.
-    """
-    export_environment()
-    import metaflow
-
-    metaflow.metadata(metadata())
-    metaflow.namespace(None)
-    try:
-        return metaflow.Run(pathspec)
-    except metaflow.exception.MetaflowNotFound as error:
-        raise PipelineError(
-            f"there is no run {pathspec} in Metaflow's metadata, {metadata()}; "
-            "nox -s status lists what has run here"
-        ) from error
-    except metaflow.exception.MetaflowException as error:
-        raise PipelineError(
-            f"{pathspec} cannot be looked up in Metaflow's metadata, {metadata()}: {error}"
-        ) from error
-
-
-def artifacts_of(run: Run, read: Callable[[Run], Read]) -> Read:
-    """What `read` makes of the run; PipelineError where its artifacts cannot be read."""
-    try:
-        return read(run)
-    except Exception as error:  # Metaflow's client has no error of its own for what is not there
-        raise PipelineError(
-            f"the artifacts of {run.pathspec} cannot be read from {datastore_root()}: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-
-
-def parameters_of(run: Run) -> dict[str, Any]:
-    """The parameters that the run was started with, by name, as JSON can say them."""
-    names = [each["name"] for each in run["_parameters"].task["_graph_info"].data["parameters"]]
-    values = {name: getattr(run.data, name) for name in names}
-    told: dict[str, Any] = msgspec.to_builtins(values, enc_hook=str)
-    return told

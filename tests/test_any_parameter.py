@@ -1,4 +1,4 @@
-"""Whatever a flow is handed arrives as it was meant; what is no parameter of it is refused."""
+"""Any value that a flow is given arrives as it was meant, and any unknown name is refused."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import datetime
 import json
 import math
 import pickle
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .conftest import HERE, SetUp, output
+from .conftest import HERE, Repo, SetUp, output
 
 pytestmark = pytest.mark.end_to_end
 
-# Each set of values is a run of a flow, which takes seconds.
+# For each set of values a flow runs, which takes seconds.
 fewer = settings(max_examples=settings().max_examples // 12)
 
 ECHO = """
@@ -37,8 +36,8 @@ class EchoFlow(FlowSpec):
 
     @step
     def end(self):
-        seen = dict((name, getattr(self, name)) for name in {names})
-        Path(os.environ["SEEN"]).write_bytes(pickle.dumps(seen))
+        arrived = dict((name, getattr(self, name)) for name in {names})
+        Path(os.environ["ARRIVED"]).write_bytes(pickle.dumps(arrived))
 
 
 if __name__ == "__main__":
@@ -52,15 +51,15 @@ from pathlib import Path
 
 from sales_pipelines.runtime import MetaflowTask, ParameterError
 
-os.environ["SEEN"] = "seen"
+os.environ["ARRIVED"] = "arrived"
 try:
     values = pickle.loads(Path("values").read_bytes())
     task = MetaflowTask("echo.py", flow_kwargs=values, force=True)  # the same may come again
     task.run()
-    told = pickle.loads(Path("seen").read_bytes()), task.output().marker.parameters
+    outcome = pickle.loads(Path("arrived").read_bytes()), task.output().marker.parameters
 except ParameterError as error:
-    told = str(error)
-Path("told").write_bytes(pickle.dumps(told))
+    outcome = str(error)
+Path("outcome").write_bytes(pickle.dumps(outcome))
 """
 
 CHARACTERS = st.characters(exclude_categories=["Cs"])  # halves of characters
@@ -84,7 +83,7 @@ def collections(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 JSON = collections(st.recursive(st.one_of(LEAVES), collections, max_leaves=15))
-# How many parameters of each kind the flow has, what it says of them, and their values.
+# For each kind: how many parameters the flow has, how it declares them, and their values.
 KINDS: dict[str, tuple[int, str, st.SearchStrategy[Any]]] = {
     "text": (12, "", TEXTS),
     "default": (4, "default='x'", TEXTS),
@@ -109,34 +108,33 @@ NAMES = (
 
 
 class Echo:
-    """A repo whose flow says what it was handed."""
+    """A repo with a flow that writes down the parameters that arrive."""
 
-    def __init__(self, folder: Path, home: Path) -> None:
-        self.folder = folder
-        self.home = home
+    def __init__(self, repo: Repo) -> None:
+        self._repo = repo
         lines = [
             f"{name.replace('-', '_')} = Parameter('{name}', {KINDS[kind][1]})"
             for name, kind in PARAMETERS.items()
         ]
         names = [name.replace("-", "_") for name in PARAMETERS]
         text = ECHO.format(parameters="\n    ".join(lines), names=names)
-        (folder / "sales_pipelines" / "flows" / "echo.py").write_text(text)
+        (repo.folder / "sales_pipelines" / "flows" / "echo.py").write_text(text)
 
-    def told(self, values: dict[str, Any]) -> Any:
-        """What the flow has seen and what the marker says; or, as text, why there was no run."""
-        (self.folder / "values").write_bytes(pickle.dumps(values))
-        output([self.folder / ".venv/bin/python", "-c", DRIVER], self.folder, self.home)
-        return pickle.loads((self.folder / "told").read_bytes())
+    def run(self, values: dict[str, Any]) -> Any:
+        """What arrives in the flow and what the marker records; or the message of the refusal."""
+        folder = self._repo.folder
+        (folder / "values").write_bytes(pickle.dumps(values))
+        output([folder / ".venv/bin/python", "-c", DRIVER], folder, self._repo.home)
+        return pickle.loads((folder / "outcome").read_bytes())
 
     def runs(self) -> int:
-        return len(list(self.folder.glob(".metaflow/EchoFlow/*/_parameters")))
+        return len(list(self._repo.folder.glob(".metaflow/EchoFlow/*/_parameters")))
 
 
 @pytest.fixture(scope="module")
 def echo(set_up: SetUp) -> Echo:
     answers = {"python_version": HERE, "with_examples": False, "ci": "none"}
-    repo = set_up("sales-pipelines", **answers)
-    return Echo(repo.folder, repo.home)
+    return Echo(set_up("sales-pipelines", **answers))
 
 
 def meant(value: Any) -> Any:
@@ -151,33 +149,34 @@ def meant(value: Any) -> Any:
 
 
 def recorded(value: Any) -> Any:
-    """The value as the marker has it: text for a number that JSON, or a reader of it, has not."""
-    odd = isinstance(value, int) and not -(2**63) <= value < 2**64
-    if odd or (isinstance(value, float) and not math.isfinite(value)):
+    """The value as the marker records it: numbers that not every JSON can hold become text."""
+    is_large = isinstance(value, int) and not -(2**63) <= value < 2**64
+    if is_large or (isinstance(value, float) and not math.isfinite(value)):
         return json.dumps(value)
     return meant(value)
 
 
 @fewer
 @given(values=VALUES)
-def test_what_is_handed_over_arrives_and_is_recorded(echo: Echo, values: dict[str, Any]) -> None:
-    seen, marker = echo.told(values)
-    # By what is printed: 1 is not True there, 0.0 not -0.0, and nan is nan.
+def test_any_value_arrives_and_is_recorded(echo: Echo, values: dict[str, Any]) -> None:
+    arrived, marker = echo.run(values)
+    # Compared as text: there 1 is not True, 0.0 is not -0.0, and nan is nan.
     for name, value in values.items():
-        assert repr(seen[name.replace("-", "_")]) == repr(meant(value)), name
+        assert repr(arrived[name.replace("-", "_")]) == repr(meant(value)), name
         assert repr(marker[name]) == repr(recorded(value)), name
 
 
 @fewer
 @given(values=st.dictionaries(NAMES.filter(lambda name: name not in PARAMETERS), TEXTS, min_size=1))
-def test_names_that_the_flow_has_not_are_refused(echo: Echo, values: dict[str, Any]) -> None:
+def test_names_that_the_flow_does_not_have_are_refused(echo: Echo, values: dict[str, Any]) -> None:
     before = echo.runs()
-    told = echo.told(values)
-    assert isinstance(told, str)
-    assert any(repr(name) in told for name in values)
+    message = echo.run(values)
+    assert isinstance(message, str)
+    assert any(repr(name) in message for name in values)
     assert echo.runs() == before
 
 
-def test_a_name_that_is_nearly_one_of_the_flow_s_is_told_which(echo: Echo) -> None:
-    told = echo.told({"text_0": "x"})
-    assert told.startswith("echo.py has no parameter 'text_0'; did you mean text0?\necho.py has: ")
+def test_the_message_for_a_misspelt_name_has_the_right_one(echo: Echo) -> None:
+    lines = echo.run({"text_0": "x"}).splitlines()
+    assert lines[0] == "echo.py has no parameter 'text_0'; did you mean text0?"
+    assert lines[1].startswith("hint: its parameters are ")

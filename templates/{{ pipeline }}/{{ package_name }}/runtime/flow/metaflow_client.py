@@ -1,0 +1,58 @@
+"""Runs as Metaflow's client shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from ..errors import PipelineError
+from ..metaflow_config import datastore_root, export_environment, metadata
+
+if TYPE_CHECKING:
+    from metaflow import Run
+
+Read = TypeVar("Read")
+
+
+def metaflow_run(pathspec: str) -> Run:
+    """The run with this name, `FLOW/RUN_ID`, whoever made it.
+
+    Raises PipelineError if there is none, or the metadata of runs cannot be read.
+    """
+    export_environment()
+    import metaflow
+
+    metaflow.metadata(metadata())
+    metaflow.namespace(None)
+    try:
+        return metaflow.Run(pathspec)
+    except metaflow.exception.MetaflowNotFound as error:
+        raise PipelineError(
+            f"there is no run {pathspec} in Metaflow's metadata, {metadata()}\n"
+            "hint: nox -s status  # lists the runs"
+        ) from error
+    except metaflow.exception.MetaflowException as error:
+        raise PipelineError(
+            f"{pathspec} cannot be looked up in Metaflow's metadata, {metadata()}: {error}"
+        ) from error
+
+
+def artifacts_of(run: Run, read: Callable[[Run], Read]) -> Read:
+    """What `read` returns for the run; PipelineError if its artifacts cannot be read."""
+    try:
+        return read(run)
+    except Exception as error:  # Metaflow's client has no error of its own for what is missing
+        raise PipelineError(
+            f"the artifacts of {run.pathspec} cannot be read from {datastore_root()}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def parameters_of(run: Run) -> dict[str, Any]:
+    """The parameters that the run was started with, by name, as JSON values."""
+    graph = run["_parameters"].task["_graph_info"].data
+    values = {each["name"]: getattr(run.data, each["name"]) for each in graph["parameters"]}
+    parameters: dict[str, Any] = msgspec.to_builtins(values, enc_hook=str)
+    return parameters
