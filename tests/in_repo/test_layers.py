@@ -305,11 +305,12 @@ def test_the_context_is_what_git_tracks_or_would_track_as_it_is_on_disk(
     assert not [name for name in files if "ignored" in name or ".env" in name or ".git/" in name]
 
 
-def test_an_entry_point_may_be_no_shell_script_and_the_defaults_must_be_there(
+def test_an_entry_point_may_be_no_shell_script_and_the_defaults_must_exist(
     checkout: Checkout,
 ) -> None:
-    checkout.add("own/launch.sh", "#! /usr/bin/env python3\nif (True): print(1)\n", 0o755)
-    assert names_of()
+    for text in ("#! /usr/bin/env python3\nif (True): print(1)\n", "#!/opt/bin/fish\n$argv\n"):
+        checkout.add("own/launch.sh", text, 0o755)
+        assert names_of()
     (checkout.root / SETTINGS / "Dockerfile").unlink()
     with pytest.raises(
         ImageError, match=r"there is no .*Dockerfile.*\nhint: git checkout HEAD -- "

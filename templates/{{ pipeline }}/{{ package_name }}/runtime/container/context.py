@@ -107,7 +107,7 @@ def flow_files(layers: Layers, names: Sequence[str], project: str, version: str)
         f"{dist_info}/METADATA": metadata.encode(),
     }
     if layers.requirements:
-        files |= _requirements(layers.flow_file.with_name("requirements.txt"))
+        files |= _requirements(layers.requirements.file)
     return files
 
 

@@ -22,7 +22,7 @@ from tempfile import TemporaryFile
 from .. import console, paths, process
 from ..errors import ImageError
 from ..flow.flow_file import flow_file
-from ..packages.requirements import Requirements, installed_packages, normal
+from ..packages.requirements import normal
 from ..settings import settings
 from ..version import code, project_value
 from .build import Image, build
@@ -93,11 +93,7 @@ def images_for(flow_path: str) -> Iterator[tuple[Image, Image]]:
             build_args={"BASE": base.name, "PACKAGE": paths.PACKAGE.name},
             labels={CHECKOUT: checkout()} | {name: text for name, text in labels.items() if text},
             base=base.name,
-            requirements=Requirements(
-                file.with_name("requirements.txt"), layers.requirements, installed_packages()
-            )
-            if layers.requirements
-            else None,
+            requirements=layers.requirements,
         )
         yield base, image
 

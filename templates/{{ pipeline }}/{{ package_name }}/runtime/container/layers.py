@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 from .. import paths
 from ..errors import ImageError
-from ..packages.requirements import Line, read
+from ..packages.requirements import Requirements, installed_packages, read
 from ..version import git
 
 FIRST_LINES = "ARG BASE and FROM ${BASE}"
 """What a Dockerfile begins with."""
 
 _EXEC = re.compile(r"(?m)^[^#\n]*\bexec\s.*\$.*[@*]")
-_SHELL = re.compile(r"#! ?/\S*?(env +)?(ba|da|a|k|z)?sh\b")
+_SHELL = re.compile(r"#! ?/\S*/(env +)?(ba|da|a|k|z)?sh\b")
 
 
 class Layers(NamedTuple):
@@ -30,9 +30,8 @@ class Layers(NamedTuple):
     """What is built on the base."""
     launch: Path
     """The entry point."""
-    requirements: list[Line]
-    """The lines of the flow's own `requirements.txt` and of the files it includes; may be empty."""
-    flow_file: Path
+    requirements: Requirements | None
+    """The flow's own, if it has any."""
 
 
 def layers_of(flow_file: Path) -> Layers:
@@ -62,13 +61,14 @@ def layers_of(flow_file: Path) -> Layers:
         )
     # Docker's engine has crashed on a file without it (BuildKit in 26.1).
     for file, begin in ((base, "FROM and an image"), (dockerfile, FIRST_LINES)):
-        if not re.search(rb"(?im)^\s*FROM\s", file.read_bytes()):
+        if not re.search(rb"(?im)^(\xef\xbb\xbf)?\s*FROM\s", file.read_bytes()):
             raise ImageError(f"{paths.shown(file)} has no FROM\nhint: begin it with {begin}")
     launch = own_or_default("launch.sh")
     _check_launch(launch)
-    requirements = own / "requirements.txt"
-    lines = read(requirements) if requirements.is_file() else []
-    return Layers(base, dockerfile, launch, lines, flow_file)
+    file = own / "requirements.txt"
+    lines = read(file) if file.is_file() else []
+    requirements = Requirements(file, lines, installed_packages()) if lines else None
+    return Layers(base, dockerfile, launch, requirements)
 
 
 def _check_launch(file: Path) -> None:
