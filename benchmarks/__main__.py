@@ -179,7 +179,7 @@ def docker() -> None:
         made = Path(python).parents[2]
         found = in_repo("image", python, environment)
         times: dict[str, list[float]] = {"process": [], "container": []}
-        pipeline = (python, "-m", "sales_pipelines.runtime", "examples/co2_tasks.py")
+        pipeline = (python, "-m", "sales_pipelines.runtime", "run", "examples/co2_tasks.py")
         for number in range(4):
             for runner, taken in times.items():
                 tag = f"{runner}-{number}"  # under which nothing has run before

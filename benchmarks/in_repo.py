@@ -155,20 +155,20 @@ def flow_image() -> dict[str, float]:
     flow = paths.FLOWS / "small.py"
     lock = paths.ROOT / "uv.lock"
     lock.write_text(f"{lock.read_text()}\n# {time.time()}\n")  # a base that nobody has built
-    found = {"cold": image_takes()}
+    figures = {"cold": image_takes()}
     edited = []
     for number in range(5):
         flow.write_text(f"{FLOW}\n# {number}\n")
         edited.append(image_takes())
-    found["edited"] = statistics.median(edited)
-    found["unchanged"] = statistics.median(image_takes() for _ in range(9))
-    sizes = []
-    for each in image.images_for("small.py"):
-        asked = engine.docker("image", "inspect", "--format={{.Size}}", each.name)
-        sizes.append(int(asked.stdout) / 1e6)
+    figures["edited"] = statistics.median(edited)
+    figures["unchanged"] = statistics.median(image_takes() for _ in range(9))
+    with image.images_for("small.py") as both:
+        names = [each.name for each in both]
+    form = "--format={{.Size}}"
+    sizes = [int(engine.docker("image", "inspect", form, each).stdout) / 1e6 for each in names]
     for made in engine.images():
         engine.remove(made.name)
-    return {**found, "base": sizes[0], "layer": sizes[1] - sizes[0]}
+    return {**figures, "base": sizes[0], "layer": sizes[1] - sizes[0]}
 
 
 def image_takes() -> float:

@@ -29,7 +29,7 @@ from sales_pipelines.runtime import (
 )
 from sales_pipelines.runtime.container import image, remove_container
 from sales_pipelines.runtime.container import runner as container
-from sales_pipelines.runtime.container.image import CHECKOUT, checkout
+from sales_pipelines.runtime.container.engine import CHECKOUT, checkout
 from sales_pipelines.runtime.errors import ImageError
 from sales_pipelines.runtime.metaflow_config import _datastore_root, _local_root
 from sales_pipelines.runtime.settings import PREFIX, settings
@@ -49,21 +49,21 @@ from metaflow import FlowSpec, JSONType, Parameter, current, step
 
 from sales_pipelines.runtime import talk_to_luigi
 
-TOLD = Path(os.environ["METAFLOW_DATASTORE_SYSROOT_LOCAL"], ".metaflow", "told")
+ORDERS = Path(os.environ["METAFLOW_DATASTORE_SYSROOT_LOCAL"], ".metaflow", "orders")
 
 
 def note(what):
-    with (TOLD / "ran").open("a") as file:
+    with (ORDERS / "ran").open("a") as file:
         file.write(what + "\\n")
-    if (TOLD / f"fail-{what}").exists():
+    if (ORDERS / f"fail-{what}").exists():
         raise ValueError(f"fail-{what} is there")
-    if (TOLD / f"grow-{what}").exists():
+    if (ORDERS / f"grow-{what}").exists():
         print(len(os.urandom(1024) * 1024 * 1024))
-    if (TOLD / f"leave-{what}").exists():
+    if (ORDERS / f"leave-{what}").exists():
         nobodys = "setsid sleep 0.1 & setsid sh -c 'trap : TERM; while :; do sleep 1; done' &"
         subprocess.run(["sh", "-c", nobodys], stdout=-3, stderr=-3)
         time.sleep(0.5)
-    while (TOLD / f"wait-{what}").exists():
+    while (ORDERS / f"wait-{what}").exists():
         time.sleep(0.02)
 
 
@@ -98,7 +98,7 @@ class ContainedFlow(FlowSpec):
     @step
     def start(self):
         note("start")
-        print("it is at work")
+        print("it is running")
         self.given = [self.number, self.share, self.text, self.swift, self.rows, self.production]
         self.next(self.end)
 
@@ -138,8 +138,8 @@ class Contained:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.told = root / ".metaflow" / "told"
-        self.told.mkdir(parents=True)
+        self.orders = root / ".metaflow" / "orders"
+        self.orders.mkdir(parents=True)
 
     @staticmethod
     def task(**more: Any) -> MetaflowTask:
@@ -147,29 +147,29 @@ class Contained:
         MetaflowTask.clear_instance_cache()
         return MetaflowTask(PATH, **{"runner": "container", **more})
 
-    def tell(self, *whats: str) -> None:
-        """Let steps do so, e.g. fail-end or wait-start, until they are told otherwise."""
-        for file in self.told.glob("*-*"):
+    def order(self, *whats: str) -> None:
+        """Let steps do so, e.g. fail-end or wait-start, until told otherwise."""
+        for file in self.orders.glob("*-*"):
             file.unlink()
         for what in whats:
-            (self.told / what).touch()
+            (self.orders / what).touch()
 
     def ran(self) -> list[str]:
         """What has run since this was last asked."""
-        file = self.told / "ran"
+        file = self.orders / "ran"
         lines = file.read_text().splitlines() if file.exists() else []
         file.unlink(missing_ok=True)
         return lines
 
     def wait_for(self, what: str) -> None:
         """Wait until the step runs."""
-        file = self.told / "ran"
+        file = self.orders / "ran"
         wait_until(lambda: file.exists() and what in file.read_text().splitlines())
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """Start `nox -s run -- …`, as that does."""
         return subprocess.Popen(
-            [sys.executable, "-m", "sales_pipelines.runtime", *arguments],
+            [sys.executable, "-m", "sales_pipelines.runtime", "run", *arguments],
             cwd=paths.ROOT,
             env={**os.environ, f"{PREFIX}RUNNER": "container", **variables},
             stdout=subprocess.PIPE,
@@ -190,16 +190,16 @@ def containers() -> list[str]:
 
 def below(parent: int) -> dict[int, list[str]]:
     """The processes below this one, with their commands."""
-    found: dict[int, list[str]] = {}
+    commands: dict[int, list[str]] = {}
     parents = [parent]
     for each in parents:
         for children in Path(f"/proc/{each}/task").glob("*/children"):
             with contextlib.suppress(OSError):
                 for child in map(int, children.read_text().split()):
                     words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-                    found[child] = [word.decode() for word in words]
+                    commands[child] = [word.decode() for word in words]
                     parents.append(child)
-    return found
+    return commands
 
 
 @pytest.fixture(scope="module")
@@ -233,8 +233,8 @@ def test_a_flow_gives_what_it_gives_in_a_process(
     contained: Contained, capfd: pytest.CaptureFixture[str]
 ) -> None:
     task = contained.task(flow_kwargs=GIVEN, flow_tag="production")
-    told: list[str] = []
-    task.set_status_message, task.set_progress_percentage = told.append, lambda _: None
+    statuses: list[str] = []
+    task.set_status_message, task.set_progress_percentage = statuses.append, lambda _: None
     task.run()
     marker, run = task.output().marker, task.output().run
     assert marker.result["given"] == [3, 0.25, "ä b", True, [{"a": None}], True]
@@ -242,8 +242,8 @@ def test_a_flow_gives_what_it_gives_in_a_process(
     assert marker.image.startswith("sales-pipelines/contained-small:")
     assert {"production", f"version:{marker.version}"} <= set(run.user_tags)
     assert run.data.given == marker.result["given"]
-    assert any("step " in line for line in told)
-    assert any(line.endswith("] it is at work") for line in capfd.readouterr().out.splitlines())
+    assert any("step " in line for line in statuses)
+    assert any(line.endswith("] it is running") for line in capfd.readouterr().out.splitlines())
     assert not containers()
     # Root and code are as they were built; what is written below /tmp goes with the container.
     assert marker.result["writable"] == {
@@ -270,7 +270,7 @@ def test_files_belong_to_whoever_runs_the_task(
     somebody = 4321
 
     def given_away(*arguments: Any, **more: Any) -> str:
-        folder = make(*arguments, **more)
+        folder: str = make(*arguments, **more)
         os.chown(folder, somebody, somebody)
         return folder
 
@@ -295,20 +295,20 @@ def test_files_belong_to_whoever_runs_the_task(
     assert {file.stat().st_mode & 0o777 for file in written if file.is_dir()} == {0o751}
 
 
-def test_what_has_failed_is_resumed_in_a_new_container(contained: Contained) -> None:
-    contained.tell("fail-end")
+def test_a_failed_run_is_resumed_in_a_new_container(contained: Contained) -> None:
+    contained.order("fail-end")
     with pytest.raises(PipelineError, match=r"failed in step `end`.*\n(.*\n)*.*fail-end is there"):
         contained.task().run()
     assert contained.ran() == ["start", "end"]
     assert contained.has_no_marker()
-    contained.tell()
+    contained.order()
     contained.task().run()
     assert contained.ran() == ["end"]
     assert len(contained.task().output().marker.resumed) == 1
 
 
 def test_a_time_limit_ends_the_container(contained: Contained) -> None:
-    contained.tell("wait-start")
+    contained.order("wait-start")
     with pytest.raises(PipelineError, match="stopped after 3 seconds"):
         contained.task(timeout=3).run()
     assert not containers()
@@ -321,10 +321,10 @@ COMMAND, WORKER, SUPERVISOR, DOCKER = range(4)
 
 def killed(running: subprocess.Popen[str], who: int) -> int:
     """The process of the running command that this is."""
-    found = below(running.pid)
-    docker = next(pid for pid, words in found.items() if words[:2] == ["docker", "run"])
+    commands = below(running.pid)
+    docker = next(pid for pid, words in commands.items() if words[:2] == ["docker", "run"])
     supervisor = next(
-        pid for pid, words in found.items() if words[3:4] == [process.supervisor.__file__]
+        pid for pid, words in commands.items() if words[3:4] == [process.supervisor.__file__]
     )
     if who == WORKER:
         return int(Path(f"/proc/{supervisor}/stat").read_text().rpartition(")")[2].split()[1])
@@ -347,7 +347,7 @@ def killed(running: subprocess.Popen[str], who: int) -> int:
 def test_whoever_is_killed_leaves_nothing(
     contained: Contained, who: int, number: signal.Signals
 ) -> None:
-    contained.tell("wait-end")
+    contained.order("wait-end")
     running = contained.start(PATH, "--workers", "2")
     contained.wait_for("end")
     everything = [*below(running.pid)]
@@ -355,7 +355,7 @@ def test_whoever_is_killed_leaves_nothing(
     wait_until(lambda: not containers() and not any(map(is_there, everything)), within=WITHIN)
     assert running.wait(WITHIN) != 0
     assert contained.has_no_marker()
-    contained.tell()
+    contained.order()
     contained.ran()
     contained.task().run()
     assert contained.ran() == ["end"]
@@ -381,14 +381,16 @@ def path_of(own: Path) -> str:
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("init", [True, False])
-def test_what_a_flow_leaves_behind_is_ended(contained: Contained, own: Path, init: bool) -> None:
+def test_processes_that_a_flow_leaves_behind_are_ended(
+    contained: Contained, own: Path, init: bool
+) -> None:
     # As a flow's own Dockerfile may have it.
     text = DOCKERFILE if init else DOCKERFILE.replace('"dumb-init", "--", ', "")
     (own / "Dockerfile").write_text(text)
-    contained.tell("leave-start")
+    contained.order("leave-start")
     MetaflowTask(path_of(own), runner="container").run()
     assert MetaflowTask(path_of(own)).output().result["zombies"] == 0
-    contained.tell("leave-start", "wait-end")
+    contained.order("leave-start", "wait-end")
     contained.ran()
     running = contained.start(path_of(own), "--force")
     contained.wait_for("end")
@@ -397,7 +399,7 @@ def test_what_a_flow_leaves_behind_is_ended(contained: Contained, own: Path, ini
 
 
 @pytest.mark.nightly
-def test_a_container_that_hears_nothing_is_removed(own: Path) -> None:
+def test_a_container_that_ignores_signals_is_removed(own: Path) -> None:
     (own / "Dockerfile").write_text(DOCKERFILE.replace('"dumb-init", "--", ', ""))
     launch = own / "launch.sh"
     launch.write_text('#!/bin/sh\nsleep 120\nexec "$@"\n')  # without a handler, as process 1
@@ -408,7 +410,7 @@ def test_a_container_that_hears_nothing_is_removed(own: Path) -> None:
 
 
 def test_all_of_them_killed_at_once_leave_nothing(contained: Contained) -> None:
-    contained.tell("wait-end")
+    contained.order("wait-end")
     running = contained.start(PATH)
     contained.wait_for("end")
     for each in [running.pid, *below(running.pid)]:
@@ -422,13 +424,13 @@ def test_all_of_them_killed_at_once_leave_nothing(contained: Contained) -> None:
 def test_the_next_task_waits_until_the_container_of_a_killed_one_is_gone(
     contained: Contained, caplog: pytest.LogCaptureFixture
 ) -> None:
-    contained.tell("leave-end", "wait-end")  # what it leaves ends seconds later
+    contained.order("leave-end", "wait-end")  # what it leaves ends seconds later
     running = contained.start(PATH)
     contained.wait_for("end")
     time.sleep(1)
     running.kill()
     running.wait()
-    contained.tell()
+    contained.order()
     contained.task().run()
     assert f"waits for process {running.pid}" in caplog.text
     assert not containers()
@@ -462,7 +464,7 @@ def test_a_command_that_is_killed_at_the_start_leaves_nothing(
 @pytest.mark.parametrize(
     ("exit_code", "made", "asked"), [("-15", False, 3), ("-15", True, 1), ("125", False, 1)]
 )
-def test_a_container_that_may_be_in_the_making_is_waited_for(
+def test_a_container_that_the_engine_may_be_creating_is_waited_for(
     tmp_path: Path, exit_code: str, made: bool, asked: int
 ) -> None:
     engine = tmp_path / "docker"  # which has it, and removes it, when asked for the third time
@@ -507,12 +509,12 @@ def test_a_command_that_is_killed_while_it_builds_leaves_nothing(
     wait_until(sleeps)  # the engine passes over an end that comes before it
     running.kill()
     wait_until(lambda: not any(map(is_there, everything)), within=WITHIN)
-    # That is the engine's own process, which takes longer where other builds are at work.
+    # That is the engine's own process, which takes longer while other builds run.
     wait_until(lambda: not sleeps(), within=6 * WITHIN)
     assert contained.has_no_marker()
 
 
-def test_two_at_once_do_not_meet(contained: Contained) -> None:
+def test_two_at_once_do_not_disturb_each_other(contained: Contained) -> None:
     tasks = [contained.task(flow_kwargs={"number": number}) for number in (1, 2)]
     threads = [threading.Thread(target=task.run) for task in tasks]
     for thread in threads:
@@ -524,7 +526,7 @@ def test_two_at_once_do_not_meet(contained: Contained) -> None:
     assert markers[0].image == markers[1].image
 
 
-def test_the_container_has_what_container_kwargs_say(
+def test_a_container_gets_what_container_kwargs_name(
     contained: Contained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A folder may begin in the repo's root, which is another place in the container.
@@ -558,42 +560,52 @@ def test_the_container_has_what_container_kwargs_say(
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown": ({"ram": 1}, "unknown field `ram`.*memory, cpus, gpus, network, volumes, env"),
+    "unknown": (
+        {"ram": 1},
+        r"unknown field `ram`.*\nhint: .*memory, cpus, gpus, network, volumes, env",
+    ),
     "wrong type": ({"cpus": "many"}, "cpus"),
 }
 
 
-@pytest.mark.parametrize(("kwargs", "said"), REFUSED.values(), ids=REFUSED)
-def test_what_no_container_can_have_is_refused_before_anything_runs(
-    contained: Contained, kwargs: dict[str, Any], said: str
+@pytest.mark.parametrize(("kwargs", "message"), REFUSED.values(), ids=REFUSED)
+def test_wrong_container_kwargs_are_refused_before_anything_runs(
+    contained: Contained, kwargs: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ParameterError, match=f"container_kwargs: .*{said}"):
+    with pytest.raises(ParameterError, match=f"container_kwargs: .*{message}"):
         contained.task(container_kwargs=kwargs)
     with pytest.raises(ParameterError, match="runner 'rocket' must be one of: process, container"):
         contained.task(runner="rocket")
 
 
 NOT_BUILT: dict[str, tuple[dict[str, Any], str]] = {
-    "no such volume": ({"volumes": ["/no/such:/more"]}, "there is no /no/such here; make it"),
+    "no such volume": (
+        {"volumes": ["/no/such:/more"]},
+        r"there is no /no/such\nhint: mkdir -p /no/such",
+    ),
     "no volume": ({"volumes": ["/tmp"]}, "must be FOLDER:FOLDER_IN_CONTAINER"),
-    "a folder": ({"volumes": ["tests:/more"]}, r"Docker's own.* the folder here is \./tests:/more"),
-    "no such variable": ({"env": {"NO_SUCH": None}}, "NO_SUCH has here, and it has none"),
-    "no variable": ({"env": {"A=B": "x"}}, "env: 'A=B' is no variable's name"),
+    "a folder": ({"volumes": ["tests:/more"]}, r"Docker's own.*\nhint: write \./tests:/more"),
+    "no such variable": (
+        {"env": {"NO_SUCH": None}},
+        "NO_SUCH is to keep the value it has outside.*, and has none",
+    ),
+    "no variable": ({"env": {"A=B": "x"}}, "env: 'A=B' is no name of a variable"),
     "no text": ({"env": {"A": "x\0y"}}, "env: A has a NUL"),
     "too long": ({"env": {"A": "x" * 200_000}}, "env: A is longer than the 131,072 bytes"),
     "out of reach": (
         {"env": {"METAFLOW_S3_ENDPOINT_URL": "http://localhost:9000"}},
-        r"METAFLOW_S3_ENDPOINT_URL is on .* loopback, localhost, .*\{\"network\": \"host\"\}",
+        r"METAFLOW_S3_ENDPOINT_URL is on .* loopback, localhost, .*\n"
+        r"hint: .*\{\"network\": \"host\"\}",
     ),
 }
 
 
-@pytest.mark.parametrize(("kwargs", "said"), NOT_BUILT.values(), ids=NOT_BUILT)
-def test_what_is_wrong_here_is_told_before_an_image_is_built(
-    contained: Contained, monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any], said: str
+@pytest.mark.parametrize(("kwargs", "message"), NOT_BUILT.values(), ids=NOT_BUILT)
+def test_wrong_values_are_refused_before_an_image_is_built(
+    contained: Contained, monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any], message: str
 ) -> None:
     monkeypatch.setattr(image, "image_for", lambda *_, **__: pytest.fail("it is built"))
-    with pytest.raises(ParameterError, match=said):
+    with pytest.raises(ParameterError, match=message):
         contained.task(container_kwargs=kwargs).run()
 
 
@@ -601,22 +613,27 @@ NOT_STARTED: dict[str, tuple[dict[str, Any], str]] = {
     "no such network": ({"network": "no-such"}, "network no-such not found"),
     "no such container": ({"network": "container:no-such"}, "No such container: no-such"),
     "no such memory": ({"memory": "much"}, "no container of .*invalid size: 'much'"),
-    "no GPU": ({"gpus": "all"}, "docker has no GPU here: leave gpus out of container_kwargs, or"),
+    "no GPU": (
+        {"gpus": "all"},
+        r"hint: leave gpus out of container_kwargs, or .*: docker has no GPU",
+    ),
 }
 
 
-@pytest.mark.parametrize(("kwargs", "said"), NOT_STARTED.values(), ids=NOT_STARTED)
+@pytest.mark.parametrize(("kwargs", "message"), NOT_STARTED.values(), ids=NOT_STARTED)
 def test_a_container_that_cannot_be_started_says_why(
-    contained: Contained, kwargs: dict[str, Any], said: str
+    contained: Contained, kwargs: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(PipelineError, match=said):
+    with pytest.raises(PipelineError, match=message):
         contained.task(container_kwargs=kwargs).run()
     assert contained.has_no_marker()
 
 
-def test_an_image_without_the_package_is_told_with_what_brings_it(own: Path) -> None:
+def test_the_message_for_an_image_without_the_package_has_a_hint(own: Path) -> None:
     (own / "Dockerfile").write_text("ARG BASE\nFROM ${BASE}\n")
-    with pytest.raises(ImageError, match=r"has no package in /repo: .*metaflowtask/Dockerfile"):
+    with pytest.raises(
+        ImageError, match=r"has no package in /repo, .*\nhint: .*metaflowtask/Dockerfile"
+    ):
         MetaflowTask(path_of(own), runner="container").run()
 
 
@@ -640,11 +657,13 @@ def test_an_image_is_built_anew_where_the_task_says_so(
     ]
 
 
-def test_an_image_that_is_gone_again_is_built_by_the_next_command(
+def test_the_message_for_an_image_that_is_gone_has_a_hint(
     contained: Contained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image, "image_for", lambda *_, **__: "sales-pipelines/gone:1")
-    with pytest.raises(ImageError, match=r"No such image.*the same command builds it again"):
+    with pytest.raises(
+        ImageError, match=r"No such image.*\nhint: run the same command again, which builds"
+    ):
         contained.task().run()
 
 
@@ -657,14 +676,14 @@ def test_an_engine_that_goes_away_ends_the_flow_and_is_named(
     forwarder = subprocess.Popen([sys.executable, "-c", FORWARDER, str(address), host])
     try:
         wait_until(address.exists)
-        contained.tell("wait-start")
+        contained.order("wait-start")
         running = contained.start(PATH, DOCKER_HOST=f"unix://{address}")
         contained.wait_for("start")
     finally:
         forwarder.kill()
         forwarder.wait()
-    said, _ = running.communicate(timeout=60)
-    assert "the Docker engine has let go of the container; `docker info` says how it is" in said
+    output, _ = running.communicate(timeout=60)
+    assert "the Docker engine lost the container; `docker info` shows its state" in output
     wait_until(lambda: not containers(), within=WITHIN)
     assert contained.has_no_marker()
 
@@ -683,31 +702,31 @@ listening = socket.socket(socket.AF_UNIX)
 listening.bind(sys.argv[1])
 listening.listen()
 while True:
-    here, there = listening.accept()[0], socket.socket(socket.AF_UNIX)
-    there.connect(sys.argv[2])
-    for ends in ((here, there), (there, here)):
+    client, engine = listening.accept()[0], socket.socket(socket.AF_UNIX)
+    engine.connect(sys.argv[2])
+    for ends in ((client, engine), (engine, client)):
         threading.Thread(target=pass_on, args=ends, daemon=True).start()
 """
 
 
 # In the first the flow itself has too little, and in the second one of its steps.
 @pytest.mark.parametrize("memory", ["12m", pytest.param("200m", marks=pytest.mark.nightly)])
-def test_a_flow_whose_memory_is_out_says_so(contained: Contained, memory: str) -> None:
-    contained.tell("grow-start")
-    said = f"memory was out.*container_kwargs memory is {memory}, give it more"
-    with pytest.raises(PipelineError, match=said):
+def test_a_flow_that_runs_out_of_memory_says_so(contained: Contained, memory: str) -> None:
+    contained.order("grow-start")
+    message = f"ran out of memory.*container_kwargs memory is {memory}, set it higher"
+    with pytest.raises(PipelineError, match=message):
         contained.task(container_kwargs={"memory": memory}).run()
 
 
 @pytest.mark.nightly
-def test_an_engine_that_answers_no_more_does_not_hide_why_a_flow_failed(
+def test_an_engine_that_stops_answering_does_not_hide_why_a_flow_failed(
     contained: Contained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_answer(*_: str) -> Any:
         raise ImageError("no answer")
 
     monkeypatch.setattr(container, "docker", no_answer)
-    contained.tell("fail-end")
+    contained.order("fail-end")
     with pytest.raises(FlowFailedError, match="fail-end is there"):
         contained.task().run()
 
@@ -744,7 +763,7 @@ def test_secrets_reach_the_run_and_nothing_else(
     dotenv = paths.ROOT / ".env"
     planted = [f"{name}={SECRETS[name]}\n" for name in ("SHOP_PASSWORD", "DOCKER_PASSWORD")]
     dotenv.write_text("".join([*planted, "METAFLOW_PROFILE=team\n"]))
-    contained.tell("wait-end")
+    contained.order("wait-end")
     try:
         kwargs = json.dumps({"env": {"SHOP_TOKEN": None}})
         running = contained.start(
@@ -752,11 +771,11 @@ def test_secrets_reach_the_run_and_nothing_else(
         )
         contained.wait_for("end")
         words = str(below(running.pid))
-        contained.tell()
-        said, _ = running.communicate(timeout=60)
+        contained.order()
+        output, _ = running.communicate(timeout=60)
     finally:
         dotenv.unlink()
-    assert running.returncode == 0, said
+    assert running.returncode == 0, output
     marker = contained.task().output().marker
     seen = marker.result["env"]
     assert {name: digest(value) for name, value in SECRETS.items()} == {
@@ -768,8 +787,8 @@ def test_secrets_reach_the_run_and_nothing_else(
     assert "SHOP_OTHER" not in seen
     assert marker.image
     history = ["docker", "history", "--no-trunc", "--format={{json .}}", marker.image]
-    told = {
-        "log": said.encode(),
+    visible = {
+        "log": output.encode(),
         "command lines": words.encode(),
         "history": printed(history),
         "labels and all": printed(["docker", "image", "inspect", marker.image]),
@@ -777,8 +796,8 @@ def test_secrets_reach_the_run_and_nothing_else(
         "marker": (contained.root / contained.task().output().path).read_bytes(),
     }
     # The test itself looks where a secret would be, and it would find one.
-    assert b"ContainedFlow" in told["layers"]
-    assert [where for where, text in told.items() if b"planted-" in text] == []
+    assert b"ContainedFlow" in visible["layers"]
+    assert [where for where, text in visible.items() if b"planted-" in text] == []
 
 
 def test_the_command_of_a_retry_has_no_values_of_variables(contained: Contained) -> None:
@@ -802,7 +821,7 @@ def test_a_datastore_on_s3_is_reached(
     contained: Contained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variables = {
-        **{"METAFLOW_DEFAULT_DATASTORE": "s3", "METAFLOW_DATASTORE_SYSROOT_S3": "s3://flows/here"},
+        **{"METAFLOW_DEFAULT_DATASTORE": "s3", "METAFLOW_DATASTORE_SYSROOT_S3": "s3://flows/runs"},
         **{"METAFLOW_S3_ENDPOINT_URL": os.environ["S3_SERVER"], "AWS_DEFAULT_REGION": "us-east-1"},
         **{"AWS_ACCESS_KEY_ID": "planted", "AWS_SECRET_ACCESS_KEY": "planted"},
     }
@@ -812,7 +831,7 @@ def test_a_datastore_on_s3_is_reached(
     boto3.client("s3", endpoint_url=os.environ["S3_SERVER"]).create_bucket(Bucket="flows")
     task = contained.task(flow_kwargs={"number": 5}, container_kwargs={"network": "host"})
     task.run()
-    assert task.output().path.startswith("s3://flows/here/luigi/")
+    assert task.output().path.startswith("s3://flows/runs/luigi/")
     marker = task.output().marker
     assert marker.result["given"][0] == 5
     # Metaflow reads its configuration once, and may have done so in an earlier test.
@@ -831,12 +850,12 @@ def test_the_co2_pipeline_gives_what_it_gives_in_processes(
         shutil.rmtree(paths.ROOT / "reports", ignore_errors=True)
         command = ["examples/co2_tasks.py", "RootTask", "--flow-tag", runner]
         running = contained.start(*command, **{f"{PREFIX}RUNNER": runner})
-        said, _ = running.communicate(timeout=120)
-        assert running.returncode == 0, said
+        output, _ = running.communicate(timeout=120)
+        assert running.returncode == 0, output
         markers = (paths.ROOT / ".metaflow" / "luigi" / runner).rglob("*.json")
-        told = [json.loads(marker.read_text()) for marker in markers]
-        results[runner] = {each["flow"]: each["result"] for each in told}
-        assert {bool(each["image"]) for each in told} == {runner == "container"}
+        contents = [json.loads(marker.read_text()) for marker in markers]
+        results[runner] = {each["flow"]: each["result"] for each in contents}
+        assert {bool(each["image"]) for each in contents} == {runner == "container"}
         shutil.rmtree(paths.ROOT / ".metaflow" / "luigi" / runner)
         assert (paths.ROOT / "reports" / runner / "co2.html").is_file()
     assert {*results["container"]} == {"CleanFlow", "ReportFlow"}

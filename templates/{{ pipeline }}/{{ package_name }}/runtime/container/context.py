@@ -1,4 +1,4 @@
-"""What an image is built from: the files, packed so that the same files give the same bytes."""
+"""What goes into an image: its files, packed once; the same files give the same bytes."""
 
 from __future__ import annotations
 
@@ -8,208 +8,148 @@ import os
 import re
 import stat
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
-from typing import IO
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
 
 from .. import paths
 from ..errors import ImageError
-from ..packages.requirements import Line
-from ..version import git
+from .layers import Layers
+
+Files = dict[str, Path | bytes]
+"""A context's files by name: the file or link to pack, or the contents. `NAME/` is a folder."""
 
 _PACKAGES = (".whl", ".gz", ".zip", ".bz2", ".xz", ".tgz")
-_NAMES_A_PATH = re.compile(
-    r"^\s*(?:-r|-c|-f|--requirement|--constraint|--find-links)[ \t=]*(?P<path>[^\s#]+)",
-    re.MULTILINE,
+_NAMED_PATH = re.compile(
+    r"(?m)^\s*(?:-r|-c|-f|--requirement|--constraint|--find-links)[ \t=]*([^\s#]+)"
 )
+_TABLE = re.compile(r"(?m)^(?=\[+[^\[\]\n]+\]+\s*(?:#.*)?$)")
 
 
-class Context:
-    """Files by their place in it; their times and owners, and the umask, do not count."""
+class Context(NamedTuple):
+    """A packed context."""
 
-    def __init__(self) -> None:
-        self._files: dict[str, tuple[int, bytes | Path]] = {}
-        """Mode, and the contents, or the file that has them, or the link."""
-
-    def add_text(self, place: str, text: str | bytes, mode: int = 0o644) -> None:
-        """Add a file of these contents."""
-        self._files[place] = (mode, text.encode() if isinstance(text, str) else text)
-
-    def add_file(self, place: str, file: Path) -> None:
-        """Add the file as it is on disk, or the link."""
-        executable = not file.is_symlink() and file.stat().st_mode & stat.S_IXUSR
-        self._files[place] = (0o755 if executable else 0o644, file)
-
-    def add_folder(self, place: str) -> None:
-        """Add a folder, which may stay empty."""
-        self._files[f"{place}/"] = (0o755, b"")
-
-    def digest(self) -> str:
-        """A hash of it all, in hexadecimal digits."""
-        told = hashlib.sha256()
-        for place, (mode, contents) in sorted(self._files.items()):
-            is_link = isinstance(contents, Path) and contents.is_symlink()
-            told.update(os.fsencode(f"{place}\0{mode:o}\0{is_link}\0{_digest(contents)}\0"))
-        return told.hexdigest()
-
-    def largest(self) -> str:
-        """The place of the largest file."""
-        files = {place: file for place, (_, file) in self._files.items() if isinstance(file, Path)}
-        return max(files, key=lambda place: files[place].lstat().st_size)
-
-    def write(self, to: IO[bytes]) -> None:
-        """Write it as a tar archive, as `docker build -` takes it."""
-        with tarfile.open(fileobj=to, mode="w", format=tarfile.PAX_FORMAT) as archive:
-            for place, (mode, contents) in sorted(self._files.items()):
-                entry = tarfile.TarInfo(place.rstrip("/"))
-                entry.mode = mode
-                if place.endswith("/"):
-                    entry.type = tarfile.DIRTYPE
-                    archive.addfile(entry)
-                elif isinstance(contents, bytes):
-                    entry.size = len(contents)
-                    archive.addfile(entry, io.BytesIO(contents))
-                elif contents.is_symlink():
-                    entry.type, entry.linkname = tarfile.SYMTYPE, str(contents.readlink())
-                    archive.addfile(entry)
-                else:
-                    with contents.open("rb") as opened:
-                        entry.size = os.fstat(opened.fileno()).st_size
-                        archive.addfile(entry, opened)
+    archive: IO[bytes]
+    """A tar archive, as `docker build -` reads it."""
+    digest: str
+    """The hash of the archive, in hexadecimal digits."""
+    largest: str
+    """The name of its largest file."""
 
 
-def repo_files() -> list[str]:
-    """The files of the repo that images may have: their paths from its root, sorted.
+def pack(files: Files, archive: IO[bytes]) -> Context:
+    """Pack the files into the archive, which is empty.
 
-    They are those that git tracks or would track, as they are on disk, those of repos within the
-    repo included, or where there is no git those of the package; without what the repo's
-    `.dockerignore` names.
-
-    Raises ImageError where git does not say what it tracks, or `.dockerignore` cannot be read.
+    Times, owners and the umask are left out, and so are files that were deleted after being listed.
     """
-    found = set(_of_git())
-    if not any(name.startswith(f"{paths.PACKAGE.name}/") for name in found):
-        is_git = any((each / ".git").exists() for each in (paths.ROOT, *paths.ROOT.parents))
-        if is_git and not git("rev-parse", "--git-dir"):  # an image must not have more for that
-            raise ImageError(
-                "git does not say which files it tracks, and an image gets no others: "
-                f"`git -C {paths.ROOT} status` says why"
-            )
-        found = set(_of_package())
-    links = {name for name in found if (paths.ROOT / name).is_symlink()}
-    ignored = _ignored(paths.ROOT / ".dockerignore")
-    return sorted(
-        name
-        for name in found
-        if not ignored(name)
-        and PurePosixPath(name).name != ".env"
-        and (name in links or (paths.ROOT / name).is_file())
-        and not any(str(folder) in links for folder in PurePosixPath(name).parents)
-    )
-
-
-def add_requirements(context: Context, lines: Sequence[Line], flow_file: Path, to: str) -> None:
-    """Add a flow's `requirements.txt` below the folder `to`, and the files that it includes.
-
-    They lie there as they do in the repo, and `requirements.txt` in `to` includes the flow's.
-    Raises ImageError where one of them is outside the repo, or not there.
-    """
-    context.add_folder(to)
-    if not lines:
-        return
-    file = flow_file.with_name("requirements.txt")
-    todo = [file]
-    seen: set[Path] = set()
-    while todo:
-        each = Path(os.path.normpath(todo.pop()))
-        if each in seen:
-            continue
-        seen.add(each)
-        if not each.is_relative_to(paths.ROOT):
-            raise ImageError(
-                f"{paths.shown(file)} names {each}, which is outside the repo, and so not in its image; "
-                "move it into the repo"
-            )
-        if not each.exists():
-            raise ImageError(
-                f"{paths.shown(file)} names {paths.shown(each)}, which is not there; correct it"
-            )
-        if each.is_dir():  # of --find-links, which looks for packages in it, and not below
-            todo += [inner for inner in each.iterdir() if inner.suffix in _PACKAGES]
-            continue
-        context.add_file(f"{to}/{each.relative_to(paths.ROOT).as_posix()}", each.resolve())
-        if each.suffix not in _PACKAGES:
-            for found in _NAMES_A_PATH.finditer(each.read_text(encoding="utf-8-sig")):
-                if "://" not in found["path"]:
-                    todo.append(each.parent / found["path"])
-    inner = file.relative_to(paths.ROOT).as_posix()
-    context.add_text(f"{to}/requirements.txt", f"-r {inner}\n")
-
-
-def _digest(contents: bytes | Path) -> str:
-    if isinstance(contents, Path):
-        if not contents.is_symlink():
-            told = hashlib.sha256()
-            with contents.open("rb") as opened:
-                while block := opened.read(1 << 20):
-                    told.update(block)
-            return told.hexdigest()
-        contents = os.fsencode(contents.readlink())
-    return hashlib.sha256(contents).hexdigest()
-
-
-def _of_git(folder: str = "") -> Iterator[str]:
-    """What git tracks or would track there."""
-    what = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    for name in git("-C", folder or ".", *what).split("\0"):
-        file = paths.ROOT / folder / name
-        if name and file.is_dir() and not file.is_symlink():  # a submodule, say
-            yield from _of_git(f"{folder}{name.rstrip('/')}/")
-        elif name:
-            yield folder + name
-
-
-def _of_package() -> Iterator[str]:
-    for folder, _, names in os.walk(paths.PACKAGE):
-        for name in names:
-            yield Path(folder, name).relative_to(paths.ROOT).as_posix()
-
-
-def _ignored(file: Path) -> Callable[[str], bool]:
-    """Says whether a `.dockerignore` leaves out a path, by its rules: the last that fits counts."""
-    rules: list[tuple[re.Pattern[str], bool]] = []
-    try:
-        lines = file.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
-    except FileNotFoundError:
-        lines = []
-    for line in lines:
-        pattern = line.strip()
-        if pattern and not line.startswith("#"):
-            keeps = pattern.startswith("!")
-            pattern = os.path.normpath(pattern.removeprefix("!").strip()).strip("/")
+    sizes: dict[str, int] = {}
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, source in sorted(files.items()):
             try:
-                rules.append((re.compile(_as_regex(pattern), re.DOTALL), keeps))
-            except re.error as error:
-                raise ImageError(
-                    f"{paths.shown(file)}: {line.strip()!r} is no pattern: {error}"
-                ) from error
-
-    def ignored(name: str) -> bool:
-        fits = [keeps for rule, keeps in rules if rule.fullmatch(name)]
-        return bool(fits) and not fits[-1]
-
-    return ignored
+                entry, contents = _entry(name, source)
+            except FileNotFoundError:
+                continue
+            sizes[name] = entry.size = len(contents)
+            tar.addfile(entry, io.BytesIO(contents))
+    archive.seek(0)
+    digest = hashlib.file_digest(archive, "sha256").hexdigest()  # type: ignore[arg-type]
+    return Context(archive, digest, max(sizes, key=sizes.__getitem__))
 
 
-def _as_regex(pattern: str) -> str:
-    """A pattern of `.dockerignore` for what it names and all that lies below."""
-    pattern = re.sub(r"\*\*$", "*", pattern)  # at the end it says no more than that
-    parts = re.findall(r"\*\*/?|\*|\?|\[[^\]]+\]|\\.|.", pattern, re.DOTALL)
-    below = "(?:.*/)?"
-    begins = re.fullmatch(r"\*\*[^*?[\\]+", pattern)  # `**.csv` is any name that ends so
-    words = {"**/": below, "**": ".*" if begins else below, "*": "[^/]*", "?": "[^/]"}
-    regex = "".join(
-        words.get(part) or (part if part.startswith("[") and part[1:] else re.escape(part[-1]))
-        for part in parts
-    )
-    return f"{regex}(?:/.*)?"
+def _entry(name: str, source: Path | bytes) -> tuple[tarfile.TarInfo, bytes]:
+    """The header and the contents of a file, a link or a folder."""
+    entry = tarfile.TarInfo(name.rstrip("/"))
+    entry.mode = 0o644
+    if name.endswith("/"):
+        entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+    elif isinstance(source, bytes):
+        return entry, source
+    elif source.is_symlink():
+        entry.type, entry.linkname = tarfile.SYMTYPE, str(source.readlink())
+    else:
+        if source.stat().st_mode & stat.S_IXUSR:
+            entry.mode = 0o755
+        return entry, source.read_bytes()
+    return entry, b""
+
+
+def base_files(layers: Layers, names: Sequence[str]) -> Files:
+    """The files that the base is built from: no code, and no version, which change often."""
+    lock = paths.ROOT / "uv.lock"
+    if not lock.is_file():
+        raise ImageError(f"there is no {lock}, which lists an image's packages\nhint: nox -s setup")
+    own_version = r'(\nversion = )"[^"\n]*"(\nsource = \{ (?:editable|virtual) = "\." \})'
+    text = re.sub(own_version, r'\1"0"\2', lock.read_text(encoding="utf-8"))
+    files: Files = {
+        "pyproject.toml": _dependencies(),
+        "uv.lock": text.encode(),
+        # No links, whose targets are not in the context.
+        ".layer/Dockerfile": layers.dockerfile_base.resolve(),
+        "base/": b"",
+    }
+    folder = f"{layers.dockerfile_base.with_name('base').relative_to(paths.ROOT).as_posix()}/"
+    for name in names:
+        if name.startswith(folder):
+            file = paths.ROOT / name
+            files[f"base/{name.removeprefix(folder)}"] = file.resolve() if file.is_file() else file
+    return files
+
+
+def flow_files(layers: Layers, names: Sequence[str], project: str, version: str) -> Files:
+    """The files that the flow's image is built from, on its base."""
+    dist_info = f".layer/version/{project.replace('-', '_')}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {project}\nVersion: {version}\n"
+    files: Files = {
+        **{name: paths.ROOT / name for name in names},
+        ".layer/Dockerfile": layers.dockerfile.resolve(),
+        ".layer/launch.sh": layers.launch.resolve(),
+        ".layer/requirements/": b"",
+        f"{dist_info}/METADATA": metadata.encode(),
+    }
+    if layers.requirements:
+        files |= _requirements(layers.requirements.file)
+    return files
+
+
+def _requirements(file: Path) -> Files:
+    """The `requirements.txt`, and all files that it includes, at their paths in the repo.
+
+    Raises ImageError if one of them is outside the repo, or does not exist.
+    """
+    to = ".layer/requirements"
+    files: Files = {
+        # uv's settings, as for a flow in a process.
+        f"{to}/pyproject.toml": _dependencies(),
+        f"{to}/requirements.txt": f"-r {file.relative_to(paths.ROOT).as_posix()}\n".encode(),
+    }
+    todo = [file]
+    for each in todo:
+        path = Path(os.path.normpath(each))
+        if not path.is_relative_to(paths.ROOT):
+            raise ImageError(
+                f"{paths.shown(file)} names {path}, which is outside the repo and so not in the "
+                "image\nhint: move it into the repo"
+            )
+        name = f"{to}/{path.relative_to(paths.ROOT).as_posix()}"
+        if not path.exists():
+            raise ImageError(f"{paths.shown(file)} names {paths.shown(path)}, which does not exist")
+        if path.is_dir():  # of --find-links, which looks for packages in it, and not below
+            todo += [inner for inner in path.iterdir() if inner.suffix in _PACKAGES]
+        elif name not in files:
+            files[name] = path.resolve()
+            if path.suffix not in _PACKAGES:
+                named = _NAMED_PATH.findall(path.read_text(encoding="utf-8-sig"))
+                todo += [path.parent / other for other in named if "://" not in other]
+    return files
+
+
+def _dependencies() -> bytes:
+    """The tables of pyproject.toml that say which packages there are, with version 0."""
+    kept = []
+    for table in _TABLE.split((paths.ROOT / "pyproject.toml").read_text(encoding="utf-8")):
+        header = table.partition("\n")[0]
+        if re.match(r"\[project\s*\]", header):
+            table = re.sub(r"(?m)^version\s*=.*", 'version = "0"', table)
+        if re.match(r"\[+\s*(?:project|dependency-groups|tool\.uv)\b", header):
+            kept.append(table)
+    return "".join(kept).encode()

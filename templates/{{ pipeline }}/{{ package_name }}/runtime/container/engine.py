@@ -1,4 +1,4 @@
-"""The Docker engine: what it says, what is wrong with it, and the images that it has of ours."""
+"""The Docker engine: what it prints, its faults, and the images and containers in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -18,156 +17,119 @@ from .. import paths
 from ..errors import ImageError
 
 CHECKOUT = "metaflowtask.checkout"
-"""Label of all that this checkout has made, images and containers: its value is `checkout()`."""
+"""Label of the images and containers that this checkout made: its value is `checkout()`."""
 
 IMAGE = "metaflowtask.image"
-"""Label of an image with the name that it was given: names can be given to others, too."""
+"""Label with the name that an image was built under: anybody may give it other names."""
 
 ANSWERS = 60.0
-"""Seconds after which an engine that does not answer is left alone."""
+"""Seconds to wait for an answer of the engine."""
 
-_NO_ENGINE = [
-    (
-        "permission denied while trying to connect|permission denied.*docker\\.sock",
-        "you have no right to Docker's socket: `sudo usermod -aG docker $USER`, and log in anew",
+_FAULTS = {
+    "permission denied while trying to connect|permission denied.*docker\\.sock": (
+        "you have no permission to use Docker's socket\n"
+        "hint: `sudo usermod -aG docker $USER`, then log in again"
     ),
-    (
-        "Cannot connect to the Docker daemon|error during connect|Is the docker daemon running",
-        "the Docker engine does not answer: start it, with `sudo systemctl start docker` or Docker "
-        "Desktop, or set DOCKER_HOST to where it is",
+    "Cannot connect to the Docker daemon|error during connect|Is the docker daemon running": (
+        "the Docker engine does not answer\nhint: start it, with `sudo systemctl start docker` or "
+        "Docker Desktop, or set DOCKER_HOST to its address"
     ),
-    (
-        "no space left on device",
-        "the engine's disk is full: `nox -s clean` frees what this repo has made, `docker system "
-        "df` shows who has the rest, and `docker builder prune` empties the cache of builds",
+    "no space left on device": (
+        "the engine's disk is full\nhint: `nox -s clean` deletes what this repo made, `docker "
+        "builder prune` the build cache, and `docker system df` shows what takes the rest"
     ),
-    (
-        "BuildKit is enabled but the buildx component is missing|requires BuildKit|"
-        "unknown flag: --(?:secret|progress)",
-        "docker has no BuildKit: install its buildx plugin, docker-buildx-plugin or docker-buildx",
-    ),
-]
+}
 
 
 class Resource(NamedTuple):
-    """An image or a container that this checkout has made."""
+    """An image or a container that this checkout made."""
 
     name: str
-    """Its name; for an image its id where a newer one has taken the name."""
+    """Its name; the id of an image whose name a newer one took."""
     bytes: int
-    """What an image takes beside the image of ours that it is built on."""
+    """What an image takes beside the image of this checkout that it is built on."""
     used: float
-    """When it was last asked for, in seconds since 1970."""
-
-
-def program() -> str:
-    """The docker command. Raises ImageError where there is none."""
-    found = shutil.which("docker")
-    if not found:
-        raise ImageError(
-            "there is no docker command on PATH, which builds and runs images: install Docker "
-            "(https://docs.docker.com/engine/install), or run flows as processes"
-        )
-    return found
+    """Time of its last use, in seconds since 1970."""
 
 
 def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """What the docker command says.
+    """Run the docker command and return what it printed.
 
-    Raises ImageError where there is none, or no answer within ANSWERS seconds.
+    Raises ImageError if there is no such command, or no answer within ANSWERS seconds.
     """
-    command = [program(), *arguments]
+    command = ["docker", *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=ANSWERS)
+    except FileNotFoundError:
+        raise ImageError(
+            "there is no docker command on PATH to build and run images\nhint: install Docker "
+            "(https://docs.docker.com/engine/install), or run flows as processes"
+        ) from None
     except subprocess.TimeoutExpired:
         raise ImageError(
-            f"the Docker engine has not answered within {ANSWERS:g} seconds; `docker info` says "
-            "how it is"
+            f"the Docker engine has not answered within {ANSWERS:g} seconds\n"
+            "hint: `docker info` shows its state"
         ) from None
 
 
-def fault_of_engine(said: str) -> str:
-    """The way out where the engine is at fault for what docker has said; else empty."""
-    return next((way_out for pattern, way_out in _NO_ENGINE if re.search(pattern, said)), "")
+def engine_fault(output: str) -> str:
+    """The cause and a hint if the output of docker says that the engine is at fault; else empty."""
+    return next((fault for pattern, fault in _FAULTS.items() if re.search(pattern, output)), "")
 
 
 def has_image(name: str) -> bool:
-    """Does the engine have the image that was given this name?
+    """True if the engine has the image that was built under this name.
 
-    Raises ImageError where it does not answer.
+    Raises ImageError if the engine does not answer.
     """
-    asked = docker("image", "inspect", name)
-    if asked.returncode and not re.search("(?i)no such (image|object)", asked.stderr):
-        raise ImageError(_why(asked.stderr))
-    images = json.loads(asked.stdout or "[]")
-    return any((each["Config"]["Labels"] or {}).get(IMAGE) == name for each in images)
+    return any(_label(image, IMAGE) == name for image in _inspect("image", name))
+
+
+def stands_on(name: str, base: str) -> bool:
+    """True if the image begins with all layers of its base."""
+    layers = [_layers(image) for image in _inspect("image", name, base)]
+    return _begins_with(layers[0], layers[-1])
 
 
 def images() -> list[Resource]:
-    """The images that this checkout has made, by the names that it gave them.
+    """The images that this checkout made, by the names that it gave them.
 
-    Raises ImageError where there is no engine, or it does not answer.
+    Raises ImageError if there is no engine, or it does not answer.
     """
-    images = _ours("image", "ls")
-    found = []
-    for each in images:
-        given = each["Config"]["Labels"].get(IMAGE)
-        names = each["RepoTags"] or [each["Id"]]
-        size = each["Size"] - max(
-            (other["Size"] for other in images if _is_below(_layers(other), _layers(each))),
-            default=0,
-        )
+    made = _of_this_checkout("image", "ls")
+    resources = []
+    for image in made:
+        layers, names = _layers(image), image["RepoTags"] or [image["Id"]]
+        below = [
+            other["Size"]
+            for other in made
+            if len(_layers(other)) < len(layers) and _begins_with(layers, _layers(other))
+        ]
+        size = image["Size"] - max(below, default=0)
         for name in names:
-            if name in (given, each["Id"]):  # another is somebody's who wants to keep it
-                used = _created(each)
+            if name in (_label(image, IMAGE), image["Id"]):  # people gave it the others, to keep it
+                used = _created(image)
                 with contextlib.suppress(OSError):
                     used = max(used, use_record(name).stat().st_mtime)
-                found.append(Resource(name, size if len(names) == 1 else 0, used))
-    return found
+                resources.append(Resource(name, size if len(names) == 1 else 0, used))
+    return resources
 
 
 def unstarted_containers() -> list[Resource]:
-    """The containers of this checkout's tasks that were made and never started.
+    """The containers of this checkout's tasks that were created and never started.
 
-    A task that is killed while the engine makes its container may leave one. Raises ImageError
-    where there is no engine, or it does not answer.
+    A task that is killed while the engine creates its container may leave one. Raises ImageError
+    if there is no engine, or it does not answer.
     """
     return [
-        Resource(each["Name"].lstrip("/"), 0, _created(each))
-        for each in _ours("container", "ls", "--all", "--filter=status=created")
-        if each["HostConfig"]["AutoRemove"]  # one made by hand has the image's labels, too
+        Resource(container["Name"].lstrip("/"), 0, _created(container))
+        for container in _of_this_checkout("container", "ls", "--all", "--filter=status=created")
+        if container["HostConfig"]["AutoRemove"]  # one made by hand has the image's labels, too
     ]
 
 
-def _ours(kind: str, *listing: str) -> list[Any]:
-    """What docker says of all images or containers that have this checkout's label."""
-    ours = ("--quiet", "--no-trunc", f"--filter=label={CHECKOUT}={checkout()}")
-    listed = docker(kind, *listing, *ours)
-    if listed.returncode:
-        raise ImageError(_why(listed.stderr))
-    ids = sorted(set(listed.stdout.split()))
-    told: list[Any] = json.loads((docker(kind, "inspect", *ids).stdout if ids else "") or "[]")
-    return told
-
-
-def _created(what: dict[str, Any]) -> float:
-    return calendar.timegm(time.strptime(what["Created"][:19], "%Y-%m-%dT%H:%M:%S"))
-
-
-def _layers(image: dict[str, Any]) -> list[str]:
-    return list(image["RootFS"].get("Layers") or [])
-
-
-def _is_below(these: list[str], others: list[str]) -> bool:
-    return len(these) < len(others) and others[: len(these)] == these
-
-
-def _why(said: str) -> str:
-    return fault_of_engine(said) or f"docker failed: {said.strip()}"
-
-
 def remove(name: str) -> str:
-    """Remove the image, unless a container is made of it; what docker has against it, or empty."""
+    """Remove the image unless a container is made of it; return docker's objection, or empty."""
     removed = docker("image", "rm", name)
     if removed.returncode and "No such image" not in removed.stderr:
         return removed.stderr.strip()
@@ -176,17 +138,64 @@ def remove(name: str) -> str:
 
 
 def remove_container(name: str) -> str:
-    """Remove the container, unless it runs by now; what docker has against it, or empty."""
+    """Remove the container unless it runs; return docker's objection, or empty."""
     removed = docker("container", "rm", "--volumes", name)
     is_gone = removed.returncode == 0 or "No such container" in removed.stderr
     return "" if is_gone else removed.stderr.strip()
 
 
 def checkout() -> str:
-    """What tells this checkout's images from those of others, without saying where it is."""
+    """An id of this checkout that does not say where it is, for the label of what it makes."""
     return hashlib.sha256(os.fsencode(paths.ROOT.resolve())).hexdigest()[:16]
 
 
 def use_record(name: str) -> Path:
     """The file whose time is that of the image's last use."""
     return paths.images() / name.replace("/", "_").replace(":", "_")
+
+
+def note_use(*names: str) -> None:
+    """Record that the images are used now, for `clean`."""
+    with contextlib.suppress(OSError):  # a read-only repo
+        for name in names:
+            use_record(name).parent.mkdir(parents=True, exist_ok=True)
+            use_record(name).touch()
+
+
+def _of_this_checkout(kind: str, *listing: str) -> list[Any]:
+    """What docker knows of all images or containers with this checkout's label."""
+    label = f"--filter=label={CHECKOUT}={checkout()}"
+    listed = docker(kind, *listing, "--quiet", "--no-trunc", label)
+    if listed.returncode:
+        raise ImageError(_reason(listed.stderr))
+    ids = sorted(set(listed.stdout.split()))
+    return _inspect(kind, *ids) if ids else []
+
+
+def _inspect(kind: str, *names: str) -> list[Any]:
+    """What docker knows of these images or containers, without those that do not exist."""
+    inspected = docker(kind, "inspect", *names)
+    if inspected.returncode and not re.search("(?i)no such", inspected.stderr):
+        raise ImageError(_reason(inspected.stderr))
+    known: list[Any] = json.loads(inspected.stdout or "[]")
+    return known
+
+
+def _reason(stderr: str) -> str:
+    return engine_fault(stderr) or f"docker failed: {stderr.strip()}"
+
+
+def _label(image: dict[str, Any], name: str) -> str | None:
+    return (image["Config"]["Labels"] or {}).get(name)
+
+
+def _created(resource: dict[str, Any]) -> float:
+    return calendar.timegm(time.strptime(resource["Created"][:19], "%Y-%m-%dT%H:%M:%S"))
+
+
+def _layers(image: dict[str, Any]) -> list[str]:
+    return list(image["RootFS"].get("Layers") or [])
+
+
+def _begins_with(layers: list[str], others: list[str]) -> bool:
+    return layers[: len(others)] == others

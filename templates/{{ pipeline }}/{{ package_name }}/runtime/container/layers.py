@@ -1,28 +1,28 @@
-"""Which files make up the image of a flow: those of its folder, else those of the repo."""
+"""Which files make the image of a flow: its own or the default layers, and the repo's files."""
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
 import stat
-import subprocess
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from .. import paths
 from ..errors import ImageError
-from ..packages.requirements import Line, read
+from ..packages.requirements import Requirements, installed_packages, read
+from ..version import git
 
-_FROM = re.compile(r"FROM\s+(?:--\S+\s+)*(?P<image>\S+)(?:\s+AS\s+(?P<name>\S+))?", re.IGNORECASE)
-_BASE = re.compile(r"[\"']?\$(?:BASE\b|\{BASE[}:])")
-_ARG_BASE = re.compile(r"ARG\s+(?:\S+\s+)*BASE\b", re.IGNORECASE)
-_HEREDOC = re.compile(r"(?:RUN|COPY|ADD)\b.*?<<-?[\"']?(?P<end>[A-Za-z_]\w*)", re.IGNORECASE)
+FIRST_LINES = "ARG BASE and FROM ${BASE}"
+"""What a Dockerfile begins with."""
+
 _EXEC = re.compile(r"(?m)^[^#\n]*\bexec\s.*\$.*[@*]")
-_SHELLS = ("sh", "ash", "bash", "dash", "ksh", "zsh")
+_SHELL = re.compile(r"#! ?/\S*/(env +)?(ba|da|a|k|z)?sh\b")
 
 
 class Layers(NamedTuple):
-    """The files of a flow's image."""
+    """The files that describe the image of a flow."""
 
     dockerfile_base: Path
     """What the base is built by."""
@@ -30,104 +30,157 @@ class Layers(NamedTuple):
     """What is built on the base."""
     launch: Path
     """The entry point."""
-    requirements: list[Line]
-    """The lines of the flow's own `requirements.txt`, and of the files it includes; may be none."""
+    requirements: Requirements | None
+    """The flow's own, if it has any."""
 
 
 def layers_of(flow_file: Path) -> Layers:
-    """The files that make up the image of the flow in this file, checked.
+    """The files that describe the image of the flow in this file, checked.
 
-    Raises ImageError where they do not go together: a Dockerfile-base without a Dockerfile beside
-    it, a Dockerfile that does not build on its base, a launch.sh that cannot be run. Raises
-    RequirementsError where the `requirements.txt` cannot be read.
+    Raises ImageError if they do not fit together, and RequirementsError if the `requirements.txt`
+    cannot be read.
     """
-    own, default = flow_file.parent, paths.CONFIG / "metaflowtask"
+    own, defaults = flow_file.parent, paths.CONFIG / "metaflowtask"
 
-    def chosen(name: str) -> Path:
-        found = own / name
-        if not found.is_file() and not (default / name).is_file():
+    def own_or_default(name: str) -> Path:
+        if (own / name).is_file():
+            return own / name
+        if not (defaults / name).is_file():
+            shown = paths.shown(defaults / name)
             raise ImageError(
-                f"there is no {paths.shown(default / name)}, of which every flow's image is made; bring "
-                f"it back: git checkout HEAD -- {paths.shown(default / name)}"
+                f"there is no {shown}, which every flow's image needs\n"
+                f"hint: git checkout HEAD -- {shown}"
             )
-        return found if found.is_file() else default / name
+        return defaults / name
 
-    layers = Layers(chosen("Dockerfile-base"), chosen("Dockerfile"), chosen("launch.sh"), [])
-    if layers.dockerfile_base.parent == own and layers.dockerfile.parent != own:
+    base, dockerfile = own_or_default("Dockerfile-base"), own_or_default("Dockerfile")
+    if base.parent == own and dockerfile.parent != own:
         raise ImageError(
-            f"{paths.shown(layers.dockerfile_base)} has no Dockerfile beside it: a flow with a base of "
-            f"its own says itself what is built on it. Copy {paths.shown(layers.dockerfile)} there, and "
-            "change it where the base wants that"
+            f"{paths.shown(base)} has no Dockerfile beside it, which says what is built on it\n"
+            f"hint: cp {paths.shown(dockerfile)} {paths.shown(own)}/, and adapt it to the base"
         )
-    _check_dockerfile(layers.dockerfile)
-    _check_launch(layers.launch)
-    requirements = own / "requirements.txt"
-    return layers._replace(requirements=read(requirements) if requirements.is_file() else [])
-
-
-def _check_dockerfile(file: Path) -> None:
-    """Raise ImageError where what the Dockerfile makes is not built on the base."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ImageError(f"{paths.shown(file)} is not UTF-8: {error}") from error
-    lines = _instructions(text)
-    stages = list(filter(None, map(_FROM.match, lines)))
-    images = {stage["name"].lower(): stage["image"] for stage in stages if stage["name"]}
-    image = stages[-1]["image"] if stages else ""
-    while image.lower() in images:
-        image = images.pop(image.lower())
-    if not _BASE.match(image):
-        found = f"its last stage is built on {image!r}" if image else "it has no FROM"
-        raise ImageError(
-            f"{paths.shown(file)} does not build on its base: {found}. It must begin with `ARG BASE` and "
-            "`FROM ${BASE}`; what else the image is to be built on goes into a Dockerfile-base "
-            "beside it"
-        )
-    first = next(number for number, line in enumerate(lines) if _FROM.match(line))
-    if not any(map(_ARG_BASE.match, lines[:first])):
-        raise ImageError(
-            f"{paths.shown(file)} has no `ARG BASE` above its first FROM, with which it begins; add it"
-        )
-
-
-def _instructions(text: str) -> list[str]:
-    """The instructions of a Dockerfile, each in one line, without what is in heredocs."""
-    code = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
-    found, end = [], ""
-    for line in re.sub(r"\\[ \t]*\n", " ", code).splitlines():
-        if end:
-            end = "" if line.lstrip("\t") == end else end
-        else:
-            found.append(line.strip())
-            heredoc = _HEREDOC.match(found[-1])
-            end = heredoc["end"] if heredoc else ""
-    return found
+    # Docker's engine has crashed on a file without it (BuildKit in 26.1).
+    for file, begin in ((base, "FROM and an image"), (dockerfile, FIRST_LINES)):
+        if not re.search(rb"(?im)^(\xef\xbb\xbf)?\s*FROM\s", file.read_bytes()):
+            raise ImageError(f"{paths.shown(file)} has no FROM\nhint: begin it with {begin}")
+    launch = own_or_default("launch.sh")
+    _check_launch(launch)
+    file = own / "requirements.txt"
+    lines = read(file) if file.is_file() else []
+    requirements = Requirements(file, lines, installed_packages()) if lines else None
+    return Layers(base, dockerfile, launch, requirements)
 
 
 def _check_launch(file: Path) -> None:
-    """Raise ImageError where the script cannot be run, or does not parse."""
+    """Raise ImageError if the script cannot be run, or would keep signals from the flow."""
+    name = paths.shown(file)
     if not file.stat().st_mode & stat.S_IXUSR:
         raise ImageError(
-            f"{paths.shown(file)} is not executable, and it is what the container starts: "
-            f"chmod +x {paths.shown(file)}"
+            f"{name} is not executable, and the container starts it\nhint: chmod +x {name}"
         )
-    first = file.read_bytes().partition(b"\n")[0].decode(errors="replace")
-    words = first.removeprefix("#!").split()
-    if not re.match("#! ?/", first) or first.endswith("\r"):
+    text = file.read_bytes().decode(errors="replace")
+    first_line = text.partition("\n")[0]
+    if not re.match("#! ?/", first_line) or first_line.endswith("\r"):
         raise ImageError(
-            f"{paths.shown(file)} begins with {first!r}, and must with the program that runs it: "
-            "#!/bin/sh, with the line ends of Unix"
+            f"{name} begins with {first_line!r}, which names no program to run it\n"
+            "hint: begin it with #!/bin/sh, and use the line ends of Unix"
         )
-    shell = Path(words[1] if words[0].endswith("/env") and words[1:] else words[0]).name
-    if shell not in _SHELLS or not (program := shutil.which(shell)):
-        return
-    tried = subprocess.run([program, "-n", str(file)], capture_output=True, text=True, check=False)
-    if tried.returncode:
-        said = tried.stderr.strip().replace(str(file), paths.shown(file))
-        raise ImageError(f"{paths.shown(file)} does not parse: {said}\ncorrect the script")
-    if not _EXEC.search(file.read_text(encoding="utf-8", errors="replace")):
+    if _SHELL.match(first_line) and not _EXEC.search(text):
         raise ImageError(
-            f'{paths.shown(file)} has no `exec "$@"`, by which it becomes the command that it is given; '
-            "end it with that line"
+            f'{name} has no `exec "$@"`, so no signal reaches the flow\nhint: end it with exec "$@"'
         )
+
+
+def repo_files() -> list[str]:
+    """The repo's files that go into images: their paths from its root, sorted.
+
+    They are the files that git tracks or would track, also in repos within the repo, without those
+    that the repo's `.dockerignore` names; without git, the files of the package.
+
+    Raises ImageError if git fails, or `.dockerignore` has a wrong pattern.
+    """
+    names = set(_files_of_git())
+    if not any(name.startswith(f"{paths.PACKAGE.name}/") for name in names):
+        is_git = any((folder / ".git").exists() for folder in (paths.ROOT, *paths.ROOT.parents))
+        if is_git and not git("rev-parse", "--git-dir"):  # the package has files that git ignores
+            raise ImageError(
+                "git does not say which files it tracks, and images contain no others\n"
+                f"hint: git -C {paths.ROOT} status"
+            )
+        names = set(_files_of_package())
+    links = {name for name in names if (paths.ROOT / name).is_symlink()}
+    is_ignored = _dockerignore()
+    return sorted(
+        name
+        for name in names
+        if not is_ignored(name)
+        and PurePosixPath(name).name != ".env"
+        and (name in links or (paths.ROOT / name).is_file())
+        and not any(str(folder) in links for folder in PurePosixPath(name).parents)
+    )
+
+
+def _files_of_git(folder: str = "") -> Iterator[str]:
+    command = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    for name in git("-C", folder or ".", *command).split("\0"):
+        file = paths.ROOT / folder / name
+        if name and file.is_dir() and not file.is_symlink():  # a submodule, say
+            yield from _files_of_git(f"{folder}{name.rstrip('/')}/")
+        elif name:
+            yield folder + name
+
+
+def _files_of_package() -> Iterator[str]:
+    for folder, _, names in os.walk(paths.PACKAGE):
+        for name in names:
+            yield Path(folder, name).relative_to(paths.ROOT).as_posix()
+
+
+def _dockerignore() -> Callable[[str], bool]:
+    """A function that says whether the repo's `.dockerignore` leaves out a path.
+
+    The last rule that matches counts. Docker's rules are neither git's nor those of `glob`: a
+    pattern begins in the root, `**` stands for any number of folders, and `!` brings back a file
+    from a folder that is left out.
+    """
+    file = paths.ROOT / ".dockerignore"
+    rules: list[tuple[re.Pattern[str], bool]] = []
+    text = ""
+    if file.is_file():
+        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    for line in text.splitlines():
+        pattern = line.strip()
+        if pattern and not line.startswith("#"):
+            keeps = pattern.startswith("!")
+            pattern = os.path.normpath(pattern.removeprefix("!").strip()).strip("/")
+            try:
+                rules.append((re.compile(_as_regex(pattern), re.DOTALL), keeps))
+            except re.error as error:
+                raise ImageError(
+                    f"{paths.shown(file)}: {line.strip()!r} is no pattern: {error}"
+                ) from error
+
+    def is_ignored(name: str) -> bool:
+        matching = [keeps for rule, keeps in rules if rule.fullmatch(name)]
+        return bool(matching) and not matching[-1]
+
+    return is_ignored
+
+
+def _as_regex(pattern: str) -> str:
+    """A pattern of `.dockerignore`, for what it names and all below that."""
+    pattern = re.sub(r"\*\*$", "*", pattern)  # the same, at the end
+    parts = re.findall(r"\*\*/?|\*|\?|\[[^\]]+\]|\\.|.", pattern, re.DOTALL)
+    folders = "(?:.*/)?"
+    is_suffix = re.fullmatch(r"\*\*[^*?[\\]+", pattern)  # `**.csv` is any name that ends so
+    wildcards = {
+        "**/": folders,
+        "**": ".*" if is_suffix else folders,
+        "*": "[^/]*",
+        "?": "[^/]",
+    }
+    regex = "".join(
+        wildcards.get(part) or (part if re.match(r"\[.", part) else re.escape(part[-1]))
+        for part in parts
+    )
+    return f"{regex}(?:/.*)?"

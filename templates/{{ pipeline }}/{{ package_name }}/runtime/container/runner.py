@@ -1,12 +1,12 @@
 """Runs a flow in a container of its own image, with `docker run`.
 
-The container gets at run time what it needs of this machine: Metaflow's folder, at the same path
-as here, for Metaflow writes down absolute paths; the caller's user and group, so that files belong
-to the caller; Metaflow's configuration and AWS's. Variables are handed over by name, so that no
-value is on a command line. Nothing of that is in the image.
+What the container needs of this machine it gets when it starts, and none of it is in the image:
+Metaflow's folder, at the same path, because Metaflow writes down absolute paths; the caller's user
+and group, so that files belong to the caller; Metaflow's configuration and AWS's. Variables are
+passed by name, so that no value is on a command line.
 
-The container's standard input is the lifeline of `process.run`: when the task is gone, in whatever
-way, a supervisor in the container reads its end, and stops the flow there.
+The container's standard input is the lifeline of `process.run`: when the task is gone, for whatever
+reason, a supervisor in the container reads the end of it and stops the flow there.
 """
 
 from __future__ import annotations
@@ -24,19 +24,10 @@ from urllib.parse import urlsplit
 from .. import paths, process
 from ..errors import ImageError, ParameterError
 from ..flow.command_line import options
-from ..metaflow_config import (
-    configuration_file,
-    local_root,
-    metaflow_environment,
-)
+from ..metaflow_config import configuration_file, local_root, metaflow_environment
 from ..settings import PREFIX, dotenv_variables
 from . import remove_container
-from .engine import (
-    CHECKOUT,
-    checkout,
-    docker,
-    fault_of_engine,
-)
+from .engine import CHECKOUT, checkout, docker, engine_fault
 from .kwargs import ContainerKwargs
 
 REPO = "/repo"
@@ -45,49 +36,50 @@ REPO = "/repo"
 HOME = "/tmp"
 """The one folder of a container that can be written to, in memory; the datastore is outside."""
 
-_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
-_PASSED = {"TZ", *_PROXIES, *map(str.upper, _PROXIES)}
+LONGEST = 128 * 1024
+"""Bytes of a variable with its name, as Linux takes it."""
+
+_SUPERVISOR = f"{REPO}/{paths.PACKAGE.name}/runtime/process/supervisor.py"
+
+_PASSED = re.compile(
+    rf"(AWS|METAFLOW)_.*|{PREFIX}.*|TZ|(http|https|no|all)_proxy|(HTTP|HTTPS|NO|ALL)_PROXY"
+)
+
+# `docker run` itself reads these, so the flow's value is on the command line. None is secret, and
+# what may be, such as DOCKER_PASSWORD, is not among them.
+_DOCKERS_OWN = re.compile(
+    "HOME|PATH|LD_.*|XDG_.*|SSH_AUTH_SOCK|DOCKER_(HOST|CONTEXT|CONFIG|CERT_PATH|TLS|TLS_VERIFY|"
+    "API_VERSION|CONTENT_TRUST.*|DEFAULT_PLATFORM)"
+)
 
 _SERVERS = (
     *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "METAFLOW_S3_ENDPOINT_URL"),
     "METAFLOW_SERVICE_URL",
 )
-"""Variables that name a server which Metaflow asks for long."""
-
-_SUPERVISOR = f"{REPO}/{paths.PACKAGE.name}/runtime/process/supervisor.py"
+"""Variables with the address of a server that Metaflow tries for long."""
 
 _FILES = (
     *("AWS_CA_BUNDLE", "AWS_CONFIG_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
     *("AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE"),
     *("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"),
 )
-"""Variables that name a file here, which is in the container too."""
+"""Variables with the path of a file that the container gets, too."""
 
-# What `docker run` itself goes by: the flow's value is on the command line. None of them is secret,
-# and what may be, as DOCKER_PASSWORD, is none of them.
-_DOCKERS_OWN = re.compile(
-    "HOME|PATH|LD_.*|XDG_.*|SSH_AUTH_SOCK|DOCKER_(HOST|CONTEXT|CONFIG|CERT_PATH|TLS|TLS_VERIFY|"
-    "API_VERSION|CONTENT_TRUST.*|DEFAULT_PLATFORM)"
-)
-
-_WAYS_OUT = {
-    "[[gpu]]": "docker has no GPU here: leave gpus out of container_kwargs, or install the NVIDIA "
-    "driver and the NVIDIA Container Toolkit",
-    "No such image": "it has been removed meanwhile: the same command builds it again",
-    "": "container_kwargs says what it is started with, and `docker info` how the engine is",
+_HINTS = {
+    "[[gpu]]": "leave gpus out of container_kwargs, or install the NVIDIA driver and the NVIDIA "
+    "Container Toolkit: docker has no GPU",
+    "No such image": "run the same command again, which builds the image that was removed",
+    "": "change container_kwargs, or see `docker info` for the engine's state",
 }
-"""The way out, by what docker says."""
-
-LONGEST = 128 * 1024
-"""Bytes of a variable with its name, as Linux takes it."""
+"""The way out, by what docker prints."""
 
 
 class ContainerRunner:
-    """Runs a flow in containers of its image, each of them new.
+    """Runs a flow in containers of its image, each command in a new one.
 
-    `scratch` is a folder for what is read here when the flow has ended: it has the same path in
-    the container. `image` builds the image where it is not there, and is asked for its name when
-    all else is right: ParameterError says what is not.
+    `image` returns the image's name, and may build it; it is called last, after ParameterError
+    was raised for whatever is wrong. `scratch` is a folder for what the flow leaves to be read: it
+    has the same path in the container.
     """
 
     python = "python"
@@ -99,10 +91,11 @@ class ContainerRunner:
         self._flow_path = flow_path
         self._kwargs = kwargs
         self._scratch = scratch
-        self._without_memory = False
+        self._ran_out_of_memory = False
+        self._environment = metaflow_environment()
         self._volumes = dict(_volumes(kwargs))
-        self._env = dict(_env(kwargs))
-        _check_servers({**metaflow_environment(), **self._env}, kwargs.network or "")
+        self._env = dict(_env(kwargs, self._environment))
+        _check_servers({**self._environment, **self._env}, kwargs.network or "")
         self.image = image()
 
     def run(
@@ -114,22 +107,22 @@ class ContainerRunner:
         on_line: Callable[[str], None],
         held: Sequence[int] = (),
     ) -> int:
-        """Run it in a container, of which nothing is left when this returns.
+        """Run the command in a container, which is gone when this returns.
 
-        Raises ImageError where the engine does not start the container, or no flow can run in it.
+        Raises ImageError if the engine does not start the container, or no flow can run in it.
         """
         slug = re.sub(r"[^a-z0-9]+", "-", f"{paths.PACKAGE.name}-{self._flow_path}".lower())
         name = f"{slug.strip('-')[-80:].lstrip('-')}-{uuid.uuid4().hex[:12]}"
         id_file = self._scratch / f"{name}.id"
-        handed_over = self._variables(variables)
-        on_command_line = {each for each in handed_over if _DOCKERS_OWN.fullmatch(each)}
+        passed = self._variables(variables)
+        with_value = {each for each in passed if _DOCKERS_OWN.fullmatch(each)}
         last: list[str] = []
 
         def remember(line: str) -> None:
             last[:] = [*last[-9:], line]
             on_line(line)
 
-        code = process.run(
+        exit_code = process.run(
             [
                 *("docker", "run", "--rm", "--interactive", "--pull=never"),
                 *(f"--name={name}", f"--cidfile={id_file}", f"--label={CHECKOUT}={checkout()}"),
@@ -137,71 +130,65 @@ class ContainerRunner:
                 *(f"--user={os.geteuid()}:{os.getegid()}", f"--workdir={REPO}"),
                 *self._limits(),
                 *self._mounts(),
-                *(
-                    f"--env={each}={value}" if each in on_command_line else f"--env={each}"
-                    for each, value in handed_over.items()
-                ),
+                *(f"--env={each}" for each in passed.keys() - with_value),
+                *(f"--env={each}={passed[each]}" for each in with_value),
                 self.image,
-                *self._watched(command),
+                *self._supervised(command),
             ],
             cwd=paths.ROOT,
-            env={
-                **os.environ,
-                **{each: handed_over[each] for each in {*handed_over} - on_command_line},
-            },
+            env={**os.environ, **{each: passed[each] for each in passed.keys() - with_value}},
             timeout=timeout,
             on_line=remember,
             held=held,
-            remove=[
-                *(sys.executable, "-I", "-S", remove_container.__file__, name, str(id_file)),
-            ],
+            remove=[sys.executable, "-I", "-S", remove_container.__file__, name, str(id_file)],
         )
-        refused = [line for line in last if line.startswith("docker: ")]
-        if code == remove_container.ENGINE_REFUSED and not id_file.exists():
-            refused += last[:1]  # what docker's own command line cannot have
-        if refused and code in (remove_container.ENGINE_REFUSED, 126, 127):
-            raise ImageError(self._why_not_started(refused[0], "\n".join(last)))
+        refused = exit_code == remove_container.ENGINE_REFUSED
+        errors = [line for line in last if line.startswith("docker: ")]
+        if refused and not id_file.exists():
+            errors += last[:1]  # of docker's own command line
+        if errors and (refused or exit_code in (126, 127)):
+            raise ImageError(self._not_started(errors[0], "\n".join(last)))
         if any(f"can't open file '{_SUPERVISOR}'" in line for line in last):
-            repos = paths.shown(paths.CONFIG / "metaflowtask" / "Dockerfile")
+            default = paths.shown(paths.CONFIG / "metaflowtask" / "Dockerfile")
             raise ImageError(
-                f"{self._flow_path}: {self.image} has no package in {REPO}: a Dockerfile of the "
-                f"flow's own has to bring it there as {repos} does; begin with a copy of that"
+                f"{self._flow_path}: {self.image} has no package in {REPO}, because the flow's own "
+                f"Dockerfile does not copy it there\nhint: begin with a copy of {default}"
             )
-        answers = code > 0 and code != remove_container.ENGINE_REFUSED
-        self._without_memory = answers and _was_without_memory(name)
-        return code
+        self._ran_out_of_memory = exit_code > 0 and not refused and _ran_out_of_memory(name)
+        return exit_code
 
     def describe_exit(self, exit_code: int) -> str:
-        """What the exit code of the last run says, and whether its memory was out."""
-        if exit_code == remove_container.ENGINE_REFUSED:  # with the container at work
+        """What the exit code of the last run means, and whether the container ran out of memory."""
+        if exit_code == remove_container.ENGINE_REFUSED:  # with the container running
             return (
-                "the Docker engine has let go of the container; `docker info` says how it is, and "
-                "the same command resumes the run"
+                "the Docker engine lost the container; `docker info` shows its state, and the same "
+                "command resumes the run"
             )
-        if not self._without_memory:
-            return process.describe_exit(exit_code)
-        limit = self._kwargs.memory or "not limited"
-        return (
-            f"{process.describe_exit(exit_code)}; its memory was out, which /tmp is part of: "
-            f"container_kwargs memory is {limit}, give it more"
-        )
+        text = process.describe_exit(exit_code)
+        if self._ran_out_of_memory:
+            limit = self._kwargs.memory or "not limited"
+            text += (
+                f"; it ran out of memory, which includes /tmp: container_kwargs memory is {limit}, "
+                "set it higher"
+            )
+        return text
 
-    def _why_not_started(self, line: str, said: str) -> str:
-        """The message for what docker has said, of which this line says why."""
-        why = re.sub("docker: (Error response from daemon: )?", "", line, count=1)
-        known = (way_out for part, way_out in _WAYS_OUT.items() if part in why)
-        way_out = fault_of_engine(said) or next(known)
-        return f"{self._flow_path}: no container of {self.image} was started: {why}; {way_out}"
+    def _not_started(self, error: str, output: str) -> str:
+        """The message for a container that was not started, from docker's error and output."""
+        cause = re.sub("docker: (Error response from daemon: )?", "", error, count=1)
+        hint = next(hint for part, hint in _HINTS.items() if part in cause)
+        reason = engine_fault(output) or f"{cause}\nhint: {hint}"
+        return f"{self._flow_path}: no container of {self.image} was started: {reason}"
 
-    def _watched(self, command: Sequence[str]) -> list[str]:
-        """The command under a supervisor of its own, whose lifeline is the standard input.
+    def _supervised(self, command: Sequence[str]) -> list[str]:
+        """The command under a supervisor in the container, whose lifeline is the standard input.
 
-        Errors join the output here, for else their order is lost on the way.
+        Errors join the output in the container: their order would be lost on the way.
         """
         lifeline = 3
         made = self._scratch / "mode"
         made.mkdir(exist_ok=True)
-        umask = ~made.stat().st_mode & 0o777  # to ask for it would be to change it for a moment
+        umask = ~made.stat().st_mode & 0o777  # os.umask() would change it for a moment
         return [
             *("sh", "-c", f'umask {umask:03o} && exec "$@" {lifeline}<&0 </dev/null 2>&1', "sh"),
             *process.supervised(command, self.python, _SUPERVISOR, [lifeline]),
@@ -212,141 +199,123 @@ class ContainerRunner:
             value = getattr(self._kwargs, name)
             if value is not None:
                 yield f"--{name}={value}"
-        # A server on this machine is found by this name; what another container has, it has.
+        # The name of this machine's own servers; in another container's network that one decides.
         if not (self._kwargs.network or "").startswith("container:"):
             yield "--add-host=host.docker.internal:host-gateway"
 
     def _mounts(self) -> Iterator[str]:
-        """Volumes, the folders with what Metaflow writes, and the files with its configuration."""
+        """Volumes, the folders that Metaflow writes to, and the files with its configuration."""
         yield from self._volumes.values()
         if HOME not in self._volumes:
             yield f"--tmpfs={HOME}:rw,exec,mode=1777"
-        for folder in {local_root(), _client_cache(), self._scratch}:
+        for folder in {local_root(), self._client_cache(), self._scratch}:
             folder.mkdir(parents=True, exist_ok=True)
             yield _mount(folder, folder)
-        # Cards are in the first `.metaflow` above where the flow runs, and looked for in this one.
+        # Metaflow writes cards to the first `.metaflow` above where the flow runs.
         yield _mount(local_root(), Path(REPO, ".metaflow"))
         aws = Path("~/.aws").expanduser()
         if aws.is_dir():
             yield _mount(aws, Path(HOME, ".aws"), "readonly")
-        configuration = configuration_file().absolute()
-        for file in {configuration, *_named_files().values()}:
+        for file in {configuration_file().absolute(), *self._named_files().values()}:
             if file.is_file():
                 yield _mount(file, file, "readonly")
 
     def _variables(self, more: Mapping[str, str]) -> dict[str, str]:
-        """The variables of the container, by name."""
-        here = metaflow_environment()
-        wanted = {
-            name
-            for name in here
-            if name.startswith(("AWS_", "METAFLOW_", PREFIX)) or name in _PASSED
-        }
+        """The container's variables."""
+        names = {*filter(_PASSED.fullmatch, self._environment), *dotenv_variables(paths.ROOT)}
         return {
-            **{name: here[name] for name in sorted(wanted | {*dotenv_variables(paths.ROOT)})},
-            **{name: str(file) for name, file in _named_files().items()},
+            **{name: self._environment[name] for name in sorted(names)},
+            **{name: str(file) for name, file in self._named_files().items()},
             "HOME": HOME,
             "METAFLOW_HOME": str(configuration_file().absolute().parent),
-            # What is on its way from S3 and to it lies where the flow runs, unless these say so.
+            # By default Metaflow keeps what it moves to and from S3 where the flow runs.
             "METAFLOW_ARTIFACT_LOCALROOT": HOME,
             "METAFLOW_TEMPDIR": HOME,
             "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(local_root().parent),
-            "METAFLOW_CLIENT_CACHE_PATH": str(_client_cache()),
+            "METAFLOW_CLIENT_CACHE_PATH": str(self._client_cache()),
             **self._env,
             **more,
         }
 
+    def _client_cache(self) -> Path:
+        return paths.ROOT / self._environment["METAFLOW_CLIENT_CACHE_PATH"]
 
-def _was_without_memory(name: str) -> bool:
-    """Has the container ended a process for want of memory? The engine knows it for a while."""
-    with contextlib.suppress(ImageError):  # it answers no more: what the flow ended with counts
-        asked = docker(
+    def _named_files(self) -> dict[str, Path]:
+        """The files that the variables in _FILES name, by variable."""
+        values = {name: self._environment[name] for name in _FILES if self._environment.get(name)}
+        files = {name: Path(value).expanduser().absolute() for name, value in values.items()}
+        return {name: file for name, file in files.items() if file.is_file()}
+
+
+def _ran_out_of_memory(container: str) -> bool:
+    """True if the engine, which remembers for a while, killed one of its processes for that."""
+    with contextlib.suppress(ImageError):  # of no answer: the flow's exit code counts
+        events = docker(
             *("events", "--since=1", f"--until={time.time():.6f}", "--filter=event=oom"),
-            f"--filter=container={name}",
+            f"--filter=container={container}",
         )
-        return bool(asked.stdout.strip())
+        return bool(events.stdout.strip())
     return False
 
 
 def _volumes(kwargs: ContainerKwargs) -> Iterator[tuple[str, str]]:
-    """Folders in the container, and docker's option that lets them be there."""
+    """For each volume the folder in the container, and docker's option."""
     for volume in map(os.path.expanduser, kwargs.volumes):
-        source, target = _parts_of(volume)
-        place = paths.ROOT / source
-        # Docker would make it, for root; what has no slash is a volume of Docker's own.
-        if "/" in source and not place.exists():
+        match = re.fullmatch(r"(?P<source>[^:]+):(?P<target>/[^:]*)(:[^:]*)?", volume)
+        if not match:
             raise ParameterError(
-                f"container_kwargs: volume {volume!r}: there is no {source} here; make it"
+                f"container_kwargs: volume {volume!r} must be FOLDER:FOLDER_IN_CONTAINER, the "
+                "second an absolute path; add `:ro` to make it read-only"
             )
-        if "/" not in source and place.exists():
+        source = match["source"]
+        folder, is_folder = paths.ROOT / source, "/" in source
+        if is_folder and not folder.exists():  # docker would create it, as root
             raise ParameterError(
-                f"container_kwargs: volume {volume!r} is one of Docker's own, by that name; the "
-                f"folder here is ./{volume}"
+                f"container_kwargs: volume {volume!r}: there is no {source}\n"
+                f"hint: mkdir -p {folder}"
             )
-        yield target, f"--volume={place if '/' in source else source}{volume.removeprefix(source)}"
+        if not is_folder and folder.exists():
+            raise ParameterError(
+                f"container_kwargs: volume {volume!r} names one of Docker's own volumes\n"
+                f"hint: write ./{volume} for the folder"
+            )
+        option = f"--volume={folder if is_folder else source}{volume.removeprefix(source)}"
+        yield match["target"].rstrip("/") or "/", option
 
 
-def _env(kwargs: ContainerKwargs) -> Iterator[tuple[str, str]]:
-    """The variables that `env` wants, and their values."""
-    here = metaflow_environment()
+def _env(kwargs: ContainerKwargs, environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The variables that `env` names, with their values."""
+    label = "container_kwargs: env"
     for name, value in kwargs.env.items():
-        if value is None and name not in here:
+        if not name or "=" in name:
+            raise ParameterError(f"{label}: {name!r} is no name of a variable")
+        if value is None and name not in environment:
             raise ParameterError(
-                f"container_kwargs: env wants the value that {name} has here, and it has none; "
-                "set it, or leave it out"
+                f"{label}: {name} is to keep the value it has outside the container, and has none\n"
+                f"hint: set {name}, or leave it out"
             )
-        handed_over = here[name] if value is None else str(value)
-        _check(name, handed_over)
-        yield name, handed_over
+        text = environment[name] if value is None else str(value)
+        (option,) = options({name: text}, label)  # refuses what no command can get
+        if len(os.fsencode(option)) > LONGEST:
+            raise ParameterError(
+                f"{label}: {name} is longer than the {LONGEST:,} bytes that the system takes\n"
+                "hint: write the value to a file, and mount it with volumes"
+            )
+        yield name, text
 
 
 def _check_servers(variables: Mapping[str, str], network: str) -> None:
-    """Raise ParameterError where Metaflow would wait long for a server that cannot be reached."""
+    """Raise ParameterError if Metaflow would wait long for a server that it cannot reach."""
     for name in _SERVERS:
         host = urlsplit(variables.get(name, "")).hostname or ""
         if re.fullmatch(r"localhost|127\..*|::1", host) and network in ("", "bridge", "none"):
             raise ParameterError(
-                f"{name} is on this machine's loopback, {host}, which a container does not see: "
-                'container_kwargs {"network": "host"} lets it'
+                f"{name} is on this machine's loopback, {host}, which a container cannot reach\n"
+                'hint: set container_kwargs to {"network": "host"}'
             )
 
 
-def _check(name: str, value: str) -> None:
-    """Raise ParameterError unless a command can get this variable."""
-    (said,) = options({name: value}, "container_kwargs: env")
-    if not name or "=" in name:
-        raise ParameterError(f"container_kwargs: env: {name!r} is no variable's name")
-    if len(os.fsencode(said)) > LONGEST:
-        raise ParameterError(
-            f"container_kwargs: env: {name} is longer than the {LONGEST:,} bytes that the system "
-            "takes; write the value to a file, and let a volume have it there"
-        )
-
-
-def _client_cache() -> Path:
-    """The folder of the cache of Metaflow's client."""
-    return paths.ROOT / metaflow_environment()["METAFLOW_CLIENT_CACHE_PATH"]
-
-
-def _named_files() -> dict[str, Path]:
-    """The files that variables of _FILES name here, by the variable."""
-    here = metaflow_environment()
-    named = {name: Path(here[name]).expanduser().absolute() for name in _FILES if here.get(name)}
-    return {name: file for name, file in named.items() if file.is_file()}
-
-
-def _parts_of(volume: str) -> tuple[str, str]:
-    """A volume's folder here, and the one in the container."""
-    parts = volume.split(":")
-    if len(parts) not in (2, 3) or not parts[0] or not parts[1].startswith("/"):
-        raise ParameterError(
-            f"container_kwargs: volume {volume!r} must be FOLDER:FOLDER_IN_CONTAINER, the second "
-            "an absolute path; `:ro` behind it makes it read only"
-        )
-    return parts[0], parts[1].rstrip("/") or "/"
-
-
 def _mount(source: Path, target: Path, *more: str) -> str:
-    # Unlike `--volume`, this says so where the source is not there, and takes any name.
+    # Unlike `--volume`, this fails if the source does not exist, and takes any name.
     fields = ["type=bind", f"source={source}", f"target={target}", *more]
     return "--mount=" + ",".join('"' + field.replace('"', '""') + '"' for field in fields)

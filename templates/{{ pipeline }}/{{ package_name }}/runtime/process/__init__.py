@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 from . import supervisor
 
@@ -30,6 +31,7 @@ def run(
     on_line: Callable[[str], None],
     held: Sequence[int] = (),
     remove: Sequence[str] = (),
+    stdin: IO[bytes] | int = subprocess.DEVNULL,
 ) -> int:
     """Run the command in a session of its own and return its exit code.
 
@@ -40,7 +42,7 @@ def run(
 
     `remove` is for a command whose processes run elsewhere, in a container: a command that ends
     them, called with the exit code (negative for a signal) unless that is 0. The standard input of
-    such a command is empty, and ends when this process does.
+    such a command is empty, and ends when this process does; other commands read `stdin`.
 
     Raises TimeLimitError after `timeout` seconds.
     """
@@ -51,7 +53,7 @@ def run(
             supervised(command, sys.executable, supervisor.__file__, descriptors, remove),
             cwd=cwd,
             env=dict(env),
-            stdin=lifeline if remove else subprocess.DEVNULL,
+            stdin=lifeline if remove else stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
