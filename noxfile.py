@@ -24,7 +24,7 @@ nox.options.default_venv_backend = "uv"
 
 @nox.session
 def test(session: nox.Session) -> None:
-    """Run the tests; arguments go to pytest, e.g. -m 'not end_to_end' for the quick ones."""
+    """Run the tests; arguments go to pytest, e.g. tests/quick tests/in_place for the quick ones."""
     install(session, "test")
     session.run("pytest", *session.posargs)
 
@@ -34,9 +34,7 @@ def nightly(session: nox.Session) -> None:
     """Test every combination of choices to the end, and 1,000 sets of answers; an hour or more."""
     install(session, "test")
     # Each test's seconds are the figure for its combination.
-    session.run(
-        "pytest", "--nightly", "--dist", "worksteal", "--durations=0", "-vv", *session.posargs
-    )
+    session.run("pytest", "--nightly", "--durations=0", "-vv", *session.posargs)
 
 
 @nox.session

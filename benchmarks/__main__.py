@@ -239,7 +239,7 @@ PEOPLE = [(who, what) for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "E
 def tests() -> None:
     """The template's own tests, whole and without those that run end to end."""
     pytest = (sys.executable, "-m", "pytest", "--quiet")
-    report("tests, not end to end", seconds((*pytest, "-m", "not end_to_end")), 120, "s")
+    report("tests, quick", seconds((*pytest, "tests/quick", "tests/in_place")), 120, "s")
     report("tests, all", seconds(pytest), 540, "s")
 
 

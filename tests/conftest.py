@@ -64,8 +64,8 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("nightly" if config.getoption("nightly") else "default")
 
 
-# Folders of tests, and what each test in them is: marked so, and begun in this order.
-FOLDERS = ("end_to_end", "in_repo", "quick")
+# The folders of tests in the order in which they begin: what takes longest comes first.
+FOLDERS = ("end_to_end", "in_repo", "quick", "in_place")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

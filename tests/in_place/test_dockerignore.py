@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from runtime import ImageError, paths
-from runtime.container.context import repo_files
+from runtime.container.layers import repo_files
 
 FILES = ("a/b.csv", "a/c.txt", "a/d/e.csv", "top.csv")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from runtime import ParameterError
-from runtime.flow.parameters import DEEPEST, json_values
+from runtime.flow.parameter_values import DEEPEST, json_values
 
 DAY = datetime.date(2026, 11, 20)
 NOON = datetime.datetime(2026, 11, 20, 12, 0, 30, 250, datetime.UTC)

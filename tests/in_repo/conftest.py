@@ -7,6 +7,8 @@ Each test process has a repo of its own: `sales_pipelines` is what the working t
 from __future__ import annotations
 
 import atexit
+import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -83,11 +85,12 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPO)
 
 
-@pytest.fixture(scope="session")
-def s3_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an S3 server for the tests of this process."""
-    with s3_server(tmp_path_factory.mktemp("s3") / "moto.log") as address:
-        yield address
+@functools.cache
+def s3_address() -> str:
+    """The address of an S3 server, which is started once for this process."""
+    server = contextlib.ExitStack()
+    atexit.register(server.close)
+    return server.enter_context(s3_server(REPO.parent / "moto.log"))
 
 
 class Pipeline:

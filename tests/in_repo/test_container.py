@@ -35,7 +35,9 @@ from sales_pipelines.runtime.metaflow_config import _datastore_root, _local_root
 from sales_pipelines.runtime.settings import PREFIX, settings
 from sales_pipelines.runtime.task.run_arguments import run_arguments
 
-from .conftest import is_there, wait_until
+from .conftest import is_there, s3_address, wait_until
+
+pytestmark = pytest.mark.docker
 
 WITHIN = 10  # seconds
 PATH = "contained/small.py"
@@ -816,19 +818,18 @@ def printed(command: list[str]) -> bytes:
 
 
 @pytest.mark.nightly
-@pytest.mark.skipif("S3_SERVER" not in os.environ, reason="no S3 at hand")
 def test_a_datastore_on_s3_is_reached(
     contained: Contained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variables = {
         **{"METAFLOW_DEFAULT_DATASTORE": "s3", "METAFLOW_DATASTORE_SYSROOT_S3": "s3://flows/runs"},
-        **{"METAFLOW_S3_ENDPOINT_URL": os.environ["S3_SERVER"], "AWS_DEFAULT_REGION": "us-east-1"},
+        **{"METAFLOW_S3_ENDPOINT_URL": s3_address(), "AWS_DEFAULT_REGION": "us-east-1"},
         **{"AWS_ACCESS_KEY_ID": "planted", "AWS_SECRET_ACCESS_KEY": "planted"},
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     forget()
-    boto3.client("s3", endpoint_url=os.environ["S3_SERVER"]).create_bucket(Bucket="flows")
+    boto3.client("s3", endpoint_url=s3_address()).create_bucket(Bucket="flows")
     task = contained.task(flow_kwargs={"number": 5}, container_kwargs={"network": "host"})
     task.run()
     assert task.output().path.startswith("s3://flows/runs/luigi/")

@@ -1,13 +1,12 @@
 """Metaflow uses a flow's image for steps that run on AWS Batch and on Kubernetes.
 
-S3 is moto's server, at the address in the variable S3_SERVER. Batch is a server that records the
+S3 is moto's server. Batch is a server that records the
 requests that it gets.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import pytest
 from sales_pipelines.runtime import FlowFailedError, MetaflowTask, paths
 from sales_pipelines.runtime.metaflow_config import metaflow_environment
 
-from .conftest import Pipeline
+from .conftest import Pipeline, s3_address
 
 IMAGE = "registry.example.org/team/sales-pipelines/small:0123456789abcdef"
 
@@ -60,7 +59,7 @@ class Batch(BaseHTTPRequestHandler):
 def on_s3(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]:
     """The pipeline with its datastore on S3, and a Batch that refuses all jobs."""
     Batch.defined = []
-    server = os.environ["S3_SERVER"]
+    server = s3_address()
     with ThreadingHTTPServer(("127.0.0.1", 0), Batch) as batch:
         threading.Thread(target=batch.serve_forever, daemon=True).start()
         for name, value in {

@@ -1,6 +1,6 @@
 """With Metaflow's datastore on S3 a task does what it does with a local one.
 
-S3 is moto's server, at the address in the variable S3_SERVER.
+S3 is moto's server.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ from sales_pipelines.runtime.commands import status
 from sales_pipelines.runtime.store import s3
 from sales_pipelines.runtime.task.target import FlowTarget, Marker
 
-from .conftest import Pipeline, Splitting, start
+from .conftest import Pipeline, Splitting, s3_address, start
 
-SERVER = os.environ["S3_SERVER"]
 BUCKET, PREFIX = "pipelines", "team/metaflow"
 SECRET = "not-to-be-printed"
 
@@ -40,7 +39,7 @@ class Store:
 
     def __init__(self) -> None:
         session = boto3.session.Session("testing", SECRET, region_name="us-east-1")
-        self.client = session.client("s3", endpoint_url=SERVER)
+        self.client = session.client("s3", endpoint_url=s3_address())
 
     def names(self) -> list[str]:
         """The keys in the bucket."""
@@ -62,7 +61,7 @@ def store(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Store:
     """An empty bucket, set up as Metaflow's datastore."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    urlopen(f"{SERVER}/moto-api/reset", data=b"").close()
+    urlopen(f"{s3_address()}/moto-api/reset", data=b"").close()
     for name, value in {
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": SECRET,
@@ -72,7 +71,7 @@ def store(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Store:
         "AWS_MAX_ATTEMPTS": "1",
         "METAFLOW_DEFAULT_DATASTORE": "s3",
         "METAFLOW_DATASTORE_SYSROOT_S3": f"s3://{BUCKET}/{PREFIX}",
-        "METAFLOW_S3_ENDPOINT_URL": SERVER,
+        "METAFLOW_S3_ENDPOINT_URL": s3_address(),
         "METAFLOW_S3_WORKER_COUNT": "4",  # a process each
     }.items():
         monkeypatch.setenv(name, value)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from sales_pipelines.runtime import MetaflowTask
 
 from .conftest import Pipeline
-
-TASKS = int(os.environ.get("TASKS", "12"))
 
 MANY = """
 import pathlib, sys
@@ -42,7 +40,8 @@ def resident(process: int) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("VmRSS:")), 0)
 
 
-def test_many_tasks_on_four_workers(pipeline: Pipeline) -> None:
+def test_many_tasks_on_four_workers(pipeline: Pipeline, pytestconfig: pytest.Config) -> None:
+    tasks = 200 if pytestconfig.getoption("nightly") else 12
     path = pipeline.add_flow(
         talks=True,
         parameters="n = Parameter('n', type=int)",
@@ -50,7 +49,7 @@ def test_many_tasks_on_four_workers(pipeline: Pipeline) -> None:
         end="self.luigi_result = self.n",
     )
     with (pipeline.root / "log").open("w") as log:
-        command = [sys.executable, "-c", MANY, str(TASKS)]
+        command = [sys.executable, "-c", MANY, str(tasks)]
         running = subprocess.Popen(command, cwd=pipeline.root, stdout=log, stderr=log)
         sizes: dict[int, int] = {}
         markers = pipeline.root / ".metaflow" / "luigi" / "dev" / "small.py"
@@ -62,13 +61,13 @@ def test_many_tasks_on_four_workers(pipeline: Pipeline) -> None:
                 continue
     assert running.returncode == 0, (pipeline.root / "log").read_text()[-5000:]
     ran = sorted(map(int, (pipeline.root / "ran.txt").read_text().split()))
-    assert ran == list(range(TASKS)), "each once"
-    done = [MetaflowTask(path, flow_kwargs={"n": n}).output().marker for n in range(TASKS)]
+    assert ran == list(range(tasks)), "each once"
+    done = [MetaflowTask(path, flow_kwargs={"n": n}).output().marker for n in range(tasks)]
     assert [marker.result for marker in done] == ran
-    assert len({marker.run_id for marker in done}) == TASKS
-    assert len(list((pipeline.root / ".metaflow" / "SmallFlow").glob("[0-9]*"))) == TASKS
+    assert len({marker.run_id for marker in done}) == tasks
+    assert len(list((pipeline.root / ".metaflow" / "SmallFlow").glob("[0-9]*"))) == tasks
     assert not list(pipeline.root.rglob("*.attempts"))
-    early = max(size for count, size in sizes.items() if count <= TASKS // 4)
-    late = max(size for count, size in sizes.items() if count > TASKS // 2)
-    print(f"{TASKS} tasks: {early} KiB, and {late} KiB in the end")
+    early = max(size for count, size in sizes.items() if count <= tasks // 4)
+    late = max(size for count, size in sizes.items() if count > tasks // 2)
+    print(f"{tasks} tasks: {early} KiB, and {late} KiB in the end")
     assert late < 1.1 * early

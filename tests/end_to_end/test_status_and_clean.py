@@ -6,12 +6,11 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from .conftest import (
+from ..conftest import (
     FIRST,
     HERE,
     SECOND,
@@ -23,8 +22,6 @@ from .conftest import (
     make_template,
     project_of,
 )
-
-pytestmark = pytest.mark.end_to_end
 
 FLOW = """
 import os
@@ -77,10 +74,6 @@ class RootTask(luigi.WrapperTask):
     def requires(self) -> Fragile:
         return Fragile(day=datetime.date(2026, 11, 20), loudly=True, note="it's -1")
 """
-
-
-def test_status_reports_runs_and_clean_deletes_old_ones(seam: Callable[[str], None]) -> None:
-    seam("test_housekeeping.py")
 
 
 @pytest.fixture(scope="module")

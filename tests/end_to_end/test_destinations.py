@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import output, unshare
-
-pytestmark = pytest.mark.end_to_end
+from ..conftest import output, unshare
 
 COPIER = [sys.executable, "-m", "copier", "copy", "--defaults", "--quiet"]
 COOKIECUTTER = [sys.executable, "-m", "cookiecutter", "--no-input"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import HERE, Repo, SetUp, clean_environment, commit, copy, git, project_of
+from ..conftest import HERE, Repo, SetUp, clean_environment, commit, copy, git, project_of
 
 
 @pytest.fixture
@@ -84,7 +84,6 @@ def made(set_up: SetUp) -> Repo:
     return set_up("sales-pipelines", python_version=HERE, with_examples=False)
 
 
-@pytest.mark.end_to_end
 def test_a_wheel_has_the_version_of_the_checkout_and_building_changes_no_file(made: Repo) -> None:
     git(made.folder, "switch", "--quiet", "--create", "6_wheel")
     (made.folder / "sales_pipelines" / "new.py").write_text("x = 1\n")
@@ -105,7 +104,6 @@ def test_a_wheel_has_the_version_of_the_checkout_and_building_changes_no_file(ma
     assert not (site / "sales_pipelines" / "secret.env").exists(), "git ignores it"
 
 
-@pytest.mark.end_to_end
 def test_without_a_git_repo_build_and_lint_fail_with_a_hint(made: Repo) -> None:
     away = made.folder.parent / "away"
     (made.folder / ".git").rename(away)
@@ -116,7 +114,6 @@ def test_without_a_git_repo_build_and_lint_fail_with_a_hint(made: Repo) -> None:
         away.rename(made.folder / ".git")
 
 
-@pytest.mark.end_to_end
 def test_the_session_releases_with_hooks_and_lock_file(made: Repo) -> None:
     git(made.folder, "config", "user.name", "Tester")
     git(made.folder, "config", "user.email", "t@example.org")

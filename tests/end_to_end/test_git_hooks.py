@@ -16,9 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import HERE, Repo, SetUp, clean_environment, unshare
-
-pytestmark = pytest.mark.end_to_end
+from ..conftest import HERE, Repo, SetUp, clean_environment, unshare
 
 GOOD = '"""Sums."""\n\n\ndef add(a: int, b: int) -> int:\n    """The sum."""\n    return a + b\n'
 KEY = "-----BEGIN RSA " + "PRIVATE KEY-----\nMIIEow\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import QUESTIONS, ROOT, Generate, answers_of
+from ..conftest import QUESTIONS, ROOT, Generate, answers_of
 
 
 def test_the_questions_come_in_this_order() -> None:

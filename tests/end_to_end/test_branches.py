@@ -11,11 +11,9 @@ import copier
 import pytest
 from jinja2 import Environment, nodes
 
-from .conftest import CONFIGURATION, ROOT, commit, copy, git, known
+from ..conftest import CONFIGURATION, ROOT, commit, copy, git, known
+from ..quick.test_questions import FOLDERS, REFUSED
 from .test_combinations import COMBINATIONS
-from .test_questions import FOLDERS, REFUSED
-
-pytestmark = pytest.mark.end_to_end
 
 SEEN: set[tuple[str, str]] = set()  # (text of a template, one of its branches)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import (
+from ..conftest import (
     FIRST,
     SECOND,
     answers_of,
@@ -29,8 +29,6 @@ from .conftest import (
     output,
     unshare,
 )
-
-pytestmark = pytest.mark.end_to_end
 
 ANSWERS = known(
     {

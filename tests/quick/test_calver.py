@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT, commit, git, output
+from ..conftest import ROOT, commit, git, output
 
 SCRIPT = ROOT / "hooks" / "calver"
 NOVEMBER = "2026-11-20T12:00:00+00:00"

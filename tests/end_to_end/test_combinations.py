@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import (
+from ..conftest import (
     HERE,
     QUESTIONS,
     Repo,
@@ -25,8 +25,6 @@ from .conftest import (
     project_of,
     pythons,
 )
-
-pytestmark = pytest.mark.end_to_end
 
 CHOICES = {
     name: question.get("choices", [True, False])

@@ -8,7 +8,7 @@ from pathlib import Path
 import copier
 import pytest
 
-from .conftest import FIRST, SECOND, commit, copy, git, known, make_template
+from ..conftest import FIRST, SECOND, commit, copy, git, known, make_template
 
 PIPELINE = Path("templates", "{{ pipeline }}")
 PACKAGE = PIPELINE / "{{ package_name }}"

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from .conftest import ROOT, commit, git
+from ..conftest import ROOT, commit, git
 
 SCRIPT = ROOT / "hooks" / "branch-name"
 HASH = "a" * 40 + "b"

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Generate, git, output
-
-pytestmark = pytest.mark.end_to_end
+from ..conftest import Generate, git, output
 
 # The checks of sp-repo-review that generated repos do not pass, each with the reason.
 LEFT_OUT = {

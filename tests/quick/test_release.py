@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from .conftest import clean_environment, commit, copy, git, output, project_of
+from ..conftest import clean_environment, commit, copy, git, output, project_of
 
 NEWS = "- Sales are forecast by shop.\n"
 CLOCK = """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT, clean_environment, commit, copy_working_tree, git
+from ..conftest import ROOT, clean_environment, commit, copy_working_tree, git
 
 RUNNERS = {"prek": ("prek",), "pre-commit": (sys.executable, "-m", "pre_commit")}
 

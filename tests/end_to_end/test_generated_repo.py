@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import HERE, ROOT, Repo, SetUp, clean_environment, git
-
-pytestmark = pytest.mark.end_to_end
+from ..conftest import HERE, ROOT, Repo, SetUp, clean_environment, git
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .conftest import HERE, Repo, SetUp, output
-
-pytestmark = pytest.mark.end_to_end
+from ..conftest import HERE, Repo, SetUp, output
 
 # For each set of values a flow runs, which takes seconds.
 fewer = settings(max_examples=settings().max_examples // 12)

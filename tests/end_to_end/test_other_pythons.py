@@ -6,9 +6,7 @@ import re
 
 import pytest
 
-from .conftest import HERE, QUESTIONS, Repo, SetUp, pythons
-
-pytestmark = pytest.mark.end_to_end
+from ..conftest import HERE, QUESTIONS, Repo, SetUp, pythons
 
 OLDEST = QUESTIONS["python_version"]["choices"][0]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ROOT, clean_environment, copy_working_tree
+from ..conftest import ROOT, clean_environment, copy_working_tree
 
 
 class Index(ThreadingHTTPServer):
@@ -106,7 +106,6 @@ def test_a_machine_without_git_fails_with_a_hint(checkout: Path) -> None:
     assert "noxfile.py: git is not on PATH\nhint: apt install git" in failure(process)
 
 
-@pytest.mark.end_to_end
 def test_the_index_is_the_one_in_pip_s_settings(checkout: Path, index: Index) -> None:
     pip_conf = checkout.parent / "pip.conf"
     pip_conf.write_text(f"[global]\nindex-url = {index.url}\n")
@@ -138,7 +137,6 @@ def settings_for_uv(python: Path, checkout: Path, **variables: str) -> dict[str,
     return settings
 
 
-@pytest.mark.end_to_end
 def test_uv_gets_pip_s_settings(checkout: Path, python_with_pip: Path) -> None:
     pip_conf = checkout.parent / "pip.conf"
     pip_conf.write_text(
@@ -161,7 +159,6 @@ def test_uv_gets_pip_s_settings(checkout: Path, python_with_pip: Path) -> None:
     assert settings["UV_DEFAULT_INDEX"] == "https://variable.example.org/simple"
 
 
-@pytest.mark.end_to_end
 @pytest.mark.parametrize("name", ["UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "uv.toml"])
 def test_uv_s_own_index_takes_precedence_over_pip_s(
     checkout: Path, python_with_pip: Path, name: str
@@ -181,7 +178,6 @@ def test_uv_s_own_index_takes_precedence_over_pip_s(
     assert settings["ALL_PROXY"] == "http://proxy.example.org"
 
 
-@pytest.mark.end_to_end
 def test_a_bare_machine_installs_its_tools_once(checkout: Path) -> None:
     first = bare(checkout, "-l")
     assert first.returncode == 0, first.stderr

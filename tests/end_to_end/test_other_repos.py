@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import HERE, Repo, copy
-
-pytestmark = pytest.mark.end_to_end
+from ..conftest import HERE, Repo, copy
 
 
 @pytest.mark.parametrize("python_version", ["3.11", "3.12", "3.13", "3.14"])

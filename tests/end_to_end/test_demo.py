@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import copy_working_tree, git, noxfile
-
-pytestmark = pytest.mark.end_to_end
+from ..conftest import copy_working_tree, git, noxfile
 
 
 @pytest.fixture(scope="module")

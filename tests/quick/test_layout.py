@@ -11,7 +11,7 @@ import pytest
 import yaml
 from jinja2 import UndefinedError
 
-from .conftest import ROOT, Generate, copy_working_tree, git, known, parses, project_of
+from ..conftest import ROOT, Generate, copy_working_tree, git, known, parses, project_of
 
 TEMPLATES = ROOT / "templates"
 SCRIPTS = {"branch-name", "calver", "git-hook", "install", "staged-files", "tool"}

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import FIRST, SECOND, answers_of, commit, copy, git, make_template, output
-from .test_update import replace
-
-pytestmark = pytest.mark.end_to_end
+from ..conftest import FIRST, SECOND, answers_of, commit, copy, git, make_template, output
+from ..quick.test_update import replace
 
 NEW = "\nwith_airflow:\n  type: bool\n  help: Airflow too?\n  default: true\n"
 ANSWERS = {

@@ -20,9 +20,7 @@ from cookiecutter.prompt import prompt_for_config
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from .conftest import QUESTIONS, ROOT, answers_of, copy, parses, project_of
-
-pytestmark = pytest.mark.end_to_end
+from ..conftest import QUESTIONS, ROOT, answers_of, copy, parses, project_of
 
 # Text that breaks careless code, in many formats and languages.
 PIECES = [

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from .conftest import ROOT
+from ..conftest import ROOT
 
 TEMPLATES = ROOT / "templates"
 RUNTIME = TEMPLATES / "{{ pipeline }}" / "{{ package_name }}" / "runtime"

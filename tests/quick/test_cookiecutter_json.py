@@ -8,7 +8,7 @@ import pytest
 
 from cookiecutter_json import FILE, derive
 
-from .conftest import QUESTIONS, ROOT, Generate, answers_of
+from ..conftest import QUESTIONS, ROOT, Generate, answers_of
 
 
 def test_it_is_what_is_derived_from_copier_yml() -> None:
