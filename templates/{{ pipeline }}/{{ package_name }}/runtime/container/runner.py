@@ -232,6 +232,8 @@ class ContainerRunner:
             "METAFLOW_ARTIFACT_LOCALROOT": HOME,
             "METAFLOW_TEMPDIR": HOME,
             "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(local_root().parent),
+            # Included files; by default they would lie beside `.metaflow`, which is read-only.
+            "METAFLOW_DATATOOLS_LOCALROOT": str(local_root() / "data"),
             "METAFLOW_CLIENT_CACHE_PATH": str(self._client_cache()),
             **self._env,
             **more,
