@@ -75,7 +75,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
     for item in items:
-        if item.get_closest_marker("docker"):
+        if isinstance(item, pytest.Function) and item.get_closest_marker("docker"):
             item.fixturenames.insert(0, "needs_docker")  # before what starts containers
     items.sort(key=lambda item: FOLDERS.index(item.path.parent.name))
 
