@@ -36,7 +36,8 @@ Generate = Callable[..., Path]
 def folder_for_repos() -> Path:
     """Where tests make repos: not below /tmp, which each container has of its own."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").resolve()
-    if folder.is_relative_to(Path("/tmp").resolve()):
+    # Root's home is closed to the other user that a test in a container becomes.
+    if folder.is_relative_to(Path("/tmp").resolve()) or os.geteuid() == 0:
         folder = Path("/var/tmp")
     folder /= "headwater-tests"
     folder.mkdir(parents=True, exist_ok=True)

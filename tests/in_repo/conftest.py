@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import logging
 import os
 import shutil
 import signal
@@ -31,6 +32,7 @@ def make_repo() -> Path:
     root = Path(tempfile.mkdtemp(prefix="in-repo-", dir=os.environ["PYTEST_DEBUG_TEMPROOT"]))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     repo = copy(copy_working_tree(root / "template"), root / "sales-pipelines", python_version=HERE)
+    subprocess.run(["uv", "lock", "--quiet", "--python", sys.executable], cwd=repo, check=True)
     git(repo, "init", "--quiet", "--initial-branch=main")
     commit(repo, "The repo")
     return repo
@@ -83,6 +85,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("PYTHONPATH", str(REPO))  # flows import the package too
     monkeypatch.chdir(REPO)
+    logging.getLogger("luigi-interface").setLevel(logging.INFO)  # an earlier test may have changed it
 
 
 @functools.cache

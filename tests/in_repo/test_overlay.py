@@ -90,7 +90,7 @@ def test_a_flow_and_its_steps_see_their_packages_and_the_repo_does_not(
     file = pipeline.flows / path
     file.write_text("import cowsay\n" + file.read_text())
     pipeline.add_file("group/requirements.txt", "cowsay==6.0  # prints a cow\n")
-    monkeypatch.setenv("PYTHONPATH", "/from/outside")
+    monkeypatch.setenv("PYTHONPATH", f"/from/outside{os.pathsep}{os.environ['PYTHONPATH']}")
     task = MetaflowTask(path)
     assert run(task)
     first, last, python_path = task.output().result
