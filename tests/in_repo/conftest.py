@@ -85,7 +85,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("PYTHONPATH", str(REPO))  # flows import the package too
     monkeypatch.chdir(REPO)
-    logging.getLogger("luigi-interface").setLevel(logging.INFO)  # an earlier test may have changed it
+    logging.getLogger("luigi-interface").setLevel(
+        logging.INFO
+    )  # an earlier test may have changed it
 
 
 @functools.cache

@@ -61,13 +61,16 @@ def upstream(tmp_path: Path) -> Upstream:
 
 def test_what_is_new_in_the_template_arrives(upstream: Upstream) -> None:
     upstream.edit(
-        PACKAGE / "runtime" / "errors.py", '"""What can go wrong', '"""All that can go wrong'
+        PACKAGE / "runtime" / "errors.py",
+        '"""Errors that a user can',
+        '"""All errors that a user can',
     )
     (upstream.template / PACKAGE / "runtime" / "new.py").write_text('"""New."""\n')
     upstream.release()
     upstream.update()
     assert (
-        "All that can go wrong" in (upstream.repo / "sales_pipelines/runtime/errors.py").read_text()
+        "All errors that a user can"
+        in (upstream.repo / "sales_pipelines/runtime/errors.py").read_text()
     )
     assert (upstream.repo / "sales_pipelines/runtime/new.py").exists()
     assert f"_commit: {SECOND}" in (upstream.repo / ".copier-answers.yml").read_text()
@@ -93,9 +96,11 @@ def test_an_untouched_repo_updates_to_what_a_fresh_copy_gives(upstream: Upstream
 
 
 def test_an_edit_of_a_template_s_file_is_merged_with_what_is_new(upstream: Upstream) -> None:
-    theirs = upstream.repo / "sales_pipelines" / "runtime" / "process.py"
+    theirs = upstream.repo / "sales_pipelines" / "runtime" / "process" / "__init__.py"
     replace(theirs, "GRACE = 5.0", "GRACE = 30.0")
-    upstream.edit(PACKAGE / "runtime" / "process.py", '"""Runs a command', '"""Brings a command')
+    upstream.edit(
+        PACKAGE / "runtime" / "process" / "__init__.py", '"""Runs a command', '"""Brings a command'
+    )
     upstream.release()
     upstream.update()
     assert "GRACE = 30.0" in theirs.read_text()
@@ -197,9 +202,9 @@ def test_a_piece_is_switched_off_and_on_by_an_update(upstream: Upstream) -> None
 
 
 def test_a_conflict_is_marked_and_nothing_is_lost(upstream: Upstream) -> None:
-    theirs = upstream.repo / "sales_pipelines" / "runtime" / "process.py"
+    theirs = upstream.repo / "sales_pipelines" / "runtime" / "process" / "__init__.py"
     replace(theirs, "GRACE = 5.0", "GRACE = 30.0")
-    upstream.edit(PACKAGE / "runtime" / "process.py", "GRACE = 5.0", "GRACE = 10.0")
+    upstream.edit(PACKAGE / "runtime" / "process" / "__init__.py", "GRACE = 5.0", "GRACE = 10.0")
     upstream.release()
     upstream.update()
     text = theirs.read_text()

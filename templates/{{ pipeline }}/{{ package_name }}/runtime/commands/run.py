@@ -83,9 +83,9 @@ def main(arguments: list[str]) -> int:
         module, name, options = to_luigi(arguments)
         luigi_arguments = ["--module", module, family(module, name), *options]
         return run(luigi_arguments, list(in_order(named_task(luigi_arguments))))
-    except (PipelineError, OSError):
-        raise  # shown without a traceback: see __main__.py
     except Exception as error:
+        if isinstance(error, PipelineError | OSError):
+            raise  # shown without a traceback: see __main__.py
         frames = failures.user_frames(error)
         if not frames and not isinstance(error, SyntaxError):
             raise  # the user did not cause it
