@@ -185,7 +185,8 @@ def _run(
             show(line)
 
     folder = wanted.file.parent
-    environment = metaflow_environment()  # .env may have the password of an index
+    # .env may have the password of an index. A message is not wrapped: its first line is the error.
+    environment = metaflow_environment() | {"UV_NO_WRAP": "1"}
     if process.run(command, cwd=folder, env=environment, timeout=None, on_line=on_line):
         raise wanted.failure(printed)
     return printed
