@@ -197,14 +197,14 @@ def _failure(image: Image, output: str) -> PipelineError:
             instruction[2:-2] = ["    …"]
         printed = printed or re.findall(r"(?m)^ERROR: (?:failed to solve: )?(.*)", output)[-1:]
         lines = [*instruction, *printed[-_SHOWN_LINES:]]
-        where = f", line {failed[1]}"
+        at_line = f", line {failed[1]}"
     else:
-        lines, where = output.splitlines()[-_SHOWN_LINES:], ""
+        lines, at_line = output.splitlines()[-_SHOWN_LINES:], ""
     lines = [
         line if len(line) <= _SHOWN_OF_A_LINE else f"{line[:_SHOWN_OF_A_LINE]} …" for line in lines
     ]
     hints = [f"hint: {hint}" for pattern, hint in _HINTS.items() if re.search(pattern, output)]
-    first_line = f"{title}: {paths.shown(image.dockerfile)}{where}"
+    first_line = f"{title}: {paths.shown(image.dockerfile)}{at_line}"
     return ImageError("\n".join([first_line, *lines, *hints[:1]]))
 
 
