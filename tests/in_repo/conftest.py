@@ -38,10 +38,24 @@ def make_repo() -> Path:
     return repo
 
 
+@functools.cache
+def s3_address() -> str:
+    """The address of an S3 server, which is started once for this process."""
+    server = contextlib.ExitStack()
+    atexit.register(server.close)
+    return server.enter_context(s3_server(REPO.parent / "moto.log"))
+
+
 REPO = make_repo()
 sys.path.insert(0, str(REPO))
 os.environ["LUIGI_CONFIG_PATH"] = str(REPO / "luigi.cfg")  # read when luigi is imported
-os.environ["METAFLOW_HOME"] = str(REPO.parent / "home")  # read when metaflow is imported
+# Read when metaflow is imported, which is once for all tests of this process.
+os.environ["METAFLOW_HOME"] = str(REPO.parent / "home")
+os.environ["METAFLOW_S3_ENDPOINT_URL"] = s3_address()
+
+import metaflow  # noqa: F401
+
+del os.environ["METAFLOW_S3_ENDPOINT_URL"]
 
 import luigi
 from luigi.task_register import Register
@@ -88,14 +102,6 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     logging.getLogger("luigi-interface").setLevel(
         logging.INFO
     )  # an earlier test may have changed it
-
-
-@functools.cache
-def s3_address() -> str:
-    """The address of an S3 server, which is started once for this process."""
-    server = contextlib.ExitStack()
-    atexit.register(server.close)
-    return server.enter_context(s3_server(REPO.parent / "moto.log"))
 
 
 class Pipeline:
