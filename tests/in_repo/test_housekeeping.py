@@ -295,8 +295,8 @@ def test_a_task_that_starts_during_clean_waits_until_it_is_done(
     with exclusive_lock(tasks_lock, lambda _: None):
         waiting = start(splitting.root, "run", "split.py", "--flow-kwargs", '{"n": 1}')
         assert waiting.stdout is not None
-        said = f" waits for process {os.getpid()}, which is running clean"
-        assert any(said in line for line in waiting.stdout)
+        waits = f" waits for process {os.getpid()}, which is running clean"
+        assert any(waits in line for line in waiting.stdout)
         assert splitting.ran() == []
     waiting.communicate(timeout=120)
     assert waiting.returncode == 0

@@ -19,6 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from .. import paths, process
@@ -103,9 +104,8 @@ class ContainerRunner:
         command: Sequence[str],
         *,
         variables: Mapping[str, str],
-        timeout: float | None,
         on_line: Callable[[str], None],
-        held: Sequence[int] = (),
+        **more: Any,
     ) -> int:
         """Run the command in a container, which is gone when this returns.
 
@@ -137,9 +137,8 @@ class ContainerRunner:
             ],
             cwd=paths.ROOT,
             env={**os.environ, **{each: passed[each] for each in passed.keys() - with_value}},
-            timeout=timeout,
             on_line=remember,
-            held=held,
+            **more,
             remove=[sys.executable, "-I", "-S", remove_container.__file__, name, str(id_file)],
         )
         refused = exit_code == remove_container.ENGINE_REFUSED
