@@ -11,6 +11,7 @@ import copier
 import pytest
 from jinja2 import Environment, nodes
 
+from .. import conftest
 from ..conftest import CONFIGURATION, ROOT, commit, copy, git, known
 from ..quick.test_questions import FOLDERS, REFUSED
 from .test_combinations import COMBINATIONS
@@ -63,6 +64,7 @@ def marking(monkeypatch: pytest.MonkeyPatch) -> None:
         return tree
 
     monkeypatch.setattr(Environment, "_parse", parse_and_mark)
+    monkeypatch.setattr(conftest, "COMPILED", {})  # none of the templates compiled without marks
     SEEN.clear()
 
 
