@@ -25,7 +25,7 @@ from luigi.task_register import Register
 
 from .. import paths, store
 from ..errors import PipelineError, did_you_mean
-from ..flow.flow_file import flow_files
+from ..flow.flow_file import flow_paths
 from ..metaflow_config import datastore_root, local_root
 from ..settings import settings
 from ..task.metaflow_task import MetaflowTask
@@ -240,11 +240,6 @@ def task_files() -> list[str]:
     """The modules of tasks, below tasks/."""
     files = sorted(file for file in paths.TASKS.rglob("*.py") if not file.name.startswith("_"))
     return [file.relative_to(paths.TASKS).as_posix() for file in files]
-
-
-def flow_paths() -> list[str]:
-    """The files of flows, below flows/."""
-    return [file.relative_to(paths.FLOWS).as_posix() for file in flow_files()]
 
 
 def named_task(arguments: list[str]) -> luigi.Task:
