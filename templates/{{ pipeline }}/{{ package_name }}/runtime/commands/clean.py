@@ -27,7 +27,7 @@ from ..container import engine
 from ..errors import ImageError, PipelineError
 from ..packages.overlay import MADE_FROM
 from ..store import metaflow_files
-from ..store.files import exclusive_lock
+from ..store.files import locked
 from . import records
 
 _UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
@@ -104,7 +104,7 @@ def main(arguments: list[str]) -> int:
     if not options.yes and not agreed():
         print("Nothing is deleted.")
         return 0
-    with exclusive_lock(local / paths.TASKS_LOCK, partial(refuse, local, options.nox)):
+    with locked(local / paths.TASKS_LOCK, partial(refuse, local, options.nox)):
         return delete(plan.items, make_plan().items)
 
 

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> int:
         configure_luigi()
         module, name, options = to_luigi(arguments)
         luigi_arguments = ["--module", module, family(module, name), *options]
-        return run(luigi_arguments, list(in_order(named_task(luigi_arguments))))
+        return run(luigi_arguments, in_order(named_task(luigi_arguments)))
     except Exception as error:
         if isinstance(error, PipelineError | OSError):
             raise  # shown without a traceback: see __main__.py
@@ -311,18 +311,16 @@ def report(tasks: list[luigi.Task]) -> None:
             print(f"\n{task.task_family}:", *files)
 
 
-def in_order(task: luigi.Task) -> Iterator[luigi.Task]:
-    """All that the task requires, and then the task, each once."""
-    # Not recursive, because Python's stack is too short for a long chain.
-    seen = {task.task_id}
-    path = [(task, iter(flatten(task.requires())))]
-    while path:
-        last, required = path[-1]
-        for each in required:
-            if each.task_id not in seen:
-                seen.add(each.task_id)
-                path.append((each, iter(flatten(each.requires()))))
-                break
-        else:
-            path.pop()
-            yield last
+def in_order(task: luigi.Task) -> list[luigi.Task]:
+    """All that the task requires, and then the task, each once. UsageError if it is a circle."""
+    requires: dict[luigi.Task, list[luigi.Task]] = {}
+    waiting = [task]
+    for each in waiting:  # not recursive, because Python's stack is too short for a long chain
+        if each not in requires:
+            requires[each] = flatten(each.requires())
+            waiting += requires[each]
+    try:
+        return list(TopologicalSorter(requires).static_order())
+    except CycleError as error:
+        circle = ", ".join(str(each) for each in error.args[1])
+        raise UsageError(f"these tasks require each other: {circle}") from None

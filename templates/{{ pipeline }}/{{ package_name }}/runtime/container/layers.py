@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from .. import paths
 from ..errors import ImageError
-from ..packages.requirements import Requirements, installed_packages, read
+from ..packages.requirements import Requirements, own_requirements
 from ..version import git
 
 FIRST_LINES = "ARG BASE and FROM ${BASE}"
@@ -65,10 +65,7 @@ def layers_of(flow_file: Path) -> Layers:
             raise ImageError(f"{paths.shown(file)} has no FROM\nhint: begin it with {begin}")
     launch = own_or_default("launch.sh")
     _check_launch(launch)
-    file = own / "requirements.txt"
-    lines = read(file) if file.is_file() else []
-    requirements = Requirements(file, lines, installed_packages()) if lines else None
-    return Layers(base, dockerfile, launch, requirements)
+    return Layers(base, dockerfile, launch, own_requirements(flow_file))
 
 
 def _check_launch(file: Path) -> None:
