@@ -27,7 +27,7 @@ from ..console import coloured, counted, in_time, in_units, printable
 from ..container import engine
 from ..errors import PipelineError
 from ..store import metaflow_files
-from ..version import UNKNOWN, git, released
+from ..version import UNKNOWN, released
 from . import records
 from .records import Record
 
@@ -236,10 +236,10 @@ def version_key(tag: str) -> tuple[list[int], bool]:
 
 def hooks(setup: str) -> str:
     """Which git hooks are installed, and which of the configured ones are not."""
-    path = git("rev-parse", "--git-path", "hooks")
-    if not path:
+    succeeded, lines = run("git", "rev-parse", "--git-path", "hooks")
+    if not succeeded:
         return "none: no git repo"
-    folder = paths.ROOT / path
+    folder = paths.ROOT / lines[-1]
     files = folder.iterdir() if folder.is_dir() else ()
     installed = {file.name for file in files if not file.suffix and os.access(file, os.X_OK)}
     names = ", ".join(sorted(installed)) or "none"

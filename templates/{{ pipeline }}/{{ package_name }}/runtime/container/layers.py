@@ -104,7 +104,7 @@ def repo_files() -> list[str]:
                 "git does not say which files it tracks, and images contain no others\n"
                 f"hint: git -C {paths.ROOT} status"
             )
-        names = set(_files_of_package())
+        names = {path.relative_to(paths.ROOT).as_posix() for path in paths.PACKAGE.rglob("*")}
     links = {name for name in names if (paths.ROOT / name).is_symlink()}
     is_ignored = _dockerignore()
     return sorted(
@@ -125,12 +125,6 @@ def _files_of_git(folder: str = "") -> Iterator[str]:
             yield from _files_of_git(f"{folder}{name.rstrip('/')}/")
         elif name:
             yield folder + name
-
-
-def _files_of_package() -> Iterator[str]:
-    for folder, _, names in os.walk(paths.PACKAGE):
-        for name in names:
-            yield Path(folder, name).relative_to(paths.ROOT).as_posix()
 
 
 def _dockerignore() -> Callable[[str], bool]:
