@@ -31,7 +31,7 @@ from sales_pipelines.runtime.container import image, remove_container
 from sales_pipelines.runtime.container import runner as container
 from sales_pipelines.runtime.container.engine import CHECKOUT, checkout
 from sales_pipelines.runtime.errors import ImageError
-from sales_pipelines.runtime.metaflow_config import _datastore_root, _local_root
+from sales_pipelines.runtime.metaflow_config import datastore_root, local_root
 from sales_pipelines.runtime.settings import PREFIX, settings
 from sales_pipelines.runtime.task.run_arguments import run_arguments
 
@@ -224,7 +224,7 @@ def contained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _flow: None) -> I
 
 def forget() -> None:
     """Let settings and places be looked up anew."""
-    for cached in (settings, _datastore_root, _local_root):
+    for cached in (settings, datastore_root, local_root):
         cached.cache_clear()
 
 

@@ -19,7 +19,7 @@ from sales_pipelines.runtime import FlowFailedError, MetaflowTask, ParameterErro
 from sales_pipelines.runtime.__main__ import main
 from sales_pipelines.runtime.commands import clean, records, status
 from sales_pipelines.runtime.store import metaflow_files
-from sales_pipelines.runtime.store.files import exclusive_lock
+from sales_pipelines.runtime.store.files import locked
 
 from .conftest import Pipeline, Splitting, start
 
@@ -292,7 +292,7 @@ def test_clean_deletes_nothing_while_a_task_runs_and_names_it(
 def test_a_task_that_starts_during_clean_waits_until_it_is_done(
     splitting: Splitting, tasks_lock: Path
 ) -> None:
-    with exclusive_lock(tasks_lock, lambda _: None):
+    with locked(tasks_lock, lambda _: None):
         waiting = start(splitting.root, "run", "split.py", "--flow-kwargs", '{"n": 1}')
         assert waiting.stdout is not None
         waits = f" waits for process {os.getpid()}, which is running clean"
@@ -309,7 +309,7 @@ def test_two_cleans_do_not_delete_at_once(
     overlay = pipeline.root / ".metaflow" / "overlays" / "0123"
     overlay.mkdir(parents=True)
     make_old(pipeline.root)
-    with exclusive_lock(tasks_lock, lambda _: None):
+    with locked(tasks_lock, lambda _: None):
         assert main(["clean", "--yes"]) == 2
     assert "or another clean" in capfd.readouterr().err
     assert overlay.exists()
@@ -587,7 +587,7 @@ def test_what_is_broken_does_not_hide_the_rest(
 
 def test_a_task_counts_as_running_while_its_lock_is_held(tmp_path: Path) -> None:
     lock = tmp_path / "luigi-locks" / "Task_1.lock"
-    with exclusive_lock(lock, lambda _: None):
+    with locked(lock, lambda _: None):
         assert [*records.running_tasks(tmp_path)] == ["Task_1"]
     lock.touch()  # as after a kill
     assert records.running_tasks(tmp_path) == {}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from sales_pipelines.runtime import FlowFailedError, MetaflowTask, PipelineError
-from sales_pipelines.runtime.store.files import exclusive_lock, write_whole
+from sales_pipelines.runtime.store.files import locked, write_whole
 from sales_pipelines.runtime.task.attempts import read_attempts
 
 from .conftest import ALL, START, Pipeline, Splitting, start
@@ -128,7 +128,7 @@ def test_a_lock_says_who_holds_it_also_behind_one_that_was_killed(tmp_path: Path
     lock = tmp_path / "x.lock"
     lock.write_text("12345678901234")
     waited: list[str] = []
-    with exclusive_lock(lock, waited.append):
+    with locked(lock, waited.append):
         assert lock.read_text() == str(os.getpid())
     assert (waited, lock.exists()) == ([], False)
 

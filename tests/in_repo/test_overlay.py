@@ -17,7 +17,7 @@ import luigi
 import pytest
 from sales_pipelines.runtime import MetaflowTask, RequirementsError, paths
 from sales_pipelines.runtime.packages.overlay import MADE_FROM, environment_for, overlay
-from sales_pipelines.runtime.store.files import exclusive_lock
+from sales_pipelines.runtime.store.files import locked
 
 from .conftest import Pipeline
 
@@ -240,7 +240,7 @@ def test_a_process_that_waits_for_another_says_so(pipeline: Pipeline) -> None:
     folder = overlay(require(pipeline, "cowsay==6.1\n"))
     assert folder
     (folder / MADE_FROM).unlink()
-    with exclusive_lock(folder.with_suffix(".lock"), print):
+    with locked(folder.with_suffix(".lock"), print):
         waiting = another_process(pipeline)
         assert waiting.stdout
         assert f"waiting for process {os.getpid()}, " in waiting.stdout.readline()

@@ -14,7 +14,7 @@ from pathlib import Path
 import luigi
 import pytest
 from sales_pipelines.runtime import FlowFailedError, MetaflowTask, ParameterError, PipelineError
-from sales_pipelines.runtime.commands.run import in_order
+from sales_pipelines.runtime.commands.run import UsageError, in_order
 from sales_pipelines.runtime.task.forcing import force
 
 from .conftest import ALL, Pipeline, Splitting, mark_done, start
@@ -251,12 +251,27 @@ class Day(luigi.WrapperTask):
 def test_a_task_may_require_a_long_chain_in_many_ways(pipeline: Pipeline) -> None:
     """Of days, say, each of which requires the day before in two ways."""
     pipeline.add_flow("first.py")
-    days = [*in_order(Day(1200))]
+    days = in_order(Day(1200))
     assert days[0] is Upstream()
     assert days[-1] is Day(1200)
     assert len(days) == len({*days}) == 2 * 1200 + 2
     force([Day(1200)], 2e9)
     assert not Upstream().forced_at < 2e9
+
+
+class Hen(luigi.Task):
+    def requires(self) -> luigi.Task:
+        return Egg()
+
+
+class Egg(luigi.Task):
+    def requires(self) -> luigi.Task:
+        return Hen()
+
+
+def test_tasks_that_require_each_other_are_named() -> None:
+    with pytest.raises(UsageError, match=r"require each other: (Egg\(\), Hen|Hen\(\), Egg)"):
+        in_order(Egg())
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.nightly), 2])

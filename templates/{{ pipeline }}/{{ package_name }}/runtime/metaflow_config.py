@@ -32,6 +32,7 @@ def export_environment() -> None:
             os.environ.setdefault(name, value)
 
 
+@lru_cache
 def datastore_root() -> str:
     """The location of Metaflow's datastore: the path of a folder, or `s3://BUCKET/PREFIX`.
 
@@ -39,11 +40,6 @@ def datastore_root() -> str:
     because every task asks for it when Luigi checks whether the task is complete. Raises
     PipelineError where Metaflow is set to another kind of datastore, or to S3 without a bucket.
     """
-    return _datastore_root(paths.ROOT)
-
-
-@lru_cache
-def _datastore_root(root: Path) -> str:
     datastore = configured("METAFLOW_DEFAULT_DATASTORE") or "local"
     if datastore == "local":
         return str(local_root())
@@ -63,17 +59,13 @@ def _datastore_root(root: Path) -> str:
     return location.rstrip("/")
 
 
+@lru_cache
 def local_root() -> Path:
     """Metaflow's folder on this machine, by default `.metaflow` in the repo's root.
 
     It holds the local datastore, local metadata, and the locks of tasks whatever the datastore.
     """
-    return _local_root(paths.ROOT)
-
-
-@lru_cache
-def _local_root(root: Path) -> Path:
-    return root / (configured("METAFLOW_DATASTORE_SYSROOT_LOCAL") or root) / ".metaflow"
+    return paths.ROOT / (configured("METAFLOW_DATASTORE_SYSROOT_LOCAL") or "") / ".metaflow"
 
 
 def metadata() -> str:

@@ -93,10 +93,7 @@ def settings() -> Settings:
 
 
 def load(root: os.PathLike[str], config: os.PathLike[str], environ: Mapping[str, str]) -> Settings:
-    """Merge the sources: `.env` in `root`, the YAML files in `config`, and the variables.
-
-    Raises SettingsError as `settings` does.
-    """
+    """Merge the sources: `.env` in `root`, the YAML files in `config`, and the variables."""
     from_variables: dict[str, Any] = {}
     for variables, source in ((dotenv_variables(root), f"{Path(root, '.env')}: "), (environ, "")):
         _merge(from_variables, _from_variables(variables, source))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import paths
+from .metaflow_config import datastore_root, local_root
 from .settings import PREFIX, settings
 
 
@@ -30,11 +31,16 @@ def temporary_root(folder: Path) -> Iterator[None]:
     for name in ("flows", "config"):
         if (folder / name).is_dir():
             setattr(paths, name.upper(), folder / name)
-    settings.cache_clear()
+    _forget()
     try:
         yield
     finally:
         paths.ROOT, paths.FLOWS, paths.CONFIG = roots
         os.environ.clear()
         os.environ.update(environment)
-        settings.cache_clear()
+        _forget()
+
+
+def _forget() -> None:
+    for looked_up in (settings, datastore_root, local_root):
+        looked_up.cache_clear()

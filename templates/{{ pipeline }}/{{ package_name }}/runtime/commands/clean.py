@@ -27,7 +27,7 @@ from ..container import engine
 from ..errors import ImageError, PipelineError
 from ..packages.overlay import MADE_FROM
 from ..store import metaflow_files
-from ..store.files import exclusive_lock
+from ..store.files import locked
 from . import records
 
 _UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
@@ -39,8 +39,6 @@ IMAGE, CACHED, ATTEMPTS, LEFT_OVER = "image", "cached file", "lost attempt", "le
 KINDS = (RUN, ARTIFACT, OVERLAY, CONTAINER, IMAGE, CACHED, ATTEMPTS, LEFT_OVER)
 
 _REMOVERS = {CONTAINER: engine.remove_container, IMAGE: engine.remove}
-_BEGINS_WITHIN = 3600.0
-"""Seconds after which a container that has not started never will."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ def main(arguments: list[str]) -> int:
     if not options.yes and not agreed():
         print("Nothing is deleted.")
         return 0
-    with exclusive_lock(local / paths.TASKS_LOCK, partial(refuse, local, options.nox)):
+    with locked(local / paths.TASKS_LOCK, partial(refuse, local, options.nox)):
         return delete(plan.items, make_plan().items)
 
 
@@ -179,8 +177,10 @@ def plan_for(datastore: str, local: Path, before: float) -> Plan:
         items.append(item_of(OVERLAY, overlay.name, overlay / MADE_FROM, overlay))
     for folder, _, names in os.walk(records.with_real_parent(paths.client_cache())):
         items += [item_of(CACHED, name[:8], Path(folder, name)) for name in names]
-    items = [item for item in items if (item.paths or item.kind == IMAGE) and item.used < before]
     items += unstarted_containers()
+    items = [
+        item for item in items if (item.paths or item.kind in _REMOVERS) and item.used < before
+    ]
     # Version 2026.11.0 moved things there before it deleted them.
     for base in {local, paths.metaflow_folder().resolve()}:
         trash = metaflow_files.folders_in(base / "trash")
@@ -257,17 +257,12 @@ def unused_images(needed: set[str], notes: list[str]) -> list[Item]:
 
 
 def unstarted_containers() -> list[Item]:
-    """Containers of tasks that were killed before they started them; no age protects these."""
+    """Containers of tasks that were killed before they started them."""
     try:
         containers = engine.unstarted_containers()
     except ImageError:  # which `unused_images` reports
         return []
-    before = time.time() - _BEGINS_WITHIN
-    return [
-        Item(CONTAINER, container.name, (), container.bytes, container.used)
-        for container in containers
-        if container.used < before
-    ]
+    return [Item(CONTAINER, each.name, (), 0, each.used) for each in containers]
 
 
 def item_of(kind: str, name: str, *files: Path) -> Item:

@@ -35,15 +35,13 @@ class Failure(NamedTuple):
 def collected() -> Iterator[list[Failure]]:
     """Yield a list that holds, after the block, what failed in it, here and in workers."""
     failures: list[Failure] = []
-    with tempfile.TemporaryDirectory(prefix="luigi-failures-") as folder:
-        file = Path(folder, "failures")
-        file.touch()
-        os.environ[_FILE] = str(file)
+    with tempfile.NamedTemporaryFile("r", prefix="luigi-failures-") as file:
+        os.environ[_FILE] = file.name
         try:
             yield failures
         finally:
             del os.environ[_FILE]
-            failures += [Failure(*json.loads(line)) for line in file.read_text().splitlines()]
+            failures += [Failure(*json.loads(line)) for line in file]
 
 
 @luigi.Task.event_handler(luigi.Event.FAILURE)

@@ -76,10 +76,7 @@ class Record(NamedTuple):
         return contents
 
     def runs(self) -> set[str]:
-        """The runs that it names, as `FLOW/RUN_ID`, with those that were resumed.
-
-        Raises PipelineError as `read` does.
-        """
+        """The runs that it names, as `FLOW/RUN_ID`, with those that were resumed."""
         contents = self.read()
         attempts = [*dicts_in(contents.get("resumed")), *dicts_in(contents.get("runs")), contents]
         runs = {

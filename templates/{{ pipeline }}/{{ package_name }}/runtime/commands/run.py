@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from luigi.task_register import Register
 
 from .. import paths, store
 from ..errors import PipelineError, did_you_mean
-from ..flow.flow_file import flow_files
+from ..flow.flow_file import flow_paths
 from ..metaflow_config import datastore_root, local_root
 from ..settings import settings
 from ..task.metaflow_task import MetaflowTask
@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> int:
         configure_luigi()
         module, name, options = to_luigi(arguments)
         luigi_arguments = ["--module", module, family(module, name), *options]
-        return run(luigi_arguments, list(in_order(named_task(luigi_arguments))))
+        return run(luigi_arguments, in_order(named_task(luigi_arguments)))
     except Exception as error:
         if isinstance(error, PipelineError | OSError):
             raise  # shown without a traceback: see __main__.py
@@ -242,11 +242,6 @@ def task_files() -> list[str]:
     return [file.relative_to(paths.TASKS).as_posix() for file in files]
 
 
-def flow_paths() -> list[str]:
-    """The files of flows, below flows/."""
-    return [file.relative_to(paths.FLOWS).as_posix() for file in flow_files()]
-
-
 def named_task(arguments: list[str]) -> luigi.Task:
     """The task that Luigi's arguments name. Raises UsageError if an option is wrong."""
     stderr = io.StringIO()
@@ -316,18 +311,16 @@ def report(tasks: list[luigi.Task]) -> None:
             print(f"\n{task.task_family}:", *files)
 
 
-def in_order(task: luigi.Task) -> Iterator[luigi.Task]:
-    """All that the task requires, and then the task, each once."""
-    # Not recursive, because Python's stack is too short for a long chain.
-    seen = {task.task_id}
-    path = [(task, iter(flatten(task.requires())))]
-    while path:
-        last, required = path[-1]
-        for each in required:
-            if each.task_id not in seen:
-                seen.add(each.task_id)
-                path.append((each, iter(flatten(each.requires()))))
-                break
-        else:
-            path.pop()
-            yield last
+def in_order(task: luigi.Task) -> list[luigi.Task]:
+    """All that the task requires, and then the task, each once. UsageError if it is a circle."""
+    requires: dict[luigi.Task, list[luigi.Task]] = {}
+    waiting = [task]
+    for each in waiting:  # not recursive, because Python's stack is too short for a long chain
+        if each not in requires:
+            requires[each] = flatten(each.requires())
+            waiting += requires[each]
+    try:
+        return list(TopologicalSorter(requires).static_order())
+    except CycleError as error:
+        circle = ", ".join(str(each) for each in error.args[1])
+        raise UsageError(f"these tasks require each other: {circle}") from None

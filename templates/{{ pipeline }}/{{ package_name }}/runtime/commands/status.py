@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import json
 import os
 import re
 import shlex
-import signal
-import subprocess
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from .. import paths, store
+from .. import paths, process, store
 from ..console import coloured, counted, in_time, in_units, printable
 from ..container import engine
 from ..errors import PipelineError
@@ -38,8 +38,6 @@ TOOL_LIMIT, NETWORK_LIMIT, S3_LIMIT, DISK_LIMIT = 20.0, 5.0, 10.0, 2.0
 """Seconds to wait for a tool, the template, S3 and the sizes of files."""
 
 GREEN, CYAN, RED, YELLOW, BOLD = "32", "36", "31", "33", "1"
-
-_STARTED: list[subprocess.Popen[str]] = []
 
 
 def main(arguments: list[str]) -> int:
@@ -61,11 +59,6 @@ def main(arguments: list[str]) -> int:
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    finally:
-        for process in _STARTED:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
     return 0
 
 
@@ -136,35 +129,31 @@ def show(name: str, text: str | Sequence[str]) -> None:
         print(coloured(f"{'' if number else name:<12}", BOLD), printable(line), flush=True)
 
 
-def run(
-    *words: str, limit: float = TOOL_LIMIT, **variables: str
-) -> subprocess.CompletedProcess[str]:
-    """Run a command that can ask nobody for anything, for so many seconds at most."""
+def run(*words: str, limit: float = TOOL_LIMIT, **variables: str) -> tuple[bool, list[str]]:
+    """Run a command, for so many seconds at most: whether it succeeded, and what it printed."""
+    if not shutil.which(words[0]):
+        raise FileNotFoundError(errno.ENOENT, "", words[0])
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    process = subprocess.Popen(
-        words,
-        cwd=paths.ROOT,
-        env=environment | variables,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,  # without a terminal, and killed with all that it starts
-    )
-    _STARTED.append(process)
+    lines: list[str] = []
     try:
-        stdout, stderr = process.communicate(timeout=limit)
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(words, -1, "", f"no answer within {limit:g} s")
-    return subprocess.CompletedProcess(words, process.returncode, stdout, stderr)
+        exit_code = process.run(
+            words,
+            cwd=paths.ROOT,
+            env=environment | variables,
+            timeout=limit,
+            on_line=lines.append,
+        )
+    except process.TimeLimitError:
+        return False, [f"no answer within {limit:g} s"]
+    if exit_code and not lines:
+        lines = [process.describe_exit(exit_code)]
+    return exit_code == 0, lines
 
 
-def reason(failed: subprocess.CompletedProcess[str]) -> str:
+def reason(printed: Sequence[str]) -> str:
     """The line that says why a command failed."""
-    lines = [line.strip() for line in failed.stderr.splitlines() if line.strip()]
-    causes = [line for line in lines if line.startswith(("fatal:", "error:"))]
-    return without_password((causes or lines or [f"exit code {failed.returncode}"])[0])
+    causes = [line for line in printed if line.startswith(("fatal:", "error:"))]
+    return without_password((causes or printed)[0].strip())
 
 
 def without_password(text: str) -> str:
@@ -172,25 +161,19 @@ def without_password(text: str) -> str:
     return re.sub(r"://[^/@\s]+@", "://", text)
 
 
-def git(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Ask git about the repo."""
-    return run("git", *arguments, GIT_OPTIONAL_LOCKS="0")
-
-
 def repo() -> str:
     """Version, branch and commit, and how many files differ from it."""
     version = released()
     project = f"{paths.PACKAGE.name} {'of unknown version' if version == UNKNOWN else version}"
     try:
-        status = git("status", "--porcelain=v2", "--branch")
+        succeeded, lines = run("git", "--no-optional-locks", "status", "--porcelain=v2", "--branch")
     except FileNotFoundError:
         return f"{project}; git is not on PATH"
-    if status.returncode:
-        is_no_repo = "not a git repository" in status.stderr
-        return f"{project}; {'no git repo' if is_no_repo else reason(status)}"
-    lines = status.stdout.splitlines()
+    if not succeeded:
+        is_no_repo = any("not a git repository" in line for line in lines)
+        return f"{project}; {'no git repo' if is_no_repo else reason(lines)}"
     headers = dict(line.split(" ")[1:3] for line in lines if line.startswith("# branch."))
-    changed = sum(not line.startswith("#") for line in lines)
+    changed = sum(line.startswith(("1 ", "2 ", "u ", "? ")) for line in lines)
     branch = headers["branch.head"].replace("(detached)", "no branch")
     if headers["branch.oid"] == "(initial)":
         return f"{project}, {branch}, no commit yet"
@@ -204,7 +187,7 @@ def template() -> str:
     if not source:
         return "none: the repo follows no template (there is no .copier-answers.yml)"
     current = f"{version or 'a version without a number'} of {without_password(source)}"
-    listed = run(
+    succeeded, lines = run(
         *("git", "ls-remote", "--tags", "--refs", "--", address(source)),
         limit=NETWORK_LIMIT,
         # Nobody is there to type a password, not in a window either.
@@ -213,9 +196,9 @@ def template() -> str:
         SSH_ASKPASS="false",
         GCM_INTERACTIVE="never",
     )
-    if listed.returncode:
-        return f"{current}; newest unknown: {reason(listed)}"
-    tags = [line.rpartition("refs/tags/")[2] for line in listed.stdout.splitlines()]
+    if not succeeded:
+        return f"{current}; newest unknown: {reason(lines)}"
+    tags = [line.rpartition("refs/tags/")[2] for line in lines]
     newest = max((tag for tag in tags if version_key(tag)[1]), key=version_key, default="")
     if not newest:
         return f"{current}; the template has no release"
@@ -253,10 +236,10 @@ def version_key(tag: str) -> tuple[list[int], bool]:
 
 def hooks(setup: str) -> str:
     """Which git hooks are installed, and which of the configured ones are not."""
-    asked = git("rev-parse", "--git-path", "hooks")
-    if asked.returncode:
+    succeeded, lines = run("git", "rev-parse", "--git-path", "hooks")
+    if not succeeded:
         return "none: no git repo"
-    folder = paths.ROOT / asked.stdout.strip()
+    folder = paths.ROOT / lines[-1]
     files = folder.iterdir() if folder.is_dir() else ()
     installed = {file.name for file in files if not file.suffix and os.access(file, os.X_OK)}
     names = ", ".join(sorted(installed)) or "none"
@@ -276,15 +259,18 @@ def environment(setup: str) -> str:
     if not (folder / "bin" / "python").exists():
         return f"none yet: {setup}"
     uv = os.environ.get("UV") or "uv"
-    sync = run(uv, "sync", "--check", "--locked", "--offline", "--color=never", "--no-progress")
-    if sync.returncode == 0:
+    succeeded, lines = run(
+        *(uv, "sync", "--check", "--locked", "--offline", "--color=never", "--no-progress")
+    )
+    if succeeded:
         return "up to date with uv.lock"
-    if re.search("needs to be updated|No solution found|Unable to find lockfile", sync.stderr):
+    printed = "\n".join(lines)
+    if re.search("needs to be updated|No solution found|Unable to find lockfile", printed):
         return f"outdated, uv.lock does not match pyproject.toml: {setup}"
-    if "is outdated" not in sync.stderr:
-        return f"unknown: {reason(sync)}"
+    if "is outdated" not in printed:
+        return f"unknown: {reason(lines)}"
     # ` + numpy==2.4.6`, ` - numpy==2.4.5`
-    names = sorted(set(re.findall(r"^ [-+~] ([\w.-]+)", sync.stderr, re.MULTILINE)))
+    names = sorted(set(re.findall(r"^ [-+~] ([\w.-]+)", printed, re.MULTILINE)))
     some = ", ".join(names[:3]) + (" and others" if names[3:] else "")
     return f"outdated, {some} would change: {setup}"
 

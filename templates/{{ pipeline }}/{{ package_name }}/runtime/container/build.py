@@ -15,8 +15,8 @@ from .. import paths, process
 from ..console import in_units
 from ..errors import ImageError, PipelineError
 from ..packages.requirements import Requirements
-from ..settings import ContainerSettings, settings
-from ..store.files import exclusive_lock
+from ..settings import settings
+from ..store.files import locked
 from .context import Context
 from .engine import IMAGE, engine_fault, has_image, remove, stands_on, use_record
 from .layers import FIRST_LINES
@@ -84,11 +84,10 @@ def build(image: Image, show: Callable[[str], None], *, anew: bool) -> None:
     def show_wait(process_id: str) -> None:
         show(f"waits for process {process_id}, which is building {image.name}")
 
-    with exclusive_lock(use_record(image.name).with_suffix(".lock"), show_wait):
+    with locked(use_record(image.name).with_suffix(".lock"), show_wait):
         if not anew and has_image(image.name):  # the other process built it
             return
-        container = settings().container
-        command = _command(image, container, anew=anew)
+        command = _command(image, anew=anew)
         show(f"building {image.name}")
         size = image.context.archive.seek(0, os.SEEK_END)
         if size > _LARGE:
@@ -96,7 +95,7 @@ def build(image: Image, show: Callable[[str], None], *, anew: bool) -> None:
                 f"{in_units(size)} of files, the largest is {image.context.largest}; name what no "
                 "image needs in .gitignore or .dockerignore"
             )
-        _run(image, command, container, show)
+        _run(image, command, show)
         if not has_image(image.name):
             raise ImageError(
                 f"the image {image.name} is not among the engine's images after its build: the "
@@ -109,7 +108,8 @@ def build(image: Image, show: Callable[[str], None], *, anew: bool) -> None:
             )
 
 
-def _command(image: Image, container: ContainerSettings, *, anew: bool) -> list[str]:
+def _command(image: Image, *, anew: bool) -> list[str]:
+    container = settings().container
     certificates = paths.ROOT / Path(container.certificates).expanduser()
     if container.certificates and not certificates.is_file():
         raise ImageError(
@@ -130,16 +130,11 @@ def _command(image: Image, container: ContainerSettings, *, anew: bool) -> list[
     ]
 
 
-def _run(
-    image: Image,
-    command: Sequence[str],
-    container: ContainerSettings,
-    show: Callable[[str], None],
-) -> None:
+def _run(image: Image, command: Sequence[str], show: Callable[[str], None]) -> None:
     printed: deque[str] = deque(maxlen=2000)
 
     def on_line(line: str) -> None:
-        line = _without_passwords(line, container)
+        line = _without_passwords(line)
         printed.append(line)
         if step := _STEP.match(line):
             show(f"{_MOUNT.sub('', step[1]):.100}")
@@ -148,7 +143,7 @@ def _run(
         **{name: value for name, value in os.environ.items() if name != "BUILDX_BUILDER"},
         "DOCKER_BUILDKIT": "1",
         "DOCKER_CLI_HINTS": "false",
-        "METAFLOWTASK_NETWORK": _network(container),
+        "METAFLOWTASK_NETWORK": _network(),
     }
     image.context.archive.seek(0)
     failed = process.run(
@@ -163,8 +158,9 @@ def _run(
         raise _failure(image, "\n".join(printed))
 
 
-def _network(container: ContainerSettings) -> str:
+def _network() -> str:
     """A script that a build's shell reads for pip and uv: index, proxy and certificates."""
+    container = settings().container
     variables: dict[str, str] = {}
     if container.index_url:
         variables |= dict.fromkeys(("UV_DEFAULT_INDEX", "PIP_INDEX_URL"), container.index_url)
@@ -208,8 +204,9 @@ def _failure(image: Image, output: str) -> PipelineError:
     return ImageError("\n".join([first_line, *lines, *hints[:1]]))
 
 
-def _without_passwords(line: str, container: ContainerSettings) -> str:
+def _without_passwords(line: str) -> str:
     """The line without the users and passwords of the index and the proxy."""
+    container = settings().container
     for address in (container.index_url, container.proxy):
         if match := _USER.match(address):
             password = match["user"].partition(":")[2]

@@ -1,4 +1,7 @@
-"""The Docker engine: what it prints, its faults, and the images and containers in it."""
+"""The Docker engine: what it prints, its faults, and the images and containers in it.
+
+Whatever asks the engine raises ImageError if there is none, or it does not answer.
+"""
 
 from __future__ import annotations
 
@@ -53,10 +56,7 @@ class Resource(NamedTuple):
 
 
 def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the docker command and return what it printed.
-
-    Raises ImageError if there is no such command, or no answer within ANSWERS seconds.
-    """
+    """Run the docker command and return what it printed."""
     command = ["docker", *arguments]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=ANSWERS)
@@ -78,10 +78,7 @@ def engine_fault(output: str) -> str:
 
 
 def has_image(name: str) -> bool:
-    """True if the engine has the image that was built under this name.
-
-    Raises ImageError if the engine does not answer.
-    """
+    """True if the engine has the image that was built under this name."""
     return any(_label(image, IMAGE) == name for image in _inspect("image", name))
 
 
@@ -92,10 +89,7 @@ def stands_on(name: str, base: str) -> bool:
 
 
 def images() -> list[Resource]:
-    """The images that this checkout made, by the names that it gave them.
-
-    Raises ImageError if there is no engine, or it does not answer.
-    """
+    """The images that this checkout made, by the names that it gave them."""
     made = _of_this_checkout("image", "ls")
     resources = []
     for image in made:
@@ -118,8 +112,7 @@ def images() -> list[Resource]:
 def unstarted_containers() -> list[Resource]:
     """The containers of this checkout's tasks that were created and never started.
 
-    A task that is killed while the engine creates its container may leave one. Raises ImageError
-    if there is no engine, or it does not answer.
+    A task that is killed while the engine creates its container may leave one.
     """
     return [
         Resource(container["Name"].lstrip("/"), 0, _created(container))

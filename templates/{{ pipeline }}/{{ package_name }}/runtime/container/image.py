@@ -56,10 +56,7 @@ def image_for(flow_path: str, *, rebuild_flow: bool = False, rebuild_base: bool 
 
 @contextlib.contextmanager
 def images_for(flow_path: str) -> Iterator[tuple[Image, Image]]:
-    """The base and the image of the flow, packed and named, whether the engine has them or not.
-
-    Raises as `image_for` does, before anything is built.
-    """
+    """The base and the image of the flow, packed and named, whether the engine has them or not."""
     file = flow_file(flow_path)
     if not paths.IN_CHECKOUT:
         raise ImageError(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from .. import paths
 from ..errors import ImageError
-from ..packages.requirements import Requirements, installed_packages, read
+from ..packages.requirements import Requirements, own_requirements
 from ..version import git
 
 FIRST_LINES = "ARG BASE and FROM ${BASE}"
@@ -65,10 +65,7 @@ def layers_of(flow_file: Path) -> Layers:
             raise ImageError(f"{paths.shown(file)} has no FROM\nhint: begin it with {begin}")
     launch = own_or_default("launch.sh")
     _check_launch(launch)
-    file = own / "requirements.txt"
-    lines = read(file) if file.is_file() else []
-    requirements = Requirements(file, lines, installed_packages()) if lines else None
-    return Layers(base, dockerfile, launch, requirements)
+    return Layers(base, dockerfile, launch, own_requirements(flow_file))
 
 
 def _check_launch(file: Path) -> None:
@@ -107,7 +104,7 @@ def repo_files() -> list[str]:
                 "git does not say which files it tracks, and images contain no others\n"
                 f"hint: git -C {paths.ROOT} status"
             )
-        names = set(_files_of_package())
+        names = {path.relative_to(paths.ROOT).as_posix() for path in paths.PACKAGE.rglob("*")}
     links = {name for name in names if (paths.ROOT / name).is_symlink()}
     is_ignored = _dockerignore()
     return sorted(
@@ -128,12 +125,6 @@ def _files_of_git(folder: str = "") -> Iterator[str]:
             yield from _files_of_git(f"{folder}{name.rstrip('/')}/")
         elif name:
             yield folder + name
-
-
-def _files_of_package() -> Iterator[str]:
-    for folder, _, names in os.walk(paths.PACKAGE):
-        for name in names:
-            yield Path(folder, name).relative_to(paths.ROOT).as_posix()
 
 
 def _dockerignore() -> Callable[[str], bool]:

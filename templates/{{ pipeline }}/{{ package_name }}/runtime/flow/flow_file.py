@@ -24,16 +24,17 @@ def flow_file(flow_path: str) -> Path:
         )
     file = paths.FLOWS / path
     if not file.is_file():
-        known = ", ".join(file.relative_to(paths.FLOWS).as_posix() for file in flow_files())
+        known = ", ".join(flow_paths()) or "none"
         raise FlowNotFoundError(
-            f"flow_path {flow_path!r}: there is no {file}\nhint: the flows are {known or 'none'}"
+            f"flow_path {flow_path!r}: there is no {file}\nhint: the flows are {known}"
         )
     return file
 
 
-def flow_files() -> list[Path]:
-    """The files below `flows/` that hold a flow, sorted, with those that do not parse."""
-    return [file for file in sorted(paths.FLOWS.rglob("*.py")) if _may_hold_flow(file)]
+def flow_paths() -> list[str]:
+    """The paths below `flows/` of the files that hold a flow or do not parse, sorted."""
+    files = filter(_may_hold_flow, sorted(paths.FLOWS.rglob("*.py")))
+    return [file.relative_to(paths.FLOWS).as_posix() for file in files]
 
 
 def check_flow(file: Path) -> None:

@@ -55,7 +55,6 @@ class FlowRun:
         self.flow = self.run_id = ""
         self._label = flow_path
         self._runner = runner
-        self._timeout = timeout
         self._on_start, self._on_progress = on_start, on_progress
         self._output = FlowOutput(flow_path, flow_steps(paths.FLOWS / flow_path))
         self._attributes = scratch / "attributes"
@@ -67,7 +66,6 @@ class FlowRun:
             handover.RESULT_FILE: str(self._result),
         }
         self._run = partial(runner.run, variables=variables, timeout=timeout, held=held)
-        self._resumed = ""
         self._looking = threading.Lock()
 
     def start(
@@ -81,7 +79,6 @@ class FlowRun:
         Raises ParameterError if the flow cannot be started with the parameters, FlowFailedError if
         it does not succeed.
         """
-        self._resumed = resumed
         ask = partial(declared_parameters, self._label, command, self._declared, self._run)
         given = options(parameters, "parameters()")
         words = [*command, "--runner-attribute-file", str(self._attributes), *given]
@@ -93,9 +90,8 @@ class FlowRun:
             when = f", having resumed run {resumed}" if resumed else ""
             with self._watched():
                 exit_code = self._run(words, on_line=self._output.add)
-        except process.TimeLimitError:
-            why = f"stopped after {self._timeout:g} seconds{when}"
-            raise FlowFailedError(self._output.failure(why)) from None
+        except process.TimeLimitError as error:
+            raise FlowFailedError(self._output.failure(f"{error}{when}")) from None
         except OSError as error:
             check_length(words, error, self._label)
             raise
@@ -116,7 +112,7 @@ class FlowRun:
     @property
     def took_over_end(self) -> bool:
         """True if the step `end` was not run now: an earlier run had finished it."""
-        return bool(self._resumed) and not self._output.was_run("end")
+        return not self._output.was_run("end")
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -12,8 +12,6 @@ from ..metaflow_config import datastore_root, export_environment, metadata
 
 if TYPE_CHECKING:
     from metaflow import Run
-
-Read = TypeVar("Read")
 
 
 def metaflow_run(pathspec: str) -> Run:
@@ -39,7 +37,7 @@ def metaflow_run(pathspec: str) -> Run:
         ) from error
 
 
-def artifacts_of(run: Run, read: Callable[[Run], Read]) -> Read:
+def artifacts_of(run: Run, read: Callable[[Run], Any]) -> Any:
     """What `read` returns for the run; PipelineError if its artifacts cannot be read."""
     try:
         return read(run)

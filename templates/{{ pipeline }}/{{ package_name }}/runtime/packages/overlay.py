@@ -24,8 +24,8 @@ from pathlib import Path
 from .. import console, paths, process
 from ..errors import RequirementsError
 from ..metaflow_config import metaflow_environment
-from ..store.files import exclusive_lock
-from .requirements import CHANGE_ONE, EDITABLE, Requirements, installed_packages, normal, read
+from ..store.files import locked
+from .requirements import CHANGE_ONE, EDITABLE, Requirements, normal, own_requirements
 
 MADE_FROM = "overlay.json"
 """File in an overlay: what it was made from and when. Its time is that of the last use."""
@@ -35,10 +35,7 @@ _PLANNED = re.compile(r" \+ (?P<name>[^\s=]+)(?:==(?P<version>\S+))?(?: @ | \(fr
 
 
 def environment_for(flow_file: Path) -> dict[str, str]:
-    """The flow's `PYTHONPATH`, with its overlay first; empty for a flow without an overlay.
-
-    Raises RequirementsError as `overlay` does.
-    """
+    """The flow's `PYTHONPATH`, with its overlay first; empty for a flow without an overlay."""
     folder = overlay(flow_file)
     if not folder:
         return {}
@@ -54,18 +51,17 @@ def overlay(flow_file: Path) -> Path | None:
     Raises RequirementsError where the packages cannot be installed, above all where they need
     another version than the repo's locked one, which stays.
     """
-    file = flow_file.with_name("requirements.txt")
     try:
-        lines = read(file) if file.is_file() else []
-        if not lines:
+        wanted = own_requirements(flow_file)
+        if not wanted:
             return None
-        wanted = Requirements(file, lines, installed_packages())
         folder = paths.overlays() / _key(wanted)
         if not _mark_used(folder):
             _make(folder, wanted, flow_file)
         return folder
     except OSError as error:
-        raise RequirementsError(f"{paths.shown(file)} cannot be installed: {error}") from error
+        file = paths.shown(flow_file.with_name("requirements.txt"))
+        raise RequirementsError(f"{file} cannot be installed: {error}") from error
 
 
 def _key(wanted: Requirements) -> str:
@@ -97,7 +93,7 @@ def _make(folder: Path, wanted: Requirements, flow_file: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     for unfinished in folder.parent.glob("*.making"):
         lock = folder.with_name(unfinished.name.partition(".")[0] + ".lock")
-        with contextlib.suppress(BlockingIOError), exclusive_lock(lock, skip):
+        with contextlib.suppress(BlockingIOError), locked(lock, skip):
             shutil.rmtree(unfinished, ignore_errors=True)
     flow = Path(os.path.relpath(flow_file, paths.FLOWS)).as_posix()
     show = partial(console.show_line, flow)
@@ -105,7 +101,7 @@ def _make(folder: Path, wanted: Requirements, flow_file: Path) -> None:
     def on_wait(process_id: str) -> None:
         show(f"waiting for process {process_id}, which is making its environment")
 
-    with exclusive_lock(folder.with_suffix(".lock"), on_wait):
+    with locked(folder.with_suffix(".lock"), on_wait):
         if _mark_used(folder):  # another process was faster
             return
         show(f"making the environment of {paths.shown(wanted.file)}, once")

@@ -68,6 +68,13 @@ class Requirements(NamedTuple):
         return self.error(_CAUSE.sub(": ", text), hint)
 
 
+def own_requirements(flow_file: Path) -> Requirements | None:
+    """The `requirements.txt` beside a flow's file; None if it is missing or has no requirements."""
+    file = flow_file.with_name("requirements.txt")
+    lines = read(file) if file.is_file() else []
+    return Requirements(file, lines, installed_packages()) if lines else None
+
+
 def read(file: Path) -> list[Line]:
     """The lines of a requirements file, with those of included files in their place.
 

@@ -75,7 +75,7 @@ def run(
     try:
         return process.wait(timeout)
     except subprocess.TimeoutExpired:
-        raise TimeLimitError from None
+        raise TimeLimitError(f"stopped after {timeout:g} seconds") from None
     finally:
         os.close(own_end)
         if process.wait() < 0 and supervisor.LINUX:  # the supervisor itself was killed

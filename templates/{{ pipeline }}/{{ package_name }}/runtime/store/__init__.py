@@ -59,6 +59,6 @@ def list_below(folder: str) -> Iterator[str]:
     if is_on_s3(folder):
         from . import s3
 
-        yield from s3.list_below(folder)
+        yield from (url for url, _ in s3.written_below(folder))
     else:
         yield from (path.as_posix() for path in Path(folder).rglob("*") if path.is_file())

@@ -24,27 +24,15 @@ def write_whole(file: Path, contents: bytes) -> None:
         raise
 
 
-def exclusive_lock(
-    file: Path, on_wait: Callable[[str], None]
-) -> contextlib.AbstractContextManager[int]:
-    """Hold the lock that is the file, and yield its descriptor; the file is gone afterwards.
+@contextlib.contextmanager
+def locked(file: Path, on_wait: Callable[[str], None], *, shared: bool = False) -> Iterator[int]:
+    """Hold the lock that is the file, and yield its descriptor.
 
     Another process that holds it is waited for, after a call of `on_wait` with its id, which may
     raise what it likes instead. The lock ends with the last process that holds the descriptor,
-    however that ends.
+    however that ends. The file is deleted afterwards, unless the lock is shared with others.
     """
-    return _lock(file, on_wait, fcntl.LOCK_EX)
-
-
-def shared_lock(
-    file: Path, on_wait: Callable[[str], None]
-) -> contextlib.AbstractContextManager[int]:
-    """Hold the lock as `exclusive_lock` does, but together with others; the file stays."""
-    return _lock(file, on_wait, fcntl.LOCK_SH)
-
-
-@contextlib.contextmanager
-def _lock(file: Path, on_wait: Callable[[str], None], kind: int) -> Iterator[int]:
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     file.parent.mkdir(parents=True, exist_ok=True)
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
@@ -57,7 +45,7 @@ def _lock(file: Path, on_wait: Callable[[str], None], kind: int) -> Iterator[int
             # Whoever held it before has deleted it, and perhaps a third one made it anew.
             if not _is_still(descriptor, file):
                 continue
-            if kind == fcntl.LOCK_SH:
+            if shared:
                 yield descriptor
                 return
             os.ftruncate(descriptor, 0)

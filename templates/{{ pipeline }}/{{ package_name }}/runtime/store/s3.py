@@ -114,12 +114,6 @@ def remove(url: str) -> None:
         _client().delete_object(Bucket=bucket, Key=key)
 
 
-def list_below(folder: str) -> Iterator[str]:
-    """The URLs of all objects below the folder."""
-    for page in _pages(folder):
-        yield from page
-
-
 def written_below(folder: str) -> Iterator[tuple[str, float]]:
     """The URLs of all objects below the folder, and when each was written, as a Unix time."""
     for page in _pages(folder):

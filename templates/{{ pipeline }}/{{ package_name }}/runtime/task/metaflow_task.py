@@ -32,7 +32,7 @@ from ..flow.parameter_values import json_values
 from ..flow.runner import RUNNERS, ProcessRunner, Runner
 from ..metaflow_config import datastore_root, local_root
 from ..settings import settings
-from ..store.files import exclusive_lock, shared_lock
+from ..store.files import locked
 from ..version import Code, code
 from .attempts import Attempt, Attempts, AttemptsFile, read_attempts
 from .flow_kwargs import FlowKwargs
@@ -185,8 +185,8 @@ class MetaflowTask(luigi.Task):
         no_clean = local_root() / paths.TASKS_LOCK
         try:
             with (
-                shared_lock(no_clean, self._log_wait_for_clean) as shared,
-                exclusive_lock(lock, self._log_wait) as own,
+                locked(no_clean, partial(self._log_wait, "clean"), shared=True) as shared,
+                locked(lock, partial(self._log_wait, "it")) as own,
             ):
                 if self.complete():  # another process has run it meanwhile
                     return
@@ -206,11 +206,8 @@ class MetaflowTask(luigi.Task):
         """The file of the attempts, beside the marker."""
         return self.output().path.removesuffix(".json") + ".attempts"
 
-    def _log_wait(self, process_id: str) -> None:
-        logger.info("%s waits for process %s, which is running it", self.task_id, process_id)
-
-    def _log_wait_for_clean(self, process_id: str) -> None:
-        logger.info("%s waits for process %s, which is running clean", self.task_id, process_id)
+    def _log_wait(self, what: str, process_id: str) -> None:
+        logger.info("%s waits for process %s, which is running %s", self.task_id, process_id, what)
 
     def _take_run(self, parameters: Mapping[str, Any]) -> Marker:
         """Return the marker of the existing run `from_run`."""
