@@ -22,6 +22,8 @@ if sys.version_info < (3, 11):
 
 REQUIREMENTS = ("nox>=2025.5.1", "uv>=0.9")
 ROOT = Path(__file__).resolve().parent
+MADE_OF = hashlib.sha256(repr((REQUIREMENTS, sys.executable, sys.version)).encode()).hexdigest()
+ENVIRONMENT = ROOT / ".nox" / "bootstrap-{}.{}-{}".format(*sys.version_info[:2], MADE_OF[:8])
 
 # pip's settings under uv's names. Extra indexes are left out: pip takes the newest version from any
 # index, so that a stranger's package can replace a private one; uv has safer settings for them.
@@ -45,9 +47,7 @@ def main() -> None:
 
 def environment() -> Path:
     """The Python of the private environment, which is made if it does not exist yet."""
-    content = hashlib.sha256(repr((REQUIREMENTS, sys.executable, sys.version)).encode()).hexdigest()
-    folder = ROOT / ".nox" / "bootstrap-{}.{}-{}".format(*sys.version_info[:2], content[:8])
-    python, complete = folder / "bin" / "python", folder / "made"
+    python, complete = ENVIRONMENT / "bin" / "python", ENVIRONMENT / "made"
     if complete.exists() and python.exists():
         return python
     if not (importlib.util.find_spec("venv") and importlib.util.find_spec("ensurepip")):
@@ -56,12 +56,12 @@ def environment() -> Path:
             "apt install python3-venv, or use another Python",
         )
     print(
-        f"Installing {' and '.join(REQUIREMENTS)} into {folder.relative_to(ROOT)}, once",
+        f"Installing {' and '.join(REQUIREMENTS)} into {ENVIRONMENT.relative_to(ROOT)}, once",
         file=sys.stderr,
     )
     run(
-        [sys.executable, "-m", "venv", "--clear", str(folder)],
-        f"cannot make an environment in {folder}",
+        [sys.executable, "-m", "venv", "--clear", str(ENVIRONMENT)],
+        f"cannot make an environment in {ENVIRONMENT}",
         "free some disk space, or make the folder yours",
     )
     pip = [str(python), "-m", "pip", "install", "--no-user", "--quiet", *REQUIREMENTS]
@@ -72,7 +72,7 @@ def environment() -> Path:
     )
     run(
         [str(python), "-c", "import nox, uv"],
-        f"pip installed nox and uv somewhere else than in {folder}",
+        f"pip installed nox and uv somewhere else than in {ENVIRONMENT}",
         "remove `target` or `prefix` from pip.conf, which `pip config list` shows",
     )
     complete.touch()

@@ -30,11 +30,19 @@ def test(session: nox.Session) -> None:
 
 
 @nox.session
+def thorough(session: nox.Session) -> None:
+    """Run the tests that `test` leaves to CI: as many again, of rarer cases."""
+    install(session, "test")
+    session.run("pytest", "-m", "thorough and not nightly", *session.posargs)
+
+
+@nox.session
 def nightly(session: nox.Session) -> None:
-    """Test every combination of choices to the end, and 1,000 sets of answers; an hour or more."""
+    """Run all tests, with every combination of choices and 1,000 sets of answers; takes hours."""
     install(session, "test")
     # Each test's seconds are the figure for its combination.
-    session.run("pytest", "--nightly", "--durations=0", "-vv", *session.posargs)
+    every = ("-m", "", "--hypothesis-profile=nightly", "--durations=0", "-vv")
+    session.run("pytest", *every, *session.posargs)
 
 
 @nox.session

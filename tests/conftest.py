@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
+import io
 import json
 import os
 import re
@@ -12,8 +14,8 @@ import subprocess
 import sys
 import time
 import tomllib
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType
@@ -23,6 +25,8 @@ import copier
 import jinja2
 import pytest
 import yaml
+from copier.__main__ import CopierApp
+from copier.errors import CopierWarning
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
 
@@ -69,33 +73,20 @@ jinja2.Environment.compile = compile_once  # type: ignore[method-assign]
 
 
 # Each time the same sets; `nox -s nightly` looks further, at other sets each time.
-settings.register_profile("default", max_examples=100, derandomize=True, deadline=None)
+settings.register_profile("default", max_examples=30, derandomize=True, deadline=None)
 settings.register_profile("nightly", max_examples=1000, deadline=None, print_blob=True)
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--nightly", action="store_true", help="all combinations, more sets of answers"
-    )
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    settings.load_profile("nightly" if config.getoption("nightly") else "default")
+settings.load_profile("default")
 
 
 # The folders of tests in the order in which they begin: what takes longest comes first.
 FOLDERS = ("end_to_end", "in_repo", "quick", "in_place")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the nightly tests to the night, and begin with those that take longest."""
-    if not config.getoption("nightly"):
-        left_out = [item for item in items if item.get_closest_marker("nightly")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that take longest, and ask for Docker before what starts containers."""
     for item in items:
         if isinstance(item, pytest.Function) and item.get_closest_marker("docker"):
-            item.fixturenames.insert(0, "needs_docker")  # before what starts containers
+            item.fixturenames.insert(0, "needs_docker")
     items.sort(key=lambda item: FOLDERS.index(item.path.parent.name))
 
 
@@ -165,6 +156,23 @@ def copy(template: Path, destination: Path, **answers: Any) -> Path:
         str(template), destination, data=data, defaults=True, quiet=True, overwrite=True
     )
     return destination
+
+
+def copier_prints(folder: Path, *arguments: object) -> str:
+    """What Copier's command prints in the folder; it must succeed, and warn of nothing.
+
+    It runs in this process, which has compiled the templates.
+    """
+    printed = io.StringIO()
+    with (
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(printed),
+        warnings.catch_warnings(action="error", category=CopierWarning),
+    ):
+        _, exit_code = CopierApp.run(["copier", *map(str, arguments)], exit=False)
+    assert exit_code == 0, printed.getvalue()
+    return printed.getvalue()
 
 
 @pytest.fixture(scope="session")
@@ -304,21 +312,28 @@ class Repo:
 
     def nox(self, *arguments: str, exit_code: int = 0, **variables: str) -> str:
         """Run the noxfile with the repo's Python and return what it prints."""
-        kept = self.folder / ".nox"
-        made = BOOTSTRAPS.get(self.python)
-        if made and not (kept / made.name).exists():
-            kept.mkdir(exist_ok=True)
-            (kept / made.name).symlink_to(made)
-        said = noxfile(
+        name, made = bootstrapped(self.python)
+        link = self.folder / ".nox" / name
+        link.parent.mkdir(exist_ok=True)
+        if made and not link.exists():
+            link.symlink_to(made)
+        return noxfile(
             self.folder, self.home, *arguments, python=self.python, exit_code=exit_code, **variables
         )
-        for made in kept.glob("bootstrap-*"):
-            BOOTSTRAPS.setdefault(self.python, made)
-        return said
 
 
-# What a bootstrap has made, by Python: other repos take it, for each would need eight seconds.
-BOOTSTRAPS: dict[str, Path] = {}
+@functools.cache
+def bootstrapped(python: str) -> tuple[str, Path | None]:
+    """The name of the environment that bootstrap.py makes for this Python, and one to take.
+
+    Making one takes ten seconds. That of this checkout serves the repos of the same Python.
+    """
+    code = "import bootstrap; print(bootstrap.ENVIRONMENT.name)"
+    name = subprocess.check_output([python, "-c", code], cwd=ROOT, text=True).strip()
+    version = name.rpartition("-")[0]
+    made = sorted((ROOT / ".nox").glob(f"{version}-*/made"), key=lambda file: file.stat().st_mtime)
+    return name, made[-1].parent if made else None
+
 
 SetUp = Callable[..., Repo]
 
@@ -367,7 +382,7 @@ def needs_docker() -> None:
     pytest.skip(why)
 
 
-@contextmanager
+@contextlib.contextmanager
 def s3_server(log: Path) -> Iterator[str]:
     """The address of an S3 with nothing in it, moto's server on a free port of loopback."""
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]

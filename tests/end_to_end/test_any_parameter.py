@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ..conftest import HERE, Repo, SetUp, output
 
 # For each set of values a flow runs, which takes seconds.
-fewer = settings(max_examples=settings().max_examples // 12)
+fewer = settings(max_examples=settings().max_examples // 8)
 
 ECHO = """
 import os

@@ -106,6 +106,7 @@ def test_a_machine_without_git_fails_with_a_hint(checkout: Path) -> None:
     assert "noxfile.py: git is not on PATH\nhint: apt install git" in failure(process)
 
 
+@pytest.mark.thorough
 def test_the_index_is_the_one_in_pip_s_settings(checkout: Path, index: Index) -> None:
     pip_conf = checkout.parent / "pip.conf"
     pip_conf.write_text(f"[global]\nindex-url = {index.url}\n")
@@ -137,6 +138,7 @@ def settings_for_uv(python: Path, checkout: Path, **variables: str) -> dict[str,
     return settings
 
 
+@pytest.mark.thorough
 def test_uv_gets_pip_s_settings(checkout: Path, python_with_pip: Path) -> None:
     pip_conf = checkout.parent / "pip.conf"
     pip_conf.write_text(
@@ -159,6 +161,7 @@ def test_uv_gets_pip_s_settings(checkout: Path, python_with_pip: Path) -> None:
     assert settings["UV_DEFAULT_INDEX"] == "https://variable.example.org/simple"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "uv.toml"])
 def test_uv_s_own_index_takes_precedence_over_pip_s(
     checkout: Path, python_with_pip: Path, name: str

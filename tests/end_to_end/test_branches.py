@@ -94,6 +94,7 @@ def all_branches() -> dict[tuple[str, str], str]:
     }
 
 
+@pytest.mark.thorough
 def test_every_branch_of_every_template_is_taken(
     marking: None,
     template: Path,

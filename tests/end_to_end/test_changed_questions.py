@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from ..conftest import FIRST, SECOND, answers_of, commit, copy, git, make_template, output
+from ..conftest import FIRST, SECOND, answers_of, commit, copier_prints, copy, git, make_template
 from ..quick.test_update import replace
 
 NEW = "\nwith_airflow:\n  type: bool\n  help: Airflow too?\n  default: true\n"
@@ -28,8 +27,6 @@ class Template:
             commit(self.folder, "An older template")
             git(self.folder, "tag", "--force", FIRST)
         self.repo = folder / "sales [1]"  # brackets are special in glob patterns
-        self.home = folder / "home"
-        self.home.mkdir()
         copy(self.folder, self.repo, repo_name="sales", **{**ANSWERS, **answers})
         git(self.repo, "init", "--quiet")
         commit(self.repo, "The repo")
@@ -41,9 +38,7 @@ class Template:
         """Release the edits, update the repo with `--defaults`, and return Copier's output."""
         (self.folder / "CHANGELOG.md").write_text("# Changed\n")
         commit(self.folder, "Changes", tag=SECOND)
-        command = [sys.executable, "-m", "copier", "update", "--defaults", *arguments]
-        printed = output(command, self.repo, self.home)
-        assert "Warning" not in printed, printed
+        printed = copier_prints(self.repo, "update", "--defaults", *arguments)
         assert answers_of(self.repo)["_commit"] == SECOND
         return printed
 
@@ -165,15 +160,14 @@ def test_a_recopy_names_changed_answers_by_any_path_to_the_repo(
     elsewhere.mkdir()
     (elsewhere / "link").symlink_to(template.repo)
     repo = {"..": f"../{template.repo.name}", "link": "link"}[path]
-    command = [sys.executable, "-m", "copier", "recopy", "--defaults", "--overwrite", repo]
-    printed = output(command, elsewhere, template.home)
+    printed = copier_prints(elsewhere, "recopy", "--defaults", "--overwrite", repo)
     assert "\n\n  license: Apache-2.0 -> MIT\n" in printed
     assert "New questions" not in printed
     assert answers_of(template.repo)["license"] == "MIT"
 
 
 def test_a_new_repo_has_no_changed_answers(template: Template) -> None:
-    command = [sys.executable, "-m", "copier", "copy", "--defaults", "--data=with_examples=no"]
-    printed = output([*command, template.folder, "new"], template.home, template.home)
+    command = ("copy", "--defaults", "--data=with_examples=no")
+    printed = copier_prints(template.repo.parent, *command, template.folder, "new")
     assert "new is ready" in printed
     assert "Changed answers" not in printed

@@ -155,13 +155,16 @@ SOURCES = {
     "an absolute path": ("{template}",) * 2,
     "a relative path": ("{relative}",) * 2,
 }
-NIGHTLY = pytest.mark.nightly
-BY_DAY = ("a URL that needs `git+`", "an abbreviation of both", "a relative path")
+THOROUGH, NIGHTLY = pytest.mark.thorough, pytest.mark.nightly
+WHEN = {
+    "a URL that needs `git+`": (),
+    "an abbreviation of both": THOROUGH,
+    "a relative path": THOROUGH,
+}
 
 
 @pytest.mark.parametrize(
-    "source",
-    [pytest.param(each, marks=[] if each in BY_DAY else NIGHTLY) for each in SOURCES],
+    "source", [pytest.param(each, marks=WHEN.get(each, NIGHTLY)) for each in SOURCES]
 )
 def test_both_doors_give_the_same_tree(doors: Doors, source: str) -> None:
     relative = os.path.relpath(doors.template, doors.folder)
@@ -177,6 +180,7 @@ def test_both_doors_give_the_same_tree(doors: Doors, source: str) -> None:
     assert answers["description"] == ANSWERS["description"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("source", "version"),
     [
@@ -217,20 +221,25 @@ def test_typed_answers_are_kept_and_a_replay_repeats_them(doors: Doors) -> None:
     assert tree(repo) == before
 
 
-def test_copier_updates_a_repo_that_cookiecutter_made(own_doors: Doors) -> None:
-    for name, source in {
-        "by-url": "https://git.example.org/team/headwater",
-        "by-path": str(own_doors.template),
-        "by-relative-path": os.path.relpath(own_doors.template, own_doors.folder),
-    }.items():
-        own_doors.run(*COOKIECUTTER, "--no-input", source, f"repo_name={name}")
+@pytest.mark.parametrize(
+    "source",
+    [
+        "https://git.example.org/team/headwater",
+        pytest.param("{template}", marks=THOROUGH),
+        pytest.param("{relative}", marks=THOROUGH),
+    ],
+)
+def test_copier_updates_a_repo_that_cookiecutter_made(own_doors: Doors, source: str) -> None:
+    relative = os.path.relpath(own_doors.template, own_doors.folder)
+    source = source.format(template=own_doors.template, relative=relative)
+    own_doors.run(*COOKIECUTTER, "--no-input", source)
     release(own_doors.template, SECOND)
-    for repo in own_doors.folder.iterdir():
-        git(repo, "init", "--quiet")
-        commit(repo, "The repo")
-        own_doors.run(*COPIER, "update", "--defaults", "--quiet", repo)
-        assert f"This is {SECOND}." in (repo / "AGENTS.md").read_text()
-        assert answers_of(repo)["_commit"] == SECOND
+    (repo,) = own_doors.folder.iterdir()
+    git(repo, "init", "--quiet")
+    commit(repo, "The repo")
+    own_doors.run(*COPIER, "update", "--defaults", "--quiet", repo)
+    assert f"This is {SECOND}." in (repo / "AGENTS.md").read_text()
+    assert answers_of(repo)["_commit"] == SECOND
 
 
 @pytest.mark.nightly
@@ -269,9 +278,12 @@ def without_cruft(repo: Path) -> dict[str, tuple[int, bytes]]:
     ("question", "answer", "message"),
     [
         ("package_name", "class", "'package_name': is the name of something in Python"),
-        ("package_name", "Ünïcode", "'package_name': must have 1 to 40 characters from a-z"),
-        ("repo_name", "team/sales", "'repo_name': must have 1 to 64"),
         ("repo_name", "x" * 300, "'repo_name': must have 1 to 64"),
+        pytest.param(
+            *("package_name", "Ünïcode", "'package_name': must have 1 to 40 characters from a-z"),
+            marks=THOROUGH,
+        ),
+        pytest.param("repo_name", "team/sales", "'repo_name': must have 1 to 64", marks=THOROUGH),
         pytest.param("description", " ", "'description': must not be blank", marks=NIGHTLY),
         pytest.param(
             "repo_name", "\U0001f600" * 64, "'repo_name': must have 1 to 64", marks=NIGHTLY
@@ -336,6 +348,7 @@ def path_with(folder: Path, *programs: str) -> str:
     return str(folder)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("program", ["copier", "uvx"])
 def test_copier_can_be_outside_cookiecutter_s_environment(
     doors: Doors, bare: Path, program: str
@@ -354,12 +367,14 @@ def test_a_missing_git_is_named(doors: Doors) -> None:
     assert list(doors.folder.iterdir()) == []
 
 
+@pytest.mark.thorough
 def test_a_relative_path_works_whatever_pwd_says(doors: Doors) -> None:
     relative = os.path.relpath(doors.template, doors.folder)
     doors.run(*COOKIECUTTER, "--no-input", relative, PWD="/")
     assert answers_of(doors.folder / "my-pipelines")["_src_path"] == str(doors.template)
 
 
+@pytest.mark.thorough
 def test_a_relative_path_works_without_proc(doors: Doors) -> None:
     """As on macOS, where only the variable PWD names the folder."""
     command = unshare("--map-root-user", "--mount")
@@ -383,6 +398,7 @@ def test_a_missing_copier_is_named(doors: Doors, bare: Path) -> None:
     assert list(doors.folder.iterdir()) == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("requirement", "message"),
     [
@@ -417,6 +433,7 @@ def test_a_zip_is_refused_even_with_a_git_history(doors: Doors) -> None:
     assert list(doors.folder.iterdir()) == []
 
 
+@pytest.mark.thorough
 def test_a_clone_s_remote_can_have_another_name(doors: Doors) -> None:
     with (doors.root / "home" / ".gitconfig").open("a") as config:
         config.write("[clone]\n    defaultRemoteName = upstream\n")
@@ -424,6 +441,7 @@ def test_a_clone_s_remote_can_have_another_name(doors: Doors) -> None:
     assert answers_of(repo)["_src_path"] == "git+https://git.example.org/team/headwater"
 
 
+@pytest.mark.thorough
 def test_the_temporary_folder_can_be_noexec_and_have_a_folder_copier(
     doors: Doors, bare: Path
 ) -> None:
@@ -454,6 +472,7 @@ def test_an_existing_folder_is_refused_or_filled_or_overwritten(doors: Doors) ->
     assert tree(repo) == tree(doors.copier(str(doors.template)))
 
 
+@pytest.mark.thorough
 def test_modules_in_an_existing_folder_are_not_imported(doors: Doors) -> None:
     repo = doors.folder / "Sales.2026"
     (repo / "copier").mkdir(parents=True)
@@ -475,6 +494,7 @@ def test_a_refusal_changes_nothing_in_an_existing_folder(doors: Doors) -> None:
     assert tree(repo) == before
 
 
+@pytest.mark.thorough
 def test_an_answer_to_an_unreleased_question_is_named(own_doors: Doors) -> None:
     for name in ("copier.yml", "cookiecutter.json"):
         file = own_doors.template / name
@@ -487,6 +507,7 @@ def test_an_answer_to_an_unreleased_question_is_named(own_doors: Doors) -> None:
     assert answers_of(own_doors.folder / "my-pipelines")["_commit"] == FIRST
 
 
+@pytest.mark.thorough
 def test_an_unreleased_choice_is_refused(own_doors: Doors) -> None:
     for name, old in (("copier.yml", "[github, none]"), ("cookiecutter.json", '"none"')):
         file = own_doors.template / name

@@ -80,6 +80,7 @@ def test_a_folder_without_write_permission_is_named(
     assert list(closed.iterdir()) == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("door", ["copier", "cookiecutter"])
 def test_a_full_disk_is_named_and_leaves_nothing(template: Path, folder: Path, door: str) -> None:
     command = unshare("--map-root-user", "--mount")

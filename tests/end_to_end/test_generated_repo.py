@@ -58,6 +58,7 @@ def test_a_new_repo_passes_its_own_lint_types_and_tests(repo: Repo) -> None:
     assert "skipped" not in said
 
 
+@pytest.mark.thorough
 def test_lint_fails_where_something_is_wrong_and_mends_what_it_can(repo: Repo) -> None:
     wrong = repo.folder / "sales_pipelines" / "wrong.py"
     wrong.write_text("import os\nx  = 1\n")
@@ -154,6 +155,7 @@ def test_the_readme_s_example_is_a_pipeline_that_runs_and_passes_lint(repo: Repo
     assert said.count("  rows: 1\n") == 2
 
 
+@pytest.mark.thorough
 def test_a_file_is_named_from_where_one_is(repo: Repo) -> None:
     done = subprocess.run(
         [
@@ -199,6 +201,7 @@ def test_a_failed_flow_is_an_exit_code_of_run(repo: Repo) -> None:
     assert "nowhere.csv" in said
 
 
+@pytest.mark.thorough
 def test_a_repo_inside_another_is_not_given_a_git_of_its_own(
     set_up: SetUp, repo: Repo, tmp_path: Path
 ) -> None:

@@ -34,8 +34,15 @@ def made(set_up: SetUp) -> Repo:
     return repo
 
 
+THOROUGH = pytest.mark.thorough
 ANY_INSTALLATION = pytest.mark.parametrize(
-    "git", ["set up", "pre-commit install", "prek install"], indirect=True
+    "git",
+    [
+        "set up",
+        pytest.param("pre-commit install", marks=THOROUGH),
+        pytest.param("prek install", marks=THOROUGH),
+    ],
+    indirect=True,
 )
 """For tests in which a runner could behave differently."""
 
@@ -336,6 +343,7 @@ def test_without_a_runner_the_commit_fails_with_a_hint(made: Repo) -> None:
         away.rename(made.folder / ".venv")
 
 
+@pytest.mark.thorough
 def test_lint_runs_the_same_hooks_on_the_files_that_git_would_add(made: Repo) -> None:
     new = made.folder / "sales_pipelines" / "new.py"
     new.write_text("a=1\n")

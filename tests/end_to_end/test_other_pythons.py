@@ -12,12 +12,14 @@ OLDEST = QUESTIONS["python_version"]["choices"][0]
 
 if HERE != OLDEST:  # else all other tests run on it
 
+    @pytest.mark.thorough
     def test_a_repo_passes_on_the_oldest_python(set_up: SetUp) -> None:
         if OLDEST not in pythons():
             pytest.skip(f"there is no Python {OLDEST} on this machine")
         passes(set_up("oldest-python", python=pythons()[OLDEST], python_version=OLDEST))
 
 
+@pytest.mark.thorough
 def test_a_repo_without_examples_passes_on_the_newest_python_and_run_names_what_is_missing(
     set_up: SetUp,
 ) -> None:

@@ -11,8 +11,12 @@ import pytest
 
 from ..conftest import HERE, Repo, copy
 
+THOROUGH = pytest.mark.thorough
 
-@pytest.mark.parametrize("python_version", ["3.11", "3.12", "3.13", "3.14"])
+
+@pytest.mark.parametrize(
+    "python_version", ["3.11", *(pytest.param(f"3.{x}", marks=THOROUGH) for x in (12, 13, 14))]
+)
 @pytest.mark.parametrize("package_name", ["p", "p" * 40])
 def test_ruff_passes_with_any_package_name_and_lowest_python(
     template: Path, tmp_path: Path, python_version: str, package_name: str
@@ -31,6 +35,7 @@ def test_ruff_passes_with_any_package_name_and_lowest_python(
         assert process.returncode == 0, process.stdout
 
 
+@pytest.mark.thorough
 def test_setup_names_the_python_that_is_needed_when_this_one_is_too_old(
     template: Path, tmp_path: Path
 ) -> None:

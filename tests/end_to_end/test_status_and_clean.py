@@ -148,6 +148,7 @@ def test_status_reports_a_repo_as_it_is(repo: Repo) -> None:
     assert line(repo.nox("-s", "status"), "hooks") == "pre-commit, pre-merge-commit, pre-push"
 
 
+@pytest.mark.thorough
 def test_an_outdated_environment_is_reported_with_the_command_that_updates_it(repo: Repo) -> None:
     project = repo.folder / "pyproject.toml"
     text = project.read_text()
@@ -179,6 +180,7 @@ def test_a_newer_template_is_reported_with_the_command_that_brings_it(
     assert output.endswith(f"; {SECOND} is available: uvx copier update --skip-answered")
 
 
+@pytest.mark.thorough
 def test_a_template_that_does_not_answer_is_reported_and_waited_for_a_few_seconds(
     repo: Repo,
 ) -> None:
@@ -204,7 +206,7 @@ def test_a_template_that_does_not_answer_is_reported_and_waited_for_a_few_second
     answers.write_text(text)
 
 
-@pytest.mark.parametrize("env", ["dev", "production"])
+@pytest.mark.parametrize("env", ["dev", pytest.param("production", marks=pytest.mark.thorough)])
 def test_the_command_that_status_prints_resumes_a_pipeline_s_task_when_pasted(
     repo: Repo, env: str
 ) -> None:

@@ -67,6 +67,7 @@ def test_an_untouched_repo_becomes_what_a_fresh_copy_gives(upstream: Path, repo:
     assert differing == YOURS
 
 
+@pytest.mark.thorough
 def test_an_edit_of_a_module_that_stayed_is_a_conflict_in_it(repo: Path) -> None:
     edit(repo, "errors.py", '"""What can go wrong', '"""What went wrong')
     copier.run_update(repo, defaults=True, overwrite=True, quiet=True)
@@ -75,6 +76,7 @@ def test_an_edit_of_a_module_that_stayed_is_a_conflict_in_it(repo: Path) -> None
     )
 
 
+@pytest.mark.thorough
 def test_the_update_prints_a_command_that_shows_edits_of_modules_that_moved(
     repo: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

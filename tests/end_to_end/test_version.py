@@ -84,6 +84,7 @@ def made(set_up: SetUp) -> Repo:
     return set_up("sales-pipelines", python_version=HERE, with_examples=False)
 
 
+@pytest.mark.thorough
 def test_a_wheel_has_the_version_of_the_checkout_and_building_changes_no_file(made: Repo) -> None:
     git(made.folder, "switch", "--quiet", "--create", "6_wheel")
     (made.folder / "sales_pipelines" / "new.py").write_text("x = 1\n")
@@ -104,6 +105,7 @@ def test_a_wheel_has_the_version_of_the_checkout_and_building_changes_no_file(ma
     assert not (site / "sales_pipelines" / "secret.env").exists(), "git ignores it"
 
 
+@pytest.mark.thorough
 def test_without_a_git_repo_build_and_lint_fail_with_a_hint(made: Repo) -> None:
     away = made.folder.parent / "away"
     (made.folder / ".git").rename(away)
@@ -114,6 +116,7 @@ def test_without_a_git_repo_build_and_lint_fail_with_a_hint(made: Repo) -> None:
         away.rename(made.folder / ".git")
 
 
+@pytest.mark.thorough
 def test_the_session_releases_with_hooks_and_lock_file(made: Repo) -> None:
     git(made.folder, "config", "user.name", "Tester")
     git(made.folder, "config", "user.email", "t@example.org")

@@ -411,6 +411,7 @@ def test_a_container_that_ignores_signals_is_removed(own: Path) -> None:
     assert not containers()
 
 
+@pytest.mark.thorough
 def test_all_of_them_killed_at_once_leave_nothing(contained: Contained) -> None:
     contained.order("wait-end")
     running = contained.start(PATH)
@@ -516,6 +517,7 @@ def test_a_command_that_is_killed_while_it_builds_leaves_nothing(
     assert contained.has_no_marker()
 
 
+@pytest.mark.thorough
 def test_two_at_once_do_not_disturb_each_other(contained: Contained) -> None:
     tasks = [contained.task(flow_kwargs={"number": number}) for number in (1, 2)]
     threads = [threading.Thread(target=task.run) for task in tasks]

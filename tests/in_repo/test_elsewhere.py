@@ -79,6 +79,7 @@ def on_s3(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipel
         batch.shutdown()
 
 
+@pytest.mark.thorough
 def test_batch_gets_the_image(on_s3: Pipeline) -> None:
     task = MetaflowTask(on_s3.add_flow(), preflow_kwargs={"with": f"batch:image={IMAGE}"})
     with pytest.raises(FlowFailedError):

@@ -209,6 +209,7 @@ def clean_at_a_terminal(root: Path, answer: str, *arguments: str) -> tuple[int, 
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.thorough
 def test_nothing_is_deleted_without_a_yes(old: Keeping, capfd: pytest.CaptureFixture[str]) -> None:
     before = everything(old.root)
     for answer in ("\n", "what\n", "\x04"):
@@ -289,6 +290,7 @@ def test_clean_deletes_nothing_while_a_task_runs_and_names_it(
     assert not overlay.exists()
 
 
+@pytest.mark.thorough
 def test_a_task_that_starts_during_clean_waits_until_it_is_done(
     splitting: Splitting, tasks_lock: Path
 ) -> None:
@@ -499,11 +501,11 @@ def retry_in(report: str) -> list[str]:
 @pytest.mark.parametrize(
     "options",
     [
-        [],
         [
             *("--flow-kwargs", '{"n": 2}', "--flow-tag", "it.is-1"),
             *("--preflow-kwargs", '{"with": ["retry:times=0"]}'),
         ],
+        pytest.param([], marks=pytest.mark.thorough),
     ],
 )
 def test_the_command_that_status_prints_resumes_what_failed(
@@ -544,6 +546,7 @@ def test_the_newest_runs_are_shown_first(
     assert not [line for line in lines if line.startswith("images")], "where none was built"
 
 
+@pytest.mark.thorough
 def test_what_failed_before_there_was_a_run_is_reported_and_does_not_hinder_clean(
     splitting: Splitting, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -806,6 +806,7 @@ def test_a_signal_reaches_the_command(checkout: Checkout) -> None:
     assert time.monotonic() - started < 9  # docker kills after 10 seconds
 
 
+@pytest.mark.thorough
 @pytest.mark.docker
 def test_nothing_unchanged_is_built_again_and_a_rebuild_is(
     checkout: Checkout, monkeypatch: pytest.MonkeyPatch
@@ -968,6 +969,7 @@ def test_a_registry_that_does_not_answer_is_reported(
         image_for(FLOW)
 
 
+@pytest.mark.thorough
 @pytest.mark.docker
 def test_a_build_gets_the_settings_and_no_layer_has_them(
     checkout: Checkout, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -1011,6 +1013,7 @@ def hash_of(text: str) -> str:
     return subprocess.check_output(["md5sum"], input=text, text=True).split()[0]
 
 
+@pytest.mark.thorough
 @pytest.mark.docker
 def test_a_build_that_is_killed_leaves_no_process_and_no_image(checkout: Checkout) -> None:
     checkout.add("own/Dockerfile", f"{DOCKERFILE}RUN sleep 613\n")
@@ -1089,6 +1092,7 @@ def test_an_image_has_what_its_name_is_of_though_files_are_edited_during_the_bui
     assert b"another" not in packed
 
 
+@pytest.mark.thorough
 @pytest.mark.docker
 def test_clean_takes_this_checkouts_old_images_but_those_that_a_marker_names(
     checkout: Checkout, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -1147,6 +1151,7 @@ def test_clean_takes_this_checkouts_old_images_but_those_that_a_marker_names(
             engine.remove(each)
 
 
+@pytest.mark.thorough
 @pytest.mark.docker
 def test_clean_takes_what_a_task_made_and_never_started(checkout: Checkout) -> None:
     label = f"--label={engine.CHECKOUT}={engine.checkout()}"

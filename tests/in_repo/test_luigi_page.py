@@ -67,6 +67,7 @@ def scheduler(splitting: Splitting) -> Iterator[Scheduler]:
     made.process.wait(10)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.nightly)])
 def test_a_run_shows_how_far_it_is_at_what_and_its_id(
     splitting: Splitting, scheduler: Scheduler, workers: str

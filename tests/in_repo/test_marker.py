@@ -49,11 +49,8 @@ MOMENTS = {
 }
 
 
-BY_DAY = ("when the run is known", "while the marker is written")
-EACH = [
-    pytest.param(moment, marks=[] if moment in BY_DAY else pytest.mark.nightly)
-    for moment in MOMENTS
-]
+WHEN = {"when the run is known": (), "while the marker is written": pytest.mark.thorough}
+EACH = [pytest.param(each, marks=WHEN.get(each, pytest.mark.nightly)) for each in MOMENTS]
 
 
 @pytest.mark.parametrize("moment", EACH)
@@ -75,6 +72,7 @@ def test_killed_at_any_moment_the_next_one_goes_on(splitting: Splitting, moment:
     assert task.output().run.successful
 
 
+@pytest.mark.thorough
 def test_killed_before_it_resumes_it_still_resumes(splitting: Splitting) -> None:
     splitting.tell("fail-join")
     with pytest.raises(FlowFailedError):
@@ -101,6 +99,7 @@ def test_a_flow_goes_on_when_nobody_listens(splitting: Splitting) -> None:
     assert splitting.task().complete()
 
 
+@pytest.mark.thorough
 def test_a_flow_goes_on_when_what_it_prints_cannot_be_written(pipeline: Pipeline) -> None:
     """Nor may it wait for its task to read on: a pipe has room for 64 KiB."""
     path = pipeline.add_flow(start="print(('x' * 99 + '\\n') * 2000)")
@@ -219,6 +218,7 @@ def test_on_a_full_disk_nothing_starts(splitting: Splitting) -> None:
     assert splitting.ran() == []
 
 
+@pytest.mark.thorough
 def test_a_disk_that_is_full_in_the_end_loses_no_step(splitting: Splitting) -> None:
     """The run is noted by then, and taken as it is once there is room."""
     text = splitting.flow.read_text()

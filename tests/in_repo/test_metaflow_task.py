@@ -93,6 +93,7 @@ def test_a_detached_head_is_no_branch(pipeline: Pipeline) -> None:
     assert code().branch is None
 
 
+@pytest.mark.thorough
 def test_options_before_run_reach_metaflow(pipeline: Pipeline) -> None:
     path = pipeline.add_flow(start="import os\nself.seen = os.environ.get('SEEN')")
     options = {"with": ['environment:vars={"SEEN": "yes"}'], "quiet": True}

@@ -43,6 +43,7 @@ def test_a_failure_is_the_last_one_with_step_and_traceback(pipeline: Pipeline) -
     assert not task.complete()
 
 
+@pytest.mark.thorough
 def test_production_is_nothing_to_a_flow_that_does_not_talk_to_luigi(pipeline: Pipeline) -> None:
     path = pipeline.add_flow(
         parameters="production = Parameter('production', default='plant-7')",
@@ -51,6 +52,7 @@ def test_production_is_nothing_to_a_flow_that_does_not_talk_to_luigi(pipeline: P
     assert run(MetaflowTask(path, flow_tag="production"))
 
 
+@pytest.mark.thorough
 def test_a_parameter_that_is_given_beats_the_tag(pipeline: Pipeline) -> None:
     path = pipeline.add_flow(talks=True, end="self.luigi_result = self.production")
     task = MetaflowTask(path, flow_tag="production", flow_kwargs={"production": False})
@@ -58,6 +60,7 @@ def test_a_parameter_that_is_given_beats_the_tag(pipeline: Pipeline) -> None:
     assert task.output().result is False
 
 
+@pytest.mark.thorough
 def test_the_result_of_a_flow_that_a_flow_starts_is_not_its_own(pipeline: Pipeline) -> None:
     pipeline.add_flow("inner.py", talks=True, end="self.luigi_result = 'inner'")
     path = pipeline.add_flow(
@@ -99,6 +102,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.thorough
 def test_workers_that_are_spawned_know_what_was_forced(pipeline: Pipeline) -> None:
     """As on macOS, where each worker process makes its tasks anew."""
     for name in ("first.py", "second.py"):

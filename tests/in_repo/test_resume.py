@@ -66,6 +66,7 @@ def test_over_a_chain_of_failures_and_edits_no_finished_step_runs_again(
     assert not list(splitting.root.rglob("*.attempts"))
 
 
+@pytest.mark.thorough
 def test_after_a_kill_of_everything_the_finished_steps_are_still_done(splitting: Splitting) -> None:
     """As after a reboot: nothing could be written at the end."""
     splitting.tell("wait-join")
@@ -112,6 +113,7 @@ def test_a_flow_whose_finished_steps_were_renamed_needs_force(splitting: Splitti
     assert splitting.ran() == ALL
 
 
+@pytest.mark.thorough
 def test_a_run_that_succeeded_unseen_is_taken_with_its_result(splitting: Splitting) -> None:
     """As if killed after the last step, and before the marker."""
     task = splitting.task()
@@ -130,6 +132,7 @@ def test_a_run_that_succeeded_unseen_is_taken_with_its_result(splitting: Splitti
     assert again.output().result == {"total": 5}
 
 
+@pytest.mark.thorough
 def test_a_run_that_was_stopped_while_it_resumed_is_not_resumed_itself(
     splitting: Splitting,
 ) -> None:
@@ -152,6 +155,7 @@ def test_a_run_that_was_stopped_while_it_resumed_is_not_resumed_itself(
     assert [attempt.run_id for attempt in task.output().marker.resumed] == [first["run_id"], "1"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -274,6 +278,7 @@ def test_tasks_that_require_each_other_are_named() -> None:
         in_order(Egg())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.nightly), 2])
 def test_force_upstream_runs_again_all_that_a_task_requires(
     pipeline: Pipeline, workers: int
@@ -363,6 +368,7 @@ def test_a_run_that_is_not_the_task_s_is_refused(splitting: Splitting, pipeline:
         splitting.task(from_run=made, force=True)
 
 
+@pytest.mark.thorough
 def test_two_processes_run_a_task_once(splitting: Splitting) -> None:
     splitting.tell("wait-join")
     both = [start(splitting.root, "run", "split.py", "--no-lock") for _ in range(2)]

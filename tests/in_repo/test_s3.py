@@ -242,6 +242,7 @@ def test_a_finished_run_is_taken_instead_of_running(splitting: Splitting) -> Non
     assert not splitting.task(from_run="SplitFlow/1", flow_tag="production").complete()
 
 
+@pytest.mark.thorough
 def test_a_result_without_a_local_file_is_read_from_the_artifacts(
     pipeline: Pipeline, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -390,6 +391,7 @@ def test_a_refusal_names_the_rights_or_the_credentials(
             task.output().write(marker())
 
 
+@pytest.mark.thorough
 def test_thousands_of_finished_tasks_take_few_requests(store: Store, requests: list[str]) -> None:
     names = [f"s3://{BUCKET}/{PREFIX}/luigi/dev/small.py/T_{n:04}.json" for n in range(1050)]
     for name in names:
@@ -544,6 +546,7 @@ def test_a_forked_process_has_a_connection_of_its_own(
     assert first == second == third != in_fork
 
 
+@pytest.mark.thorough
 def test_dotenv_alone_sets_up_datastore_and_credentials(pipeline: Pipeline, store: Store) -> None:
     """For the flow as well as for the commands and the workers that look up its marker."""
     prefixes = ("AWS_ACCESS", "AWS_SECRET", "METAFLOW_D", "METAFLOW_S3")

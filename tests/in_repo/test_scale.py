@@ -40,8 +40,14 @@ def resident(process: int) -> int:
     return next((int(line.split()[1]) for line in lines if line.startswith("VmRSS:")), 0)
 
 
-def test_many_tasks_on_four_workers(pipeline: Pipeline, pytestconfig: pytest.Config) -> None:
-    tasks = 200 if pytestconfig.getoption("nightly") else 12
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        pytest.param(12, marks=pytest.mark.thorough),
+        pytest.param(200, marks=pytest.mark.nightly),
+    ],
+)
+def test_many_tasks_on_four_workers(pipeline: Pipeline, tasks: int) -> None:
     path = pipeline.add_flow(
         talks=True,
         parameters="n = Parameter('n', type=int)",

@@ -44,15 +44,16 @@ COMMANDS = {
 
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL]
-# By day each command and signal once; in the nightly session all pairs.
-BY_DAY = list(zip(COMMANDS, SIGNALS, strict=True))
+# The first pair always, each command and signal once in the thorough session, all pairs at night.
+FIRST, *OTHERS = zip(COMMANDS, SIGNALS, strict=True)
 PAIRS = [
-    pytest.param(*pair, marks=[] if pair in BY_DAY else pytest.mark.nightly)
+    pytest.param(*pair, marks=pytest.mark.thorough if pair in OTHERS else pytest.mark.nightly)
     for pair in itertools.product(COMMANDS, SIGNALS)
+    if pair != FIRST
 ]
 
 
-@pytest.mark.parametrize(("command", "number"), PAIRS)
+@pytest.mark.parametrize(("command", "number"), [FIRST, *PAIRS])
 def test_a_signal_to_the_command_leaves_no_process(
     splitting: Splitting, command: str, number: signal.Signals
 ) -> None:
@@ -86,6 +87,7 @@ def test_under_nohup_a_command_outlives_its_terminal(splitting: Splitting) -> No
     assert not no_marker(splitting)
 
 
+@pytest.mark.thorough
 def test_a_killed_worker_leaves_no_process(splitting: Splitting) -> None:
     splitting.tell("wait-work1")
     running = start(splitting.root, *COMMANDS["run with workers"])
@@ -98,6 +100,7 @@ def test_a_killed_worker_leaves_no_process(splitting: Splitting) -> None:
     assert no_marker(splitting)
 
 
+@pytest.mark.thorough
 def test_a_killed_supervisor_leaves_no_process(splitting: Splitting) -> None:
     splitting.tell("wait-work1")
     running = start(splitting.root, *COMMANDS["luigi"])

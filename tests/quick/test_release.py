@@ -205,6 +205,7 @@ def test_an_incomplete_work_tree_of_a_killed_release_is_removed(repo: Path) -> N
     assert not work_tree.parent.exists()
 
 
+@pytest.mark.thorough
 def test_in_ci_a_merge_during_the_release_is_released_too(repo: Path) -> None:
     """The workflow's own script, with a commit on the remote between fetch and push."""
     git(repo, "push", "--quiet")
@@ -233,6 +234,7 @@ def test_in_ci_a_merge_during_the_release_is_released_too(repo: Path) -> None:
     assert git(remote, "rev-parse", "main") == git(repo, "rev-parse", f"{git(repo, 'describe')}^0")
 
 
+@pytest.mark.thorough
 def test_versions_increase_over_days_months_and_years(repo: Path) -> None:
     calendar = [
         ("2026-11-20", "2026.11.3"),
@@ -446,6 +448,7 @@ def test_the_same_command_finishes_a_killed_release(repo: Path, fatal: str, mome
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.thorough
 def test_a_remote_that_rejects_the_push_gets_neither_commit_nor_tag(repo: Path) -> None:
     hook = repo.parent / "remote.git" / "hooks" / "pre-receive"
     hook.parent.mkdir(exist_ok=True)
