@@ -145,6 +145,7 @@ STUBBORN = """
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("own_session", [pytest.param(False, marks=pytest.mark.nightly), True])
 def test_a_process_that_ignores_sigterm_is_killed_also_in_its_own_session(
     pipeline: Pipeline, own_session: bool
