@@ -25,7 +25,7 @@ import copier
 import jinja2
 import pytest
 import yaml
-from copier.__main__ import CopierApp
+from copier.__main__ import CopierApp  # type: ignore[attr-defined]
 from copier.errors import CopierWarning
 from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling

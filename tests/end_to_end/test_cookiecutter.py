@@ -157,14 +157,14 @@ SOURCES = {
 }
 THOROUGH, NIGHTLY = pytest.mark.thorough, pytest.mark.nightly
 WHEN = {
-    "a URL that needs `git+`": (),
-    "an abbreviation of both": THOROUGH,
-    "a relative path": THOROUGH,
+    "a URL that needs `git+`": [],
+    "an abbreviation of both": [THOROUGH],
+    "a relative path": [THOROUGH],
 }
 
 
 @pytest.mark.parametrize(
-    "source", [pytest.param(each, marks=WHEN.get(each, NIGHTLY)) for each in SOURCES]
+    "source", [pytest.param(each, marks=WHEN.get(each, [NIGHTLY])) for each in SOURCES]
 )
 def test_both_doors_give_the_same_tree(doors: Doors, source: str) -> None:
     relative = os.path.relpath(doors.template, doors.folder)

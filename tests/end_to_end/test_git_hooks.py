@@ -34,13 +34,12 @@ def made(set_up: SetUp) -> Repo:
     return repo
 
 
-THOROUGH = pytest.mark.thorough
 ANY_INSTALLATION = pytest.mark.parametrize(
     "git",
     [
         "set up",
-        pytest.param("pre-commit install", marks=THOROUGH),
-        pytest.param("prek install", marks=THOROUGH),
+        pytest.param("pre-commit install", marks=pytest.mark.thorough),
+        pytest.param("prek install", marks=pytest.mark.thorough),
     ],
     indirect=True,
 )

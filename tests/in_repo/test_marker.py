@@ -49,8 +49,8 @@ MOMENTS = {
 }
 
 
-WHEN = {"when the run is known": (), "while the marker is written": pytest.mark.thorough}
-EACH = [pytest.param(each, marks=WHEN.get(each, pytest.mark.nightly)) for each in MOMENTS]
+WHEN = {"when the run is known": [], "while the marker is written": [pytest.mark.thorough]}
+EACH = [pytest.param(each, marks=WHEN.get(each, [pytest.mark.nightly])) for each in MOMENTS]
 
 
 @pytest.mark.parametrize("moment", EACH)
