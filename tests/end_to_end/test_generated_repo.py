@@ -178,6 +178,17 @@ def test_a_file_is_named_from_where_one_is(repo: Repo) -> None:
     assert (repo.folder / ".metaflow/luigi/here/examples/co2/clean.py").is_dir()
 
 
+@pytest.mark.thorough
+def test_a_copied_checkout_tests_itself(repo: Repo, tmp_path: Path) -> None:
+    where = "import sys\n\n\ndef test_where() -> None:\n    print(sys.prefix)\n"
+    for folder in (tmp_path / "copy ü x", tmp_path / "moved"):
+        shutil.copytree(repo.folder, folder, symlinks=True)
+        (folder / "tests" / "test_where.py").write_text(where)
+        copied = Repo(folder, repo.home, repo.python)
+        printed = copied.nox("-s", "test", "--", "-s", "-n0", "tests/test_where.py")
+        assert str(folder / ".venv") in printed
+
+
 def test_conflict_markers_in_pyproject_are_told_as_such(repo: Repo) -> None:
     project = repo.folder / "pyproject.toml"
     kept = project.read_text()

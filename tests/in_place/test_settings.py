@@ -84,6 +84,9 @@ def test_an_empty_file_or_section_sets_nothing(sources: Sources, text: str) -> N
         ("metaflow:\n  with: retry\n", ["metaflow.with: Expected `array`"]),
         ("- a\n", ["key: value"]),
         ("a: [\n", ["not YAML"]),
+        ("flow_tag: 2026-02-30\n", ["not YAML: day "]),
+        ("timeout: !!float soon\n", ["not YAML"]),
+        ("timeout: !!timestamp soon\n", ["not YAML"]),
         ("env: production\n", [f"hint: set {PREFIX}ENV"]),
     ],
 )
@@ -102,6 +105,7 @@ def test_a_wrong_file_is_named_with_the_key_and_the_expected_value(
         ("TIMOUT", "3", "did you mean timeout?"),
         ("TIMEOUT", "soon", "timeout: Expected `float | null`"),
         ("METAFLOW__WITH", "[retry", "not YAML"),
+        ("FLOW_TAG", "[2026-02-30]", "not YAML"),
     ],
 )
 def test_a_wrong_variable_is_named(sources: Sources, name: str, value: str, reason: str) -> None:

@@ -297,8 +297,8 @@ if sys.argv[1] == "luigi":
     module = "sales_pipelines.runtime.task.metaflow_task"
     luigi_run(["--module", module, "MetaflowTask", *sys.argv[2:]])
 else:
-    from sales_pipelines.runtime.__main__ import main
-    sys.exit(main(sys.argv[1:]))
+    from sales_pipelines.runtime.__main__ import command_line
+    command_line()
 """
 
 

@@ -263,6 +263,18 @@ def test_a_tag_that_is_no_folder_s_name_is_refused(pipeline: Pipeline, tag: str)
         MetaflowTask(pipeline.add_flow(), flow_tag=tag)
 
 
+def test_a_value_of_another_type_is_refused(pipeline: Pipeline) -> None:
+    path = pipeline.add_flow()
+    for name in ("flow_tag", "from_run", "runner"):
+        with pytest.raises(ParameterError, match=rf"^{name} must be text, not 3"):
+            MetaflowTask(path, **{name: 3})
+    with pytest.raises(ParameterError, match=r"^flow_path must be text, not 3"):
+        MetaflowTask(3)
+    for value in ([1], 3, None):
+        with pytest.raises(ParameterError, match=r"^preflow_kwargs must be Metaflow's options"):
+            MetaflowTask(path, preflow_kwargs=value)
+
+
 @pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan")])
 def test_a_time_limit_of_nothing_is_refused(pipeline: Pipeline, timeout: float) -> None:
     with pytest.raises(ParameterError, match=r"timeout must be more than 0 seconds"):

@@ -20,6 +20,7 @@ from sales_pipelines.runtime.commands import failures
 from sales_pipelines.runtime.commands.run import (
     UsageError,
     family,
+    in_order,
     to_luigi,
     without_traceback,
 )
@@ -222,6 +223,39 @@ def test_a_mistake_in_a_task_is_shown_from_the_user_s_line_on(
     assert output[0] == "Traceback (most recent call last):"
     assert output[1].endswith('sales.py", line 8, in requires')
     assert output[-1] == f"run: NameError: name 'REQUIRED' is not defined, at {file}, line 8"
+
+
+class Hungry(luigi.Task):
+    """A task whose author forgot something."""
+
+    required = luigi.Parameter()
+
+    def requires(self) -> object:
+        return {"a class": luigi.Task, "a path": "sales/clean.py", "a list": [3]}[self.required]
+
+
+@pytest.mark.parametrize("required", ["a class", "a path", "a list"])
+def test_what_a_task_requires_must_be_tasks(required: str) -> None:
+    with pytest.raises(UsageError, match=r"^Hungry.requires\(\) returns .* no task\nhint: return"):
+        in_order(Hungry(required=required))
+
+
+def test_a_link_below_flows_is_run_by_its_own_name(pipeline: Pipeline, tmp_path: Path) -> None:
+    path = pipeline.add_flow()
+    target = (pipeline.flows / path).rename(tmp_path / "elsewhere.py")
+    (pipeline.flows / "link.py").symlink_to(target)
+    assert to_luigi(["link.py"])[2] == ["--flow-path", "link.py"]
+
+
+def test_an_unknown_command_is_named_with_those_that_there_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["staus"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("there is no command 'staus'; did you mean status?\nusage: ")
+    assert re.search(r"(?m)^  clean +delete ", printed)
+    assert main(["--help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: ")
 
 
 def test_a_scheduler_that_does_not_answer_is_reported_with_the_way_out() -> None:

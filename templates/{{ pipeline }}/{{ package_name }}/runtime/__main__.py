@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from importlib import import_module
+from typing import NoReturn
 
-from .errors import PipelineError
+from .console import reader_may_leave
+from .errors import PipelineError, did_you_mean
 
-COMMANDS = ("run", "image", "status", "clean")
+COMMANDS = {
+    "run": "run a pipeline or a flow",
+    "image": "build the Docker image of a flow",
+    "status": "show the state of the repo and the last runs",
+    "clean": "delete old runs, overlays and images",
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -16,9 +24,16 @@ def main(arguments: list[str]) -> int:
 
     2 is for a user's mistake, 130 for a stop by Ctrl-C, SIGTERM or SIGHUP.
     """
-    name, *options = arguments or [""]
+    name, *options = arguments or ["--help"]
     if name not in COMMANDS:
-        print(f"usage: python -m {__package__} {'|'.join(COMMANDS)} …", file=sys.stderr)
+        usage = [f"usage: python -m {__package__} COMMAND …", ""]
+        usage += [f"  {command:<8}{what}" for command, what in COMMANDS.items()]
+        if name in ("--help", "-h") and arguments:
+            print(*usage, sep="\n")
+            return 0
+        if arguments:
+            usage[:0] = [f"there is no command {name!r}{did_you_mean(name, COMMANDS)}"]
+        print(*usage, sep="\n", file=sys.stderr)
         return 2
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
@@ -46,5 +61,29 @@ def main(arguments: list[str]) -> int:
     return 2
 
 
+def open_streams() -> None:
+    """Let each standard stream be open, and show `?` for a character that it cannot encode.
+
+    A descriptor that the caller has closed would become that of another file.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    for stream in (sys.stdout, sys.stderr):
+        if stream:
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+
+
+def command_line() -> NoReturn:
+    """Run what the command line names, whatever its standard streams are, and exit."""
+    open_streams()
+    exit_code = main(sys.argv[1:])
+    with reader_may_leave():
+        pass  # flushes what is left
+    sys.exit(exit_code)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    command_line()

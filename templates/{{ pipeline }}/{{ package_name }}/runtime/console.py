@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 
 
 def printable(text: str) -> str:
     """The text with `?` for each character that standard output cannot encode."""
-    encoding = sys.stdout.encoding or "utf-8"
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # a daemon may have closed it
     return text.encode(encoding, "replace").decode(encoding)
 
 
@@ -19,9 +20,25 @@ def show_line(label: str, line: str) -> None:
         print(printable(f"{label} | {line}"), flush=True)
 
 
+@contextlib.contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """Print what is printed within; if nobody reads it any more, as after `| head`, end there."""
+    try:
+        yield
+        if sys.stdout:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def coloured(text: str, code: str) -> str:
     """The text in a colour, or bold, if the terminal can show that."""
-    if sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
+    if (
+        sys.stdout
+        and sys.stdout.isatty()
+        and not os.environ.get("NO_COLOR")
+        and os.environ.get("TERM") != "dumb"
+    ):
         return f"\033[{code}m{text}\033[0m"
     return text
 

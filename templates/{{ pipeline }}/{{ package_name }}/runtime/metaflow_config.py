@@ -101,7 +101,8 @@ def configured(name: str) -> str | None:
 def configuration_file() -> Path:
     """The profile's file, which `metaflow configure` writes; it may not exist."""
     environment = metaflow_environment()
-    home = Path(environment.get("METAFLOW_HOME", "~/.metaflowconfig")).expanduser()
+    # Unlike Path's, this is no error for a user without a home.
+    home = Path(os.path.expanduser(environment.get("METAFLOW_HOME", "~/.metaflowconfig")))  # noqa: PTH111
     profile = environment.get("METAFLOW_PROFILE")
     return home / (f"config_{profile}.json" if profile else "config.json")
 

@@ -82,6 +82,10 @@ _SECTIONS = {
     if isinstance(value, msgspec.Struct)
 }
 
+# PyYAML lets through what Python says of a value such as `2026-02-30` or `!!timestamp soon`; text
+# that is not UTF-8 is a ValueError as well.
+_NOT_YAML = (yaml.YAMLError, ValueError, AttributeError)
+
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
@@ -126,7 +130,7 @@ def _from_file(config: os.PathLike[str], name: str) -> dict[str, Any]:
         )
     try:
         layer = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except _NOT_YAML as error:
         raise SettingsError(f"{file} is not YAML: {error}") from error
     if not isinstance(layer, dict):
         raise SettingsError(f"{file} must hold `key: value` pairs, not a {type(layer).__name__}")
@@ -157,7 +161,7 @@ def _parse(text: str, source: str) -> Any:
     """A list or mapping in YAML as such; any other text as text, which msgspec converts."""
     try:
         return yaml.safe_load(text) if text.startswith(("[", "{")) else text
-    except yaml.YAMLError as error:
+    except _NOT_YAML as error:
         raise SettingsError(f"{source} is not YAML: {error}") from error
 
 

@@ -24,6 +24,7 @@ from luigi.task import flatten
 from luigi.task_register import Register
 
 from .. import paths, store
+from ..console import reader_may_leave
 from ..errors import PipelineError, did_you_mean
 from ..flow.flow_file import flow_paths
 from ..metaflow_config import datastore_root, local_root
@@ -49,7 +50,7 @@ Options of a flow that is named by its file, and of a task that runs one:
   --container-kwargs '{"memory": "4g"}'    what the container has: docs/containers.md
   --rebuild-flow, --rebuild-base           build its image anew, or its image and the base
 
-Luigi's own are e.g. --workers 4; FILE --help shows them all.
+Luigi's own are e.g. --workers 4; FILE --help-all shows them all.
 
 """
 
@@ -57,6 +58,9 @@ JSON = """'{"name": 1}'"""
 
 REPORTED = 100
 """The number of tasks that are reported on when all are done: each is a marker to fetch."""
+
+# What Luigi's parameters raise for text that they cannot read.
+WRONG_VALUE = (ParameterException, ValueError, SyntaxError)
 
 # Of an error in complete() or deps() Luigi logs the traceback as text.
 _TRACEBACK = re.compile(
@@ -112,7 +116,8 @@ def run(arguments: list[str], tasks: list[luigi.Task]) -> int:
     if any(failure.is_resumed for failure in failed):
         lines.insert(0, "the same command resumes what failed; --force starts afresh")
     if exit_code == 0:
-        report(tasks)
+        with reader_may_leave():
+            report(tasks)
         if tasks[-1].task_id in done_before:
             lines.insert(0, f"nothing to do; {how_to_run_again(tasks)}")
     elif exit_code == retcode().already_running:
@@ -211,9 +216,10 @@ def family(module: str, name: str) -> str:
 def find(name: str) -> Path:
     """The file that a name means: below flows/, below tasks/, or from the current folder."""
     for folder in (paths.FLOWS, paths.TASKS, paths.PACKAGE, Path.cwd()):
-        file = (folder / name).resolve()
-        if file.is_file() and any(map(file.is_relative_to, (paths.FLOWS, paths.TASKS))):
-            return file
+        # As written first: a link below flows/ may lead out of it.
+        for file in (Path(os.path.normpath(folder / name)), (folder / name).resolve()):
+            if file.is_file() and any(map(file.is_relative_to, (paths.FLOWS, paths.TASKS))):
+                return file
     known = [*task_files(), *flow_paths()]
     raise UsageError(
         f"there is no {name!r} below flows/ or tasks/{did_you_mean(name, known)}\n{listing()}"
@@ -260,7 +266,7 @@ def named_task(arguments: list[str]) -> luigi.Task:
             task: luigi.Task = parser.get_task_obj()
         except MissingParameterException as error:
             raise UsageError(f"{error}, by an option or in the task's class") from error
-        except (ParameterException, ValueError) as error:
+        except WRONG_VALUE as error:
             raise UsageError(f"an option has a wrong value: {error}") from error
     return task
 
@@ -272,7 +278,7 @@ def check_options(parser: CmdlineParser) -> None:
         try:
             if value:
                 parameter.parse(value)
-        except ValueError as error:
+        except WRONG_VALUE as error:
             is_json = isinstance(parameter, luigi.DictParameter)
             rule = f" must be JSON, e.g. {JSON}" if is_json else ""
             raise UsageError(f"{option(name)} {value!r}{rule}: {error}") from error
@@ -319,6 +325,12 @@ def in_order(task: luigi.Task) -> list[luigi.Task]:
         if each not in requires:
             requires[each] = flatten(each.requires())
             waiting += requires[each]
+            for required in requires[each]:
+                if not isinstance(required, luigi.Task):
+                    raise UsageError(
+                        f"{type(each).__name__}.requires() returns {required!r}, which is no task\n"
+                        "hint: return a task, e.g. Clean() with its parentheses"
+                    )
     try:
         return list(TopologicalSorter(requires).static_order())
     except CycleError as error:

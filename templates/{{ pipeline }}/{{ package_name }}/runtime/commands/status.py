@@ -14,7 +14,6 @@ import os
 import re
 import shlex
 import shutil
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,7 +22,7 @@ from threading import Thread
 from typing import Any
 
 from .. import paths, process, store
-from ..console import coloured, counted, in_time, in_units, printable
+from ..console import coloured, counted, in_time, in_units, printable, reader_may_leave
 from ..container import engine
 from ..errors import PipelineError
 from ..store import metaflow_files
@@ -54,11 +53,8 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--nox", default="nox", help=argparse.SUPPRESS)  # as the user calls it
     options = parser.parse_args(arguments)
-    try:
+    with reader_may_leave():
         report(options.runs, options.nox)
-        sys.stdout.flush()
-    except BrokenPipeError:  # `| head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -129,5 +129,9 @@ def _exit_with_parent(ended: threading.Event) -> None:
 
 
 def _read(lines: Iterable[str], on_line: Callable[[str], None]) -> None:
-    for line in lines:
-        on_line(line.rstrip("\r\n"))
+    try:
+        for line in lines:
+            on_line(line.rstrip("\r\n"))
+    finally:
+        for _ in lines:  # after an error of on_line, too: the command would wait for a reader
+            pass

@@ -97,6 +97,14 @@ class MetaflowTask(luigi.Task):
         super().__init__(*args, **kwargs)
         self.forced_at = time_of_forcing() if self.force or self.force_upstream else 0.0
         # Whatever is wrong is reported here, before anything runs.
+        for name in ("flow_path", "flow_tag", "from_run", "runner"):
+            if not isinstance(value := getattr(self, name), str):
+                raise ParameterError(f"{name} must be text, not {value!r}")
+        preflow: Any = recursively_unfreeze(self.preflow_kwargs)
+        if not isinstance(preflow, Mapping):
+            raise ParameterError(
+                f"preflow_kwargs must be Metaflow's options, e.g. with: [retry], not {preflow!r}"
+            )
         self._file = flow_file(self.flow_path)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.flow_tag):
             raise ParameterError(
