@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import datetime
 import fcntl
+import functools
 import os
 import re
 import shutil
@@ -342,9 +343,18 @@ def git(*arguments: str, cwd: Path | None = None, otherwise: str | None = None) 
     return run("git", *arguments, cwd=cwd, otherwise=otherwise)
 
 
+@functools.cache
+def dropped_variables() -> set[str]:
+    """The variables that choose a repo for git, which it sets for hooks, and uv's environment."""
+    command = ["git", "rev-parse", "--local-env-vars"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+    # GIT_CONFIG_COUNT and the like are settings, such as the credentials of CI.
+    return {"VIRTUAL_ENV", *(name for name in listed if not name.startswith("GIT_CONFIG_"))}
+
+
 def run(*command: str, cwd: Path | None = None, otherwise: str | None = None) -> str:
     """The output of the command; if it fails, `otherwise`, or a ReleaseError with its messages."""
-    env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    env = {name: value for name, value in os.environ.items() if name not in dropped_variables()}
     process = subprocess.run(
         command,
         cwd=cwd,

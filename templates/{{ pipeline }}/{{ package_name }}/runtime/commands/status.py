@@ -27,7 +27,7 @@ from ..console import coloured, counted, in_time, in_units, printable
 from ..container import engine
 from ..errors import PipelineError
 from ..store import metaflow_files
-from ..version import UNKNOWN, released
+from ..version import UNKNOWN, git_environment, released
 from . import records
 from .records import Record
 
@@ -133,7 +133,7 @@ def run(*words: str, limit: float = TOOL_LIMIT, **variables: str) -> tuple[bool,
     """Run a command, for so many seconds at most: whether it succeeded, and what it printed."""
     if not shutil.which(words[0]):
         raise FileNotFoundError(errno.ENOENT, "", words[0])
-    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    environment = {n: value for n, value in git_environment().items() if n != "VIRTUAL_ENV"}
     lines: list[str] = []
     try:
         exit_code = process.run(
