@@ -166,7 +166,8 @@ def repo() -> str:
     version = released()
     project = f"{paths.PACKAGE.name} {'of unknown version' if version == UNKNOWN else version}"
     try:
-        succeeded, lines = run("git", "--no-optional-locks", "status", "--porcelain=v2", "--branch")
+        how = ("--porcelain=v2", "--branch", "--untracked-files=normal")
+        succeeded, lines = run("git", "--no-optional-locks", "status", *how)
     except FileNotFoundError:
         return f"{project}; git is not on PATH"
     if not succeeded:
