@@ -96,10 +96,32 @@ def uv_settings(python: Path) -> dict[str, str]:
         value = ast.literal_eval(quoted) if name else None
         if name and value and not os.environ.get(name):
             settings[name] = " ".join(str(value).split())  # pip lists hosts on several lines
-    uv_toml = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "uv", "uv.toml")
-    if uv_toml.exists() or any(os.environ.get(f"UV_{name}") for name in ("INDEX", "INDEX_URL")):
+    if has_own_index():
         settings.pop("UV_DEFAULT_INDEX", None)
     return settings
+
+
+def has_own_index() -> bool:
+    """True if uv is set to another default index than PyPI, which a variable would override."""
+    import tomllib  # not at the top: an older Python, which has none, gets this file's message
+
+    if any(os.environ.get(f"UV_{name}") for name in ("INDEX", "INDEX_URL")):
+        return True
+    user = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", "uv", "uv.toml")
+    files = [ROOT / "pyproject.toml", ROOT / "uv.toml", user, Path("/etc/uv/uv.toml")]
+    if os.environ.get("UV_CONFIG_FILE"):
+        files = [Path(os.environ["UV_CONFIG_FILE"])]  # uv reads no other
+    for file in files:
+        try:
+            settings = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # uv names the mistake
+            continue
+        if file.name == "pyproject.toml":
+            settings = settings.get("tool", {}).get("uv", {})
+        # An index beside the default one stands anyway: uv asks it first.
+        if "index-url" in settings or any(i.get("default") for i in settings.get("index", ())):
+            return True
+    return False
 
 
 def run(command: list[str], failure: str, hint: str) -> None:

@@ -1,6 +1,10 @@
 """Commands for developing Headwater; `python3 noxfile.py -l` lists them."""
 
 if __name__ == "__main__":
+    import os
+    import sys
+
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # also with PYTHONSAFEPATH
     import bootstrap
 
     bootstrap.main()
@@ -8,6 +12,7 @@ if __name__ == "__main__":
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -156,3 +161,18 @@ def bench(session: nox.Session) -> None:
 def install(session: nox.Session, *groups: str) -> None:
     """Install dependency groups of pyproject.toml into the session's environment."""
     session.install(*nox.project.dependency_groups(PYPROJECT, *groups))
+
+
+def drop_variables_of_git() -> None:
+    """Drop the variables that choose a repo for git, which it sets for hooks and `rebase --exec`.
+
+    They override the current folder for every git command of a session.
+    """
+    if shutil.which("git"):
+        command = ["git", "rev-parse", "--local-env-vars"]
+        for name in subprocess.check_output(command, text=True).split():
+            if not name.startswith("GIT_CONFIG_"):  # settings, such as the credentials of CI
+                os.environ.pop(name, None)
+
+
+drop_variables_of_git()

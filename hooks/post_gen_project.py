@@ -36,6 +36,7 @@ HOSTS = {"gh": "https://github.com/", "gl": "https://gitlab.com/"}
 def main() -> int:
     """Generate the repo in the current folder, and return the exit code."""
     folder = Path.cwd()
+    drop_variables_of_git()
     skip = not PLACEHOLDER.read_text()  # see pre_gen_project.py
     PLACEHOLDER.unlink()
     is_new = not any(folder.iterdir())
@@ -170,6 +171,13 @@ def git(folder: Path, *arguments: str) -> str:
         ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False
     )
     return process.stdout.strip()
+
+
+def drop_variables_of_git() -> None:
+    """Drop the variables that choose a repo for git and Copier, which git sets for its hooks."""
+    for name in git(Path.cwd(), "rev-parse", "--local-env-vars").split():
+        if not name.startswith("GIT_CONFIG_"):  # settings, such as the credentials of CI
+            os.environ.pop(name, None)
 
 
 def as_yaml(answers: dict[str, str | bool]) -> str:

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import datetime
 import fcntl
+import functools
 import os
 import re
 import shutil
@@ -81,13 +82,24 @@ def main(arguments: list[str]) -> int:
 def release(options: argparse.Namespace) -> int:
     """Release as the options say; see `main`."""
     branch = main_branch()
-    if changed := git("status", "--porcelain").splitlines():
+    if git("rev-parse", "--is-shallow-repository") == "true":
+        raise ReleaseError(
+            "this clone has only the last commits, and a release needs the whole history",
+            "git fetch --unshallow",
+        )
+    if changed := git("status", "--porcelain", "--untracked-files=normal").splitlines():
         files = ", ".join(line[3:] for line in changed[:3]) + (", …" if changed[3:] else "")
         raise ReleaseError(f"uncommitted changes in {files}", "commit them, or git stash -u")
     remote, ref = ("", branch) if options.local else fetched(branch)
     last = current_version()
     release_commit = commit_of(last)
     if release_commit and not tag_of(last):
+        upstream = git("rev-parse", "--quiet", "--verify", "@{upstream}", otherwise="")
+        if options.local and upstream and is_ancestor(release_commit, upstream):
+            raise ReleaseError(
+                f"the commit of {last} is pushed, and its tag is not in this clone",
+                "git fetch --tags, or nox -s release, which fetches it",
+            )
         print(f"{last} has a commit and no tag; finishing that release")
         version = tag(last, release_commit)
     elif not has_changes(Path(CHANGELOG)):
@@ -122,8 +134,22 @@ def release(options: argparse.Namespace) -> int:
 
 
 def undo_command(version: Version) -> str:
-    """The command that replaces a release that is not pushed by the commits of the remote."""
-    return f"git tag -d {version} && git reset --keep HEAD~1 && git pull --ff-only"
+    """The command that takes back a release that is not pushed, and gets the remote's commits.
+
+    The release's commit goes only if it is the last one; else it is merged, with what follows it.
+    """
+    commit = commit_of(version)
+    if commit != git("rev-parse", "HEAD"):
+        return f"git tag -d {version} && git pull --no-rebase"
+    # Fails if there are more commits by the time the command is pasted.
+    is_last = f'[ "$(git rev-parse HEAD)" = {commit} ]'
+    pull = "git pull --no-rebase"
+    return f"{is_last} && git tag -d {version} && git reset --keep {commit}~1 && {pull}"
+
+
+def is_ancestor(commit: str, other: str) -> bool:
+    """True if the other commit has the commit in its history."""
+    return git("merge-base", commit, other, otherwise="") == commit
 
 
 def main_branch() -> str:
@@ -165,19 +191,21 @@ def fetched(branch: str) -> tuple[str, str]:
             f"git push --set-upstream origin {branch}, or nox -s release -- --local",
         )
     try:
-        git("fetch", remote)  # also fetches tags of the commits
+        git("fetch", remote)
     except ReleaseError as error:
         raise ReleaseError(
             f"cannot fetch from {remote}: {error}", "nox -s release -- --local does not fetch"
         ) from None
+    # Versions' tags, also where the clone was made without. A tag that differs stays as it is.
+    git("fetch", "--no-tags", "--no-prune", remote, "refs/tags/2*:refs/tags/2*", otherwise="")
     behind = int(git("rev-list", "--count", "HEAD..@{upstream}"))
     if behind:
         commits = "a commit" if behind == 1 else f"{behind} commits"
         ahead = int(git("rev-list", "--count", "@{upstream}..HEAD"))
         hint = "git pull --no-rebase" if ahead else "git pull --ff-only"
-        unpushed = parsed(git("log", "-1", "--format=%s").removeprefix("Release "))
-        if ahead and unpushed:
-            hint = undo_command(unpushed)
+        last = current_version()
+        if ahead and commit_of(last) == git("rev-parse", "HEAD"):
+            hint = undo_command(last)
         raise ReleaseError(f"{remote} has {commits} that {branch} lacks", hint)
     target = git("config", f"branch.{branch}.merge").removeprefix("refs/heads/")
     return remote, branch if target == branch else f"{branch}:{target}"
@@ -198,8 +226,7 @@ def current_version() -> Version:
             f"version {text!r} in pyproject.toml is not YYYY.M.N",
             f'write version = "{this_month()}"',
         )
-    tags = filter(None, map(parsed, git("tag", "--merged", "HEAD").split()))
-    latest = max(tags, default=version)
+    latest = max(merged_tags(), default=version)
     if latest > version:
         raise ReleaseError(
             f"version {version} in pyproject.toml is lower than the tag {latest}",
@@ -225,7 +252,7 @@ def next_version(last: Version) -> Version:
     month = this_month()
     if month[:2] > last[:2]:
         version = month
-    elif month[:2] == last[:2] and not any(map(parsed, git("tag", "--merged", "HEAD").split())):
+    elif month[:2] == last[:2] and not merged_tags():
         version = last
     else:  # also when the clock is behind
         version = last._replace(number=last.number + 1)
@@ -308,10 +335,19 @@ def tag_of(version: Version) -> str:
     return git("rev-parse", "--quiet", "--verify", f"refs/tags/{version}^0", otherwise="")
 
 
+def merged_tags() -> list[Version]:
+    """The versions that are tagged in this branch."""
+    # Not `git tag`, which can be set to print columns.
+    tags = git("for-each-ref", "--merged=HEAD", "--format=%(refname:lstrip=2)", "refs/tags")
+    return list(filter(None, map(parsed, tags.split())))
+
+
 def commit_of(version: Version) -> str:
     """The commit of the version's release; empty if there is none."""
-    pattern = f"^Release {re.escape(str(version))}$"
-    return git("log", "-1", "--format=%H", "--first-parent", f"--grep={pattern}", otherwise="")
+    pattern = rf"--grep=^Release {re.escape(str(version))}$"
+    # Not `git log`, which can be set to print signatures, too.
+    command = ("rev-list", "--max-count=1", "--first-parent", "--encoding=UTF-8")
+    return git(*command, "--basic-regexp", pattern, "HEAD", otherwise="")
 
 
 @contextlib.contextmanager
@@ -342,9 +378,18 @@ def git(*arguments: str, cwd: Path | None = None, otherwise: str | None = None) 
     return run("git", *arguments, cwd=cwd, otherwise=otherwise)
 
 
+@functools.cache
+def dropped_variables() -> set[str]:
+    """The variables that choose a repo for git, which it sets for hooks, and uv's environment."""
+    command = ["git", "rev-parse", "--local-env-vars"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split()
+    # GIT_CONFIG_COUNT and the like are settings, such as the credentials of CI.
+    return {"VIRTUAL_ENV", *(name for name in listed if not name.startswith("GIT_CONFIG_"))}
+
+
 def run(*command: str, cwd: Path | None = None, otherwise: str | None = None) -> str:
     """The output of the command; if it fails, `otherwise`, or a ReleaseError with its messages."""
-    env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    env = {name: value for name, value in os.environ.items() if name not in dropped_variables()}
     process = subprocess.run(
         command,
         cwd=cwd,

@@ -38,6 +38,12 @@ HERE = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 Generate = Callable[..., Path]
 
+# git sets these for a hook or `git rebase --exec`. In a test they would choose this repo for every
+# git command, wherever it runs.
+for variable in subprocess.check_output(["git", "rev-parse", "--local-env-vars"], text=True).split():
+    if not variable.startswith("GIT_CONFIG_"):  # settings
+        os.environ.pop(variable, None)
+
 
 def folder_for_repos() -> Path:
     """Where tests make repos: not below /tmp, which each container has of its own."""

@@ -173,12 +173,38 @@ def test_uv_s_own_index_takes_precedence_over_pip_s(
     }
     if name == "uv.toml":
         (checkout.parent / "uv").mkdir()
-        (checkout.parent / "uv" / "uv.toml").touch()
+        uv_toml = checkout.parent / "uv" / "uv.toml"
+        uv_toml.write_text('index-url = "https://uv.example.org/simple"\n')
     else:
         variables[name] = "https://uv.example.org/simple"
     settings = settings_for_uv(python_with_pip, checkout, **variables)
     assert "UV_DEFAULT_INDEX" not in settings
     assert settings["ALL_PROXY"] == "http://proxy.example.org"
+
+
+OWN = 'url = "https://own.example.org/simple"\n'
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "stands"),
+    [
+        ("pyproject.toml", f"[[tool.uv.index]]\n{OWN}default = true\n", True),
+        ("pyproject.toml", f"[tool.uv]\nindex-{OWN}", True),
+        ("pyproject.toml", f"[[tool.uv.index]]\n{OWN}", False),  # one more, which uv asks first
+        ("pyproject.toml", "[project\n", False),
+        ("uv.toml", f"[[index]]\n{OWN}[[index]]\n{OWN}default = true\n", True),
+        ("uv.toml", f"index-{OWN}", True),
+        ("uv.toml", "offline = true\n", False),
+        ("named.toml", f"[[index]]\n{OWN}default = true\n", True),
+    ],
+)
+def test_the_repo_s_own_index_stands(checkout: Path, file: str, text: str, stands: bool) -> None:
+    (checkout / file).write_text(text)
+    named = {"UV_CONFIG_FILE": str(checkout / file)} if file == "named.toml" else {}
+    code = "import bootstrap; print(bootstrap.has_own_index())"
+    env = clean_environment(checkout.parent, **named)
+    command = [sys.executable, "-c", code]
+    assert subprocess.check_output(command, cwd=checkout, env=env, text=True) == f"{stands}\n"
 
 
 def test_a_bare_machine_installs_its_tools_once(checkout: Path) -> None:
@@ -190,6 +216,8 @@ def test_a_bare_machine_installs_its_tools_once(checkout: Path) -> None:
     assert second.returncode == 0
     assert "Installing" not in second.stderr
     assert second.stdout == first.stdout
+    third = bare(checkout, "-l", PYTHONSAFEPATH="1")
+    assert (third.returncode, third.stdout) == (0, first.stdout), third.stderr
 
 
 def test_generated_repos_have_the_same_bootstrap() -> None:

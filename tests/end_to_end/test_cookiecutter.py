@@ -359,6 +359,16 @@ def test_copier_can_be_outside_cookiecutter_s_environment(
     assert tree(doors.folder / "Sales.2026") == tree(doors.copier(str(doors.template)))
 
 
+def test_in_a_hook_of_another_repo_the_same_repo_is_made(doors: Doors) -> None:
+    other = doors.root / "other"
+    git(doors.root, "init", "--quiet", str(other))
+    before = git(other, "config", "--local", "--list"), sorted(other.rglob("*"))
+    command = (*COOKIECUTTER, "--no-input", doors.template, *FOR_COOKIECUTTER)
+    doors.run(*command, GIT_DIR=str(other / ".git"), GIT_INDEX_FILE=str(other / ".git" / "index"))
+    assert tree(doors.folder / "Sales.2026") == tree(doors.copier(str(doors.template)))
+    assert (git(other, "config", "--local", "--list"), sorted(other.rglob("*"))) == before
+
+
 def test_a_missing_git_is_named(doors: Doors) -> None:
     path = path_with(doors.root / "path", "copier")
     (doors.root / "path" / "git").unlink()

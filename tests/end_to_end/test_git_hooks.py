@@ -263,6 +263,25 @@ def test_a_moved_repo_keeps_its_hooks(made: Repo) -> None:
         moved.rename(made.folder)
 
 
+def test_setup_in_a_hook_of_another_repo_makes_the_repo_in_its_own_folder(
+    made: Repo, tmp_path: Path
+) -> None:
+    """git names the other repo in variables, for a hook or for `rebase --exec`."""
+    other, away = tmp_path / "other", tmp_path / "away"
+    run(made, "git", "init", "--quiet", str(other))
+    before = sorted(other.rglob("*")), (other / ".git" / "config").read_text()
+    (made.folder / ".git").rename(away)
+    try:
+        folder = str(other / ".git")
+        made.nox("-s", "setup", GIT_DIR=folder, GIT_INDEX_FILE=f"{folder}/index", GIT_PREFIX="")
+        assert "Generate the repo" in run(made, "git", "log", "--format=%s")
+        assert (made.folder / ".git" / "hooks" / "pre-commit").exists()
+        assert (sorted(other.rglob("*")), (other / ".git" / "config").read_text()) == before
+    finally:
+        shutil.rmtree(made.folder / ".git", ignore_errors=True)
+        away.rename(made.folder / ".git")
+
+
 def test_a_user_s_hook_is_kept_and_runs_first(made: Repo) -> None:
     hooks = made.folder / ".git" / "hooks"
     shutil.rmtree(hooks)

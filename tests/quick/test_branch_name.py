@@ -292,6 +292,22 @@ def test_a_repo_can_list_other_branches(repo: Path) -> None:
     check(folder=repo, exit_code=1)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"protected trunk\r\n# others\r\n\r\nbot robot/*\r\nallow gh-pages\r\n",
+        b"\xef\xbb\xbfprotected trunk\nbot robot/*\nallow gh-pages\n",
+        b"\xef\xbb\xbf# others\r\nprotected\ttrunk \r\nbot robot/*\r\nallow gh-pages",
+    ],
+)
+def test_the_list_can_be_saved_by_an_editor_of_windows(repo: Path, text: bytes) -> None:
+    (repo / "hooks").mkdir()
+    (repo / "hooks" / "branches").write_bytes(text)
+    assert check("--protected", folder=repo) == "trunk\n"
+    check("--ci", folder=repo, GITHUB_HEAD_REF="robot/1")
+    check("--ci", folder=repo, GITHUB_HEAD_REF="gh-pages")
+
+
 def test_a_name_cannot_send_control_characters_to_the_terminal(repo: Path) -> None:
     failure = check("--ci", folder=repo, exit_code=1, GITHUB_HEAD_REF="6_\x1b[31m\x7f\rx")
     assert not set(failure) & set("\x1b\x7f\r")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ..conftest import ROOT, commit, git, output
+from .test_release import SETTINGS, set_user_settings
 
 SCRIPT = ROOT / "hooks" / "calver"
 NOVEMBER = "2026-11-20T12:00:00+00:00"
@@ -87,6 +88,18 @@ def test_a_version_must_not_be_lower_than_the_last_tag(repo: Path) -> None:
     assert "is lower than 2026.11.10, which came before" in check(repo, 1)
     write(repo, "2026.11.10")
     assert check(repo) == ""
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_no_setting_of_the_user_s_changes_what_is_compared(repo: Path, kind: str) -> None:
+    set_user_settings(repo.parent, kind)  # the user's home
+    for tag in ("2026.9.9", "2026.11.9", "2026.11.10", "2026.10.1"):
+        git(repo, "tag", tag)
+    write(repo, "2026.11.9")
+    assert "is lower than 2026.11.10, which came before" in check(repo, 1)
+    set_clock(repo, "2026-10-20")
+    write(repo, "2026.11.11")
+    assert check(repo) == "", "the last commit is of November"
 
 
 def test_the_tag_of_another_branch_does_not_count(repo: Path) -> None:

@@ -189,6 +189,130 @@ def test_when_another_clone_released_first_the_hint_undoes_this_release(repo: Pa
     assert "Pushed 2026.11.4" in release(other, "--push")
 
 
+def clone(repo: Path, *options: str) -> Path:
+    """A clone of the repo's remote, in which everything of the repo has been pushed."""
+    git(repo, "push", "--quiet", "--follow-tags")
+    folder = repo.parent / "clone"
+    address = f"file://{repo.parent / 'remote.git'}"  # a depth needs an address
+    git(repo.parent, "clone", "--quiet", *options, address, str(folder))
+    git(folder, "config", "user.name", "Tester")
+    git(folder, "config", "user.email", "t@example.org")
+    return folder
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("options", [(), ("--local",), ("--push",)])
+def test_a_shallow_clone_is_refused_with_a_hint_that_works(
+    repo: Path, depth: int, options: tuple[str, ...]
+) -> None:
+    release(repo)
+    add_news(repo)
+    shallow = clone(repo, f"--depth={depth}")
+    before = state(shallow)
+    printed = release(shallow, *options, exit_code=1)
+    assert state(shallow) == before
+    hint = printed.split("hint: ")[1]
+    subprocess.run(["sh", "-c", hint], cwd=shallow, check=True, capture_output=True)
+    release(shallow, *options)
+    assert_released(shallow, "2026.11.4")
+
+
+def merge_of_a_branch(repo: Path, name: str = "6_merged") -> str:
+    """Merge a branch into main, and return the commit that must not be lost."""
+    git(repo, "switch", "--quiet", "--create", name)
+    (repo / f"{name}.txt").write_text("mine\n")
+    commit(repo, name)
+    git(repo, "switch", "--quiet", "main")
+    git(repo, "merge", "--quiet", "--no-ff", "--message=Merge", name)
+    git(repo, "branch", "--quiet", "--delete", "--force", name)
+    return git(repo, "rev-parse", "HEAD^2")
+
+
+@pytest.mark.parametrize("options", [("--no-tags",), ("--no-tags", "--single-branch")])
+def test_a_clone_without_tags_gets_those_of_versions(repo: Path, options: tuple[str, ...]) -> None:
+    release(repo)
+    other = clone(repo, *options)
+    mine = merge_of_a_branch(other)
+    before = state(other)
+    printed = release(other, "--local", exit_code=1)
+    assert "the commit of 2026.11.3 is pushed, and its tag is not in this clone" in printed
+    assert state(other) == before
+    assert "no changes under" in release(other, exit_code=1)
+    assert "2026.11.3" in git(other, "tag")
+    add_news(other)
+    assert "Pushed 2026.11.4" in release(other, "--push")
+    assert mine in git(other, "rev-list", "HEAD").split()
+
+
+def reject_pushes(repo: Path) -> Path:
+    """Make the remote reject every push, until the hook is deleted."""
+    hook = repo.parent / "remote.git" / "hooks" / "pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text("#!/bin/sh\necho 'main is closed' >&2\nexit 1\n")
+    hook.chmod(0o755)
+    return hook
+
+
+@pytest.mark.parametrize("moment", ["before the push", "before the undo", "with another release"])
+def test_the_printed_undo_loses_no_commit(repo: Path, moment: str) -> None:
+    """Whatever is on top of the release's commit, when it is printed or later when it is run."""
+    git(repo, "push", "--quiet")
+    hook = reject_pushes(repo)
+    if moment == "before the push":
+        release(repo)
+        mine = merge_of_a_branch(repo)
+    printed = release(repo, "--push", exit_code=1)
+    undo = re.search(r"first undo: (.*)", printed)
+    assert undo
+    if moment != "before the push":
+        mine = merge_of_a_branch(repo)
+    if moment == "with another release":
+        hook.unlink()
+        other = clone(repo)
+        (other / "b.txt").write_text("b\n")
+        commit(other, "B")
+        git(other, "push", "--quiet")
+    subprocess.run(["sh", "-c", undo[1]], cwd=repo, check=False, capture_output=True)
+    assert mine in git(repo, "rev-list", "HEAD").split()
+    assert (repo / "6_merged.txt").exists()
+
+
+SETTINGS = {
+    "columns": {"column.ui": "always", "column.tag": "always,column"},
+    "colours": {"color.ui": "always", "color.status": "always", "color.branch": "always"},
+    "signatures": {"log.showSignature": "true", "gpg.program": "echo"},
+    "quoting": {"core.quotePath": "true", "i18n.logOutputEncoding": "UTF-16"},
+    "dates": {"log.date": "relative", "format.pretty": "fuller"},
+    "patterns": {"grep.patternType": "fixed", "versionsort.suffix": ".1"},
+    "fetching": {"fetch.prune": "true", "fetch.pruneTags": "true", "fetch.output": "full"},
+    "what is listed": {"status.showUntrackedFiles": "no", "tag.sort": "-refname"},
+}
+
+
+def set_user_settings(home: Path, kind: str) -> None:
+    """Write the settings into the user's own file."""
+    home.mkdir(exist_ok=True)
+    for name, value in SETTINGS[kind].items():
+        command = ["git", "config", "--file", str(home / ".gitconfig"), name, value]
+        subprocess.run(command, check=True)
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_no_setting_of_the_user_s_changes_a_release(repo: Path, kind: str) -> None:
+    set_user_settings(repo.parent / "home", kind)
+    for version in ("2026.11.2", "2026.11.10", "2026.9.1"):
+        git(repo, "tag", "--force", version, "HEAD~1")
+    text = (repo / "pyproject.toml").read_text()
+    (repo / "pyproject.toml").write_text(text.replace('"2026.11.2"', '"2026.11.10"'))
+    (repo / "uv.lock").write_text((repo / "uv.lock").read_text().replace("2026.11.2", "2026.11.10"))
+    commit(repo, "The version of the tag")
+    release(repo)
+    assert_released(repo, "2026.11.11")
+    assert "Pushed 2026.11.11" in release(repo, "--push")
+    (repo / "new file.txt").write_text("new\n")
+    assert "uncommitted changes in " in release(repo, exit_code=1)
+
+
 def test_a_user_s_folder_with_a_similar_name_is_not_removed(repo: Path) -> None:
     folder = repo.parent / "release-of-2026"
     git(repo, "worktree", "add", "--quiet", "-b", "6_old", str(folder / "tree"))
@@ -450,10 +574,7 @@ def test_the_same_command_finishes_a_killed_release(repo: Path, fatal: str, mome
 
 @pytest.mark.thorough
 def test_a_remote_that_rejects_the_push_gets_neither_commit_nor_tag(repo: Path) -> None:
-    hook = repo.parent / "remote.git" / "hooks" / "pre-receive"
-    hook.parent.mkdir(exist_ok=True)
-    hook.write_text("#!/bin/sh\necho 'main is closed' >&2\nexit 1\n")
-    hook.chmod(0o755)
+    hook = reject_pushes(repo)
     printed = release(repo, "--push", exit_code=1)
     assert "main is closed" in printed
     assert "2026.11.3 is tagged, but not pushed" in printed

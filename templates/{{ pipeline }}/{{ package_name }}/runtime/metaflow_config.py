@@ -13,11 +13,12 @@ from pathlib import Path
 from . import paths
 from .errors import PipelineError
 from .settings import dotenv_variables, settings
+from .version import git_environment
 
 
 def metaflow_environment() -> dict[str, str]:
     """This process's environment, with `.env` and the profile of the settings added."""
-    environment = dotenv_variables(paths.ROOT) | dict(os.environ)
+    environment = dotenv_variables(paths.ROOT) | git_environment()  # Metaflow calls git, too
     environment.setdefault("METAFLOW_USER", _user())
     environment.setdefault("METAFLOW_CLIENT_CACHE_PATH", str(paths.client_cache()))
     if profile := settings().metaflow.profile:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from functools import lru_cache
 from importlib import import_module
 from typing import NamedTuple
 
@@ -74,11 +75,31 @@ def git(*arguments: str) -> str:
     """The output of git in the repo; empty where git fails or is missing, as in a slim image."""
     command = ["git", "-C", str(paths.ROOT), *arguments]
     try:
-        done = subprocess.run(command, capture_output=True, check=False)
+        done = subprocess.run(command, env=git_environment(), capture_output=True, check=False)
     except FileNotFoundError:
         return ""
     # A file's name may contain any bytes and may begin with a space.
     return os.fsdecode(done.stdout).removesuffix("\n") if done.returncode == 0 else ""
+
+
+def git_environment() -> dict[str, str]:
+    """The variables of this process, without those that choose a repo for git.
+
+    git sets them for hooks and for `git rebase --exec`, and they override the current folder.
+    """
+    names = _names_for_a_repo()
+    return {name: value for name, value in os.environ.items() if name not in names}
+
+
+@lru_cache(maxsize=1)
+def _names_for_a_repo() -> frozenset[str]:
+    command = ["git", "rev-parse", "--local-env-vars"]
+    try:
+        listed = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return frozenset()
+    # GIT_CONFIG_COUNT and the like are settings, such as the credentials of CI.
+    return frozenset(n for n in listed.stdout.split() if not n.startswith("GIT_CONFIG_"))
 
 
 def released() -> str:

@@ -26,7 +26,7 @@ from ..console import coloured, counted, in_time, in_units, printable, reader_ma
 from ..container import engine
 from ..errors import PipelineError
 from ..store import metaflow_files
-from ..version import UNKNOWN, released
+from ..version import UNKNOWN, git_environment, released
 from . import records
 from .records import Record
 
@@ -129,7 +129,7 @@ def run(*words: str, limit: float = TOOL_LIMIT, **variables: str) -> tuple[bool,
     """Run a command, for so many seconds at most: whether it succeeded, and what it printed."""
     if not shutil.which(words[0]):
         raise FileNotFoundError(errno.ENOENT, "", words[0])
-    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    environment = {n: value for n, value in git_environment().items() if n != "VIRTUAL_ENV"}
     lines: list[str] = []
     try:
         exit_code = process.run(
@@ -162,7 +162,8 @@ def repo() -> str:
     version = released()
     project = f"{paths.PACKAGE.name} {'of unknown version' if version == UNKNOWN else version}"
     try:
-        succeeded, lines = run("git", "--no-optional-locks", "status", "--porcelain=v2", "--branch")
+        how = ("--porcelain=v2", "--branch", "--untracked-files=normal")
+        succeeded, lines = run("git", "--no-optional-locks", "status", *how)
     except FileNotFoundError:
         return f"{project}; git is not on PATH"
     if not succeeded:
