@@ -51,7 +51,7 @@ def test_a_retried_task_counts_once_and_has_not_failed() -> None:
     )
     assert output.status() == ""
     assert output.percentage() == 33
-    assert "step" not in output.failure("killed by SIGKILL").splitlines()[0]
+    assert "step" not in str(output.failure("killed by SIGKILL")).splitlines()[0]
 
 
 def test_a_failure_has_the_step_and_the_traceback_without_metaflows_frames() -> None:
@@ -71,15 +71,54 @@ def test_a_failure_has_the_step_and_the_traceback_without_metaflows_frames() -> 
         task_line("work/2", "Task failed."),
         "    Workflow failed.",
     )
-    first, *rest = output.failure("exit code 1").splitlines()
+    error = output.failure("exit code 1")
+    first, *rest = str(error).splitlines()
+    assert error.cause == "ValueError: no rows"
     assert first == "split.py failed in step `work` (task 17/work/2): exit code 1"
     assert rest == [traceback[0], *traceback[4:]]
 
 
+@pytest.mark.parametrize("message", ["no rows", "no rows\nof today", "no rows\n\n1: of today"])
+def test_what_is_printed_after_a_traceback_hides_neither_it_nor_its_cause(message: str) -> None:
+    traceback = [
+        "Traceback (most recent call last):",
+        'File "/repo/flows/split.py", line 9, in work',
+        "raise ValueError(message)",
+        *f"ValueError: {message}".splitlines(),
+    ]
+    rows = [f"row {number}" for number in range(1000)]
+    lines = [*rows, "<flow SplitFlow step work> failed:", *traceback, "", *rows]
+    output = output_of(
+        task_line("work/2", "Task is starting."),
+        *(task_line("work/2", line) for line in lines),
+        task_line("work/2", "Task failed."),
+    )
+    error = output.failure("exit code 1")
+    assert traceback[:4] == str(error).splitlines()[1:5]
+    assert "row 9" not in str(error)
+    assert error.cause == "ValueError: no rows"
+
+
+def test_a_step_without_a_traceback_has_its_last_line_as_such() -> None:
+    output = output_of(
+        task_line("work/2", "Task is starting."),
+        task_line("work/2", "no rows today"),
+        task_line("work/2", "Task failed."),
+    )
+    assert output.failure("exit code 1").cause == "exit code 1; last line: no rows today"
+
+
+def test_a_time_limit_is_the_cause_whatever_was_printed_last() -> None:
+    output = output_of("Workflow starting (run-id 17):", task_line("work/2", "Task is starting."))
+    assert output.failure("stopped after 4 seconds").cause == "stopped after 4 seconds"
+
+
 def test_a_failure_outside_a_step_has_the_last_lines() -> None:
     output = output_of(*map(str, range(30)))
-    first, *rest = output.failure("exit code 1").splitlines()
+    error = output.failure("exit code 1")
+    first, *rest = str(error).splitlines()
     assert first == "split.py failed: exit code 1"
+    assert error.cause == "29"
     assert rest == [str(number) for number in range(10, 30)]
 
 

@@ -14,7 +14,7 @@ from types import ModuleType
 import luigi
 import pytest
 from sales_pipelines import tasks as tasks_package
-from sales_pipelines.runtime import MetaflowTask, paths
+from sales_pipelines.runtime import FlowFailedError, MetaflowTask, paths
 from sales_pipelines.runtime.__main__ import main
 from sales_pipelines.runtime.commands import failures
 from sales_pipelines.runtime.commands.run import (
@@ -300,6 +300,53 @@ def test_a_failure_ends_with_its_cause_and_has_no_traceback_of_the_runtime(
     assert lines[-1].endswith("KeyError: 'customer'")
     assert not [line for line in lines if "luigi/worker.py" in line or "/metaflow/" in line]
     assert [line for line in lines if "flows/small.py" in line], "the user's own line"
+
+
+DEEP = """
+import threading, time
+def deep(n):
+    if n:
+        return deep(n - 1) + wide(n)
+    raise LookupError("no such\\n\\ncustomer")
+wide = lambda n: n
+def talk():
+    while True:
+        print("row", flush=True)
+LOUD
+deep(90)
+"""
+ROWS = "print(*range(5000), sep=chr(10), file=sys.{})"
+
+
+@pytest.mark.parametrize(
+    "loud",
+    [
+        pytest.param(ROWS.format("stdout"), id="stdout"),
+        pytest.param(ROWS.format("stderr"), id="stderr"),
+        pytest.param("threading.Thread(target=talk, daemon=True).start()", id="a thread"),
+        pytest.param(
+            f"import atexit; atexit.register(lambda: {ROWS.format('stderr')})",
+            id="at exit",
+        ),
+    ],
+)
+def test_a_step_that_prints_much_and_raises_is_reported_with_its_traceback_and_cause(
+    pipeline: Pipeline, capfd: pytest.CaptureFixture[str], loud: str
+) -> None:
+    start = f"import sys\n{DEEP.replace('LOUD', loud)}"
+    task = MetaflowTask(pipeline.add_flow(start=start))
+    with pytest.raises(FlowFailedError) as error:
+        task.run()
+    first, *traceback = str(error.value).splitlines()
+    assert first.startswith("small.py failed in step `start` (task ")
+    assert traceback[0] == "Traceback (most recent call last):"
+    assert [line for line in traceback if line.endswith("in deep")]
+    assert traceback[-2:] == ["LookupError: no such", "customer"]
+    assert not [line for line in traceback if line.isdigit() or line == "row"]
+    assert failures.one_line(error.value).endswith(": exit code 1: LookupError: no such")
+    capfd.readouterr()
+    assert main(["status"]) == 0
+    assert "LookupError: no such" in [line.strip() for line in capfd.readouterr().out.splitlines()]
 
 
 def test_a_worker_that_is_killed_is_reported_at_the_end(pipeline: Pipeline) -> None:

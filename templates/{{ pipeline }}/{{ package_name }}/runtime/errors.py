@@ -33,6 +33,11 @@ class ImageError(PipelineError):
 class FlowFailedError(PipelineError):
     """A flow ran and failed; the message has the step and its traceback."""
 
+    def __init__(self, message: str, cause: str = "") -> None:
+        super().__init__(message)
+        self.cause = cause or message.strip().rpartition("\n")[2]
+        """The reason in a line, for reports that do not show the whole message."""
+
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean NAME?` with the known name closest to this one; empty if none is close."""

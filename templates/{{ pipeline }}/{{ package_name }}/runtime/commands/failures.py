@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import tempfile
 import traceback
 from collections.abc import Iterator
@@ -20,7 +19,6 @@ from ..task.metaflow_task import MetaflowTask
 
 # A task may fail in a worker process, which shares a file with this one, but no list.
 _FILE = "LUIGI_FAILURES"
-_LOGGED = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d")
 _RUNTIME = Path(paths.__file__).parent
 
 
@@ -61,10 +59,10 @@ def _keep(task: luigi.Task, error: BaseException | str) -> None:
 def one_line(error: BaseException) -> str:
     """The error and its cause or hint; of another's error its kind and the user's line, too."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, FlowFailedError):
+        return lines[0] if error.cause in lines[0] else f"{lines[0]}: {error.cause}"
     if isinstance(error, PipelineError):
-        # If a flow's time was up, the last line that it logged is no cause.
-        ends = [line for line in lines[:1] + lines[-1:] if not _LOGGED.match(line)]
-        return (": " if isinstance(error, FlowFailedError) else "; ").join(dict.fromkeys(ends))
+        return "; ".join(dict.fromkeys(lines[:1] + lines[-1:]))
     if isinstance(error, SyntaxError) and error.filename and error.text:
         return f"{type(error).__name__}: {error.msg}, at {error.filename}, line {error.lineno}"
     what = ": ".join([type(error).__name__, *lines[:1]])

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from .. import paths, process
 from ..errors import FlowFailedError, PipelineError
-from ..metaflow_config import local_root
+from ..metaflow_config import datastore_root, local_root
+from ..store import metaflow_files
 from . import handover
 from .command_line import check_length, options
 from .declared_parameters import check_none, check_refused, declared_parameters
@@ -91,7 +92,7 @@ class FlowRun:
             with self._watched():
                 exit_code = self._run(words, on_line=self._output.add)
         except process.TimeLimitError as error:
-            raise FlowFailedError(self._output.failure(f"{error}{when}")) from None
+            raise self._failure(f"{error}{when}") from None
         except OSError as error:
             check_length(words, error, self._label)
             raise
@@ -101,9 +102,9 @@ class FlowRun:
                 check_refused(self._label, parameters, ask(), self._output.refusal())
         if exit_code:
             why = self._runner.describe_exit(exit_code) + when
-            raise FlowFailedError(self._output.failure(why))
+            raise self._failure(why)
         if not self.run_id:
-            raise FlowFailedError(self._output.failure("it ended well, but Metaflow ran no flow"))
+            raise self._failure("it ended well, but Metaflow ran no flow")
 
     def result(self) -> Any:
         """The result of the run; LookupError if it has left none on this machine."""
@@ -113,6 +114,14 @@ class FlowRun:
     def took_over_end(self) -> bool:
         """True if the step `end` was not run now: an earlier run had finished it."""
         return not self._output.was_run("end")
+
+    def _failure(self, why: str) -> FlowFailedError:
+        """The error, with the exception that the failed task has left in the datastore."""
+        exception = None
+        if task := self._output.raised_in:
+            with contextlib.suppress(OSError, PipelineError):  # of S3 that does not answer
+                exception = metaflow_files.exception_of(f"{datastore_root()}/{self.flow}/{task}")
+        return self._output.failure(why, exception)
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..console import show_line
+from ..errors import FlowFailedError
+from ..store.metaflow_files import StepException
 
 # 2026-11-20 10:57:42.053 [1795172261775996/end/2 (pid 5039)] Task is starting.
 _TASK_LINE = re.compile(
@@ -18,8 +20,10 @@ _TASK_LINE = re.compile(
 _CLONED_TASK = re.compile(r"Cloning previously run task [^/\s]+/(?P<step>[^/\s]+)/")
 _SPLITS = re.compile(r"Foreach yields (\d+) child steps")
 _METAFLOW_FRAME = re.compile(
-    r'^File ".*/metaflow/.*\.py", line \d+, in .*\n(.*\n)?([\^~ ]+\n)*', re.MULTILINE
+    r'^ *File ".*/metaflow/.*\.py", line \d+, in .*\n(.*\n)?([\^~ ]+\n)*', re.MULTILINE
 )
+_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(: .*)?")
+_LOGGED = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d")
 REMEMBERED = 200
 """Lines that are remembered of each task, and of what comes from no task."""
 
@@ -36,6 +40,11 @@ class FlowOutput:
         self._other_lines: deque[str] = deque(maxlen=REMEMBERED)
         # The lines of each task that has not finished, by its pathspec.
         self._lines: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=REMEMBERED))
+        # The last traceback of each of them, which no later line pushes out: Metaflow passes on a
+        # step's errors first, and the rest of its output after them.
+        self._tracebacks: dict[str, deque[str]] = {}
+        # Those that Metaflow has reported an exception of: `<flow SmallFlow step end> failed:`.
+        self._raised: dict[str, bool] = {}
         # The step of each task that has not finished, and of each that has failed since.
         self._running: dict[str, str] = {}
         self._failed: dict[str, str] = {}
@@ -55,8 +64,8 @@ class FlowOutput:
         pathspec, step, text = match["pathspec"], match["step"], match["text"]
         starts = text.startswith("Task is starting")  # for the first time, or in a retry
         if starts or text == "Task finished successfully.":
-            self._lines.pop(pathspec, None)
-            self._failed.pop(pathspec, None)
+            for by_task in (self._lines, self._tracebacks, self._raised, self._failed):
+                by_task.pop(pathspec, None)
             if starts:
                 self._started.add(step)
                 self._running[pathspec] = step
@@ -66,10 +75,20 @@ class FlowOutput:
         elif text == "Task failed." or text.startswith("Task failed with "):
             self._failed[pathspec] = step
         else:
-            self._lines[pathspec].append(text)
+            self._remember(pathspec, text)
             splits, child = _SPLITS.match(text), self._steps.get(step)
             if splits and child:
                 self._expected[child] += int(splits[1])
+
+    def _remember(self, pathspec: str, text: str) -> None:
+        self._lines[pathspec].append(text)
+        if text.endswith("> failed:"):
+            self._raised[pathspec] = True
+        if text.startswith("Traceback "):
+            self._tracebacks[pathspec] = deque(maxlen=REMEMBERED)
+        traceback = self._tracebacks.get(pathspec)
+        if traceback is not None and "" not in traceback:  # an empty line ends it
+            traceback.append(text)
 
     def was_run(self, step: str) -> bool:
         """True if a task of the step was started, and not only taken over from another run."""
@@ -94,14 +113,33 @@ class FlowOutput:
         running = [*self._running.values()].count(step)
         return max(1, self._expected[step], self._done[step] + running)
 
-    def failure(self, why: str) -> str:
-        """A message with the step that failed and its traceback, or with the last lines."""
+    @property
+    def raised_in(self) -> str:
+        """The task that failed, as RUN_ID/STEP/TASK_ID; empty if its step raised no exception."""
+        failed = next(iter(self._failed), "")
+        return failed if failed in self._raised else ""
+
+    def failure(self, why: str, exception: StepException | None = None) -> FlowFailedError:
+        """An error with the step that failed and its traceback, or with the last lines.
+
+        `exception` is what the failed task has left in the datastore. Without it the traceback is
+        taken from the output, where lines of other threads may be mixed into it.
+        """
         if not self._failed:
-            return "\n".join([f"{self.label} failed: {why}", *list(self._other_lines)[-20:]])
+            lines = [*self._other_lines][-20:]
+            causes = [line.strip() for line in lines[-1:] if not _LOGGED.match(line)]
+            cause = causes[0] if causes and why.startswith("exit code") else why
+            return FlowFailedError("\n".join([f"{self.label} failed: {why}", *lines]), cause)
         pathspec, step = next(iter(self._failed.items()))
-        logged = self._lines[pathspec]
-        lines = without_metaflow(_from_first(logged, "Traceback ") or logged)
-        return "\n".join([f"{self.label} failed in step `{step}` (task {pathspec}): {why}", *lines])
+        lines = [*self._tracebacks.get(pathspec, ())]
+        cause = _exception_in(lines)
+        if exception:
+            lines, cause = exception.traceback.splitlines(), exception.summary
+        elif not lines:
+            lines = [*self._lines[pathspec]]
+            cause = f"{why}; last line: {lines[-1]}" if lines else why
+        first = f"{self.label} failed in step `{step}` (task {pathspec}): {why}"
+        return FlowFailedError("\n".join([first, *without_metaflow(lines)]), cause)
 
     def refusal(self) -> str:
         """Metaflow's reason for refusing its command line; empty if it does not."""
@@ -112,6 +150,13 @@ def without_metaflow(traceback: Iterable[str]) -> list[str]:
     """A traceback, as Metaflow logs it, without the frames of Metaflow's own code."""
     text = _METAFLOW_FRAME.sub("", "".join(f"{line}\n" for line in traceback))
     return [line for line in text.split("\n") if line]
+
+
+def _exception_in(traceback: Sequence[str]) -> str:
+    """The line with the exception in a traceback whose lines have lost their indentation."""
+    frames = [i for i, line in enumerate(traceback) if line.startswith('File "')]
+    after = traceback[frames[-1] + 2 :] if frames else traceback  # the first is the frame's code
+    return next(filter(_EXCEPTION.fullmatch, after), "") or "".join(after[-1:])
 
 
 def _from_first(lines: Iterable[str], beginning: str) -> list[str]:

@@ -15,12 +15,16 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
 import json
+import pickle
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
-from . import list_below
+from . import list_below, read
 
 _NO_RUNS = {"_meta", "data"}
 _KEY = re.compile(rb"[0-9a-f]{40}")
@@ -98,6 +102,41 @@ def keys_in(flow: Path, runs: Iterable[Path]) -> set[str]:
         blob = (flow / "data" / key[:2] / key).read_bytes()
         keys |= _keys_named_in(gzip.decompress(blob) if blob.startswith(_GZIP) else blob)
     return keys
+
+
+class StepException(NamedTuple):
+    """The exception that ended a task."""
+
+    summary: str
+    """Its class and the first line of its message, as Python shows them."""
+    traceback: str
+
+
+def exception_of(task: str) -> StepException | None:
+    """The exception of the last attempt of the task at this address, in a folder or on S3.
+
+    None if the task kept none: its process was killed, or exited by itself.
+    """
+    try:
+        attempts = sorted(each for each in list_below(task) if each.endswith(".data.json"))
+        key = json.loads(read(attempts[-1]))["objects"]["_exception"]
+        blob = read(f"{task.rsplit('/', 3)[0]}/data/{key[:2]}/{key}")
+        pickled = gzip.decompress(blob) if blob.startswith(_GZIP) else blob
+        exception = vars(_TextOnly(io.BytesIO(pickled)).load())
+        name = re.sub(r"^(builtins|__main__)\.", "", exception["type"])
+        message = " ".join(exception["exception"].strip().splitlines()[:1])
+        return StepException(f"{name}: {message}" if message else name, exception["stacktrace"])
+    except (LookupError, ValueError, TypeError, pickle.UnpicklingError):
+        return None
+
+
+class _TextOnly(pickle.Unpickler):
+    """Reads the attributes of Metaflow's wrapper of an exception, and runs no code of a class."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) != ("metaflow.exception", "MetaflowExceptionWrapper"):
+            raise pickle.UnpicklingError(f"{module}.{name} is no MetaflowExceptionWrapper")
+        return lambda _: SimpleNamespace()
 
 
 def _keys_named_in(contents: bytes) -> set[str]:

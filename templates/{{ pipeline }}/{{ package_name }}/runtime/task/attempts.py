@@ -90,8 +90,8 @@ class AttemptsFile:
             store.remove(self._path)  # retrying the same cannot succeed
             return
         if isinstance(error, PipelineError):
-            lines = str(error).strip().splitlines()
-            ended = lines[-1 if isinstance(error, FlowFailedError) else 0].strip()
+            is_flow = isinstance(error, FlowFailedError)
+            ended = error.cause if is_flow else str(error).strip().splitlines()[0].strip()
         elif store.is_on_s3(self._path):  # a task that is being stopped waits for no server
             return
         else:
