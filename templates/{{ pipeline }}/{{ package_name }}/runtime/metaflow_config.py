@@ -7,6 +7,7 @@ import getpass
 import json
 import os
 import re
+import sysconfig
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,10 +17,20 @@ from .settings import dotenv_variables, settings
 
 
 def metaflow_environment() -> dict[str, str]:
-    """This process's environment, with `.env` and the profile of the settings added."""
-    environment = dotenv_variables(paths.ROOT) | dict(os.environ)
+    """This process's environment, with `.env` and the profile of the settings added.
+
+    The programs of this Python's environment come first on its PATH, as in an activated one.
+    """
+    environment = _variables()
+    programs = [sysconfig.get_path("scripts"), environment.get("PATH") or os.defpath]
+    environment["PATH"] = os.pathsep.join(programs)
     environment.setdefault("METAFLOW_USER", _user())
     environment.setdefault("METAFLOW_CLIENT_CACHE_PATH", str(paths.client_cache()))
+    return environment
+
+
+def _variables() -> dict[str, str]:
+    environment = dotenv_variables(paths.ROOT) | dict(os.environ)
     if profile := settings().metaflow.profile:
         environment.setdefault("METAFLOW_PROFILE", profile)
     return environment
@@ -79,7 +90,7 @@ def metadata() -> str:
 
 def configured(name: str) -> str | None:
     """The value of a variable of Metaflow's: from the environment, or else the profile's file."""
-    environment = metaflow_environment()
+    environment = _variables()
     if name in environment:
         return environment[name]
     profile = environment.get("METAFLOW_PROFILE")
@@ -100,7 +111,7 @@ def configured(name: str) -> str | None:
 
 def configuration_file() -> Path:
     """The profile's file, which `metaflow configure` writes; it may not exist."""
-    environment = metaflow_environment()
+    environment = _variables()
     home = Path(environment.get("METAFLOW_HOME", "~/.metaflowconfig")).expanduser()
     profile = environment.get("METAFLOW_PROFILE")
     return home / (f"config_{profile}.json" if profile else "config.json")
