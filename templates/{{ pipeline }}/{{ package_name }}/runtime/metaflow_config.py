@@ -25,7 +25,15 @@ def metaflow_environment() -> dict[str, str]:
     programs = [sysconfig.get_path("scripts"), environment.get("PATH") or os.defpath]
     environment["PATH"] = os.pathsep.join(programs)
     environment.setdefault("METAFLOW_USER", _user())
-    environment.setdefault("METAFLOW_CLIENT_CACHE_PATH", str(paths.client_cache()))
+    # Else Metaflow's client caches below /tmp, in a folder that belongs to the machine's first user,
+    # included files lie beside `.metaflow`, and what is on S3 goes through the current folder.
+    for name, folder in {
+        "CLIENT_CACHE_PATH": paths.client_cache(),
+        "DATATOOLS_LOCALROOT": local_root() / "data",
+        "ARTIFACT_LOCALROOT": local_root(),
+        "TEMPDIR": local_root(),
+    }.items():
+        environment[f"METAFLOW_{name}"] = configured(f"METAFLOW_{name}") or str(folder)
     return environment
 
 
@@ -74,7 +82,8 @@ def datastore_root() -> str:
 def local_root() -> Path:
     """Metaflow's folder on this machine, by default `.metaflow` in the repo's root.
 
-    It holds the local datastore, local metadata, and the locks of tasks whatever the datastore.
+    It holds the local datastore, local metadata and whatever else is written on this machine, e.g.
+    overlays and locks, whatever the datastore.
     """
     return paths.ROOT / (configured("METAFLOW_DATASTORE_SYSROOT_LOCAL") or "") / ".metaflow"
 
