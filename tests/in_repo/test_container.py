@@ -884,7 +884,8 @@ def test_a_datastore_on_s3_is_reached(
     assert marker.result["given"][0] == 5
     # Metaflow reads its configuration once, and may have done so in an earlier test.
     code = f"import metaflow; print(metaflow.Run({marker.pathspec!r}).data.given[0])"
-    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "5\n"
+    command = [sys.executable, "-c", code]
+    assert subprocess.check_output(command, env=metaflow_environment(), text=True) == "5\n"
 
 
 @pytest.mark.nightly

@@ -1,4 +1,4 @@
-"""`python -m PACKAGE.runtime run|image|status|clean …`: the commands that nox starts."""
+"""`python -m PACKAGE.runtime run|image|python|status|clean …`: the commands that nox starts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib import import_module
 
 from .errors import PipelineError
 
-COMMANDS = ("run", "image", "status", "clean")
+COMMANDS = ("run", "image", "python", "status", "clean")
 
 
 def main(arguments: list[str]) -> int:
