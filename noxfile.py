@@ -1,10 +1,10 @@
 """Commands for developing Headwater; `python3 noxfile.py -l` lists them."""
 
 if __name__ == "__main__":
-    import os
     import sys
+    from pathlib import Path
 
-    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # also with PYTHONSAFEPATH
+    sys.path.insert(0, str(Path(__file__).resolve().parent))  # also with PYTHONSAFEPATH
     import bootstrap
 
     bootstrap.main()

@@ -40,7 +40,9 @@ Generate = Callable[..., Path]
 
 # git sets these for a hook or `git rebase --exec`. In a test they would choose this repo for every
 # git command, wherever it runs.
-for variable in subprocess.check_output(["git", "rev-parse", "--local-env-vars"], text=True).split():
+for variable in subprocess.check_output(
+    ["git", "rev-parse", "--local-env-vars"], text=True
+).split():
     if not variable.startswith("GIT_CONFIG_"):  # settings
         os.environ.pop(variable, None)
 

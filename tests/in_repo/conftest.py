@@ -52,10 +52,12 @@ os.environ["LUIGI_CONFIG_PATH"] = str(REPO / "luigi.cfg")  # read when luigi is 
 # Read when metaflow is imported, which is once for all tests of this process.
 os.environ["METAFLOW_HOME"] = str(REPO.parent / "home")
 os.environ["METAFLOW_S3_ENDPOINT_URL"] = s3_address()
+# By default that is below /tmp, in a folder that belongs to the first user of the machine.
+os.environ["METAFLOW_CLIENT_CACHE_PATH"] = str(REPO.parent / "client-cache")
 
 import metaflow  # noqa: F401
 
-del os.environ["METAFLOW_S3_ENDPOINT_URL"]
+del os.environ["METAFLOW_S3_ENDPOINT_URL"], os.environ["METAFLOW_CLIENT_CACHE_PATH"]
 
 import luigi
 from luigi.task_register import Register

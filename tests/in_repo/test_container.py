@@ -26,12 +26,19 @@ from sales_pipelines.runtime import (
     PipelineError,
     paths,
     process,
+    temporary_root,
 )
 from sales_pipelines.runtime.container import image, remove_container
 from sales_pipelines.runtime.container import runner as container
 from sales_pipelines.runtime.container.engine import CHECKOUT, checkout
+from sales_pipelines.runtime.container.kwargs import ContainerKwargs
+from sales_pipelines.runtime.container.runner import ContainerRunner
 from sales_pipelines.runtime.errors import ImageError
-from sales_pipelines.runtime.metaflow_config import datastore_root, local_root
+from sales_pipelines.runtime.metaflow_config import (
+    datastore_root,
+    local_root,
+    metaflow_environment,
+)
 from sales_pipelines.runtime.settings import PREFIX, settings
 from sales_pipelines.runtime.task.run_arguments import run_arguments
 
@@ -746,6 +753,8 @@ SECRETS = {
     "DOCKER_PASSWORD": "planted-in-dotenv-too",
 }
 
+FOR_BUILDS = ("PIP_EXTRA_INDEX_URL", "UV_INDEX_TEAM_PASSWORD", "uv_http_proxy")
+
 
 def test_secrets_reach_the_run_and_nothing_else(
     contained: Contained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -766,7 +775,8 @@ def test_secrets_reach_the_run_and_nothing_else(
     (home / ".metaflowconfig" / "config_team.json").write_text(json.dumps(configuration))
     dotenv = paths.ROOT / ".env"
     planted = [f"{name}={SECRETS[name]}\n" for name in ("SHOP_PASSWORD", "DOCKER_PASSWORD")]
-    dotenv.write_text("".join([*planted, "METAFLOW_PROFILE=team\n"]))
+    planted += [f"{name}=planted-for-the-build\n" for name in FOR_BUILDS]
+    dotenv.write_text("".join([*planted, "METAFLOW_PROFILE=team\nPATH=/usr/bin:/bin\n"]))
     contained.order("wait-end")
     try:
         kwargs = json.dumps({"env": {"SHOP_TOKEN": None}})
@@ -788,7 +798,7 @@ def test_secrets_reach_the_run_and_nothing_else(
     assert marker.result["aws"] == [True, True]
     assert seen["METAFLOW_PROFILE"] == digest("team")
     assert {f"{PREFIX}RUNNER", "no_proxy"} <= {*seen}
-    assert "SHOP_OTHER" not in seen
+    assert not {"SHOP_OTHER", *FOR_BUILDS} & {*seen}
     assert marker.image
     history = ["docker", "history", "--no-trunc", "--format={{json .}}", marker.image]
     visible = {
@@ -802,6 +812,41 @@ def test_secrets_reach_the_run_and_nothing_else(
     # The test itself looks where a secret would be, and it would find one.
     assert b"ContainedFlow" in visible["layers"]
     assert [where for where, text in visible.items() if b"planted-" in text] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CONTAINER__INDEX_URL", "https://me:planted@index.example.org"),
+        ("container__index_url", "https://me:planted@index.example.org"),
+        ("CONTAINER", "{proxy: 'http://me:planted@proxy.example.org'}"),
+    ],
+)
+@pytest.mark.parametrize("is_in_dotenv", [True, False])
+def test_a_container_has_no_password_that_only_builds_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, is_in_dotenv: bool
+) -> None:
+    with temporary_root(tmp_path):
+        if is_in_dotenv:
+            (tmp_path / ".env").write_text(f'{PREFIX}{name}="{value}"\nSHOP_TOKEN=s3cret\n')
+        else:
+            monkeypatch.setenv(PREFIX + name, value)
+        monkeypatch.setenv(f"{PREFIX}ENV", "dev")
+        runner = ContainerRunner(PATH, lambda: "image", ContainerKwargs(), tmp_path)
+        variables = runner._variables({})
+        assert variables[f"{PREFIX}ENV"] == "dev"
+        assert ("SHOP_TOKEN" in variables) is is_in_dotenv
+        assert "planted" not in str(variables)
+
+
+@pytest.mark.parametrize("path", ["/opt/oracle/bin:/usr/bin:/bin", None])
+def test_a_path_for_a_container_comes_after_the_environments_programs(
+    contained: Contained, path: str | None
+) -> None:
+    task = contained.task(container_kwargs={"env": {"PATH": path}})
+    task.run()
+    after = path if path else metaflow_environment()["PATH"]
+    assert task.output().result["env"]["PATH"] == digest(f"/opt/venv/bin:{after}")
 
 
 def test_the_command_of_a_retry_has_no_values_of_variables(contained: Contained) -> None:
@@ -839,7 +884,8 @@ def test_a_datastore_on_s3_is_reached(
     assert marker.result["given"][0] == 5
     # Metaflow reads its configuration once, and may have done so in an earlier test.
     code = f"import metaflow; print(metaflow.Run({marker.pathspec!r}).data.given[0])"
-    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "5\n"
+    command = [sys.executable, "-c", code]
+    assert subprocess.check_output(command, env=metaflow_environment(), text=True) == "5\n"
 
 
 @pytest.mark.nightly

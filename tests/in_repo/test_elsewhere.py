@@ -1,4 +1,4 @@
-"""Metaflow uses a flow's image for steps that run on AWS Batch and on Kubernetes.
+"""What runs write and where, and flows that run elsewhere: on AWS Batch and on Kubernetes.
 
 S3 is moto's server. Batch is a server that records the
 requests that it gets.
@@ -18,10 +18,11 @@ from typing import Any, ClassVar
 
 import boto3
 import pytest
+from metaflow.metaflow_config import CLIENT_CACHE_PATH
 from sales_pipelines.runtime import FlowFailedError, MetaflowTask, paths
-from sales_pipelines.runtime.metaflow_config import metaflow_environment
+from sales_pipelines.runtime.metaflow_config import local_root, metaflow_environment
 
-from .conftest import Pipeline, s3_address
+from .conftest import Pipeline, s3_address, start
 
 IMAGE = "registry.example.org/team/sales-pipelines/small:0123456789abcdef"
 
@@ -77,6 +78,168 @@ def on_s3(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipel
         boto3.client("s3", endpoint_url=server).create_bucket(Bucket="pipelines")
         yield pipeline
         batch.shutdown()
+
+
+# It includes a file, has packages of its own, and reads an artifact of another run.
+WRITES = """
+from metaflow import FlowSpec, IncludeFile, Run, current, namespace, step
+
+import cowsay
+from sales_pipelines.runtime import talk_to_luigi
+
+
+@talk_to_luigi
+class WritingFlow(FlowSpec):
+    table = IncludeFile("table", default="table.csv")
+
+    @step
+    def start(self):
+        self.rows = [cowsay.__version__, self.table]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        namespace(None)
+        self.luigi_result = Run(f"WritingFlow/{current.run_id}")["start"].task.data.rows
+
+
+if __name__ == "__main__":
+    WritingFlow()
+"""
+
+
+def files_of(root: Path) -> dict[Path, float]:
+    """Everything below the folder, and when it was written."""
+    return {path: path.lstat().st_mtime for path in (root, *root.rglob("*"))}
+
+
+@pytest.mark.parametrize(
+    ("where", "datastore"),
+    [
+        ("environment", "local"),
+        ("dotenv", "s3"),
+        pytest.param("profile", "local", marks=pytest.mark.thorough),
+        pytest.param("profile", "s3", marks=pytest.mark.thorough),
+    ],
+)
+def test_a_run_writes_nothing_to_a_checkout_with_its_datastore_elsewhere(
+    pipeline: Pipeline,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+    where: str,
+    datastore: str,
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    pipeline.add_file("writing.py", WRITES)
+    pipeline.add_file("requirements.txt", "cowsay==6.1\n")
+    (pipeline.root / "table.csv").write_text("a,b")
+    variables = {"METAFLOW_DATASTORE_SYSROOT_LOCAL": str(elsewhere)}
+    if datastore == "s3":
+        variables |= {
+            **{"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"},
+            "METAFLOW_DEFAULT_DATASTORE": "s3",
+            "METAFLOW_DATASTORE_SYSROOT_S3": f"s3://written-{where}/metaflow",
+            "METAFLOW_S3_ENDPOINT_URL": s3_address(),
+        }
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, variables[name])
+        client = boto3.client("s3", endpoint_url=s3_address(), region_name="us-east-1")
+        client.create_bucket(Bucket=f"written-{where}")
+    if where == "environment":
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+    elif where == "dotenv":
+        lines = [f"{name}={value}\n" for name, value in variables.items()]
+        (pipeline.root / ".env").write_text("".join(lines))
+    else:
+        monkeypatch.setenv("METAFLOW_HOME", str(elsewhere / "home"))
+        (elsewhere / "home").mkdir()
+        (elsewhere / "home" / "config.json").write_text(json.dumps(variables))
+    before = files_of(pipeline.root)
+    running = start(pipeline.root, "run", "writing.py")
+    output, _ = running.communicate(timeout=120)
+    assert running.returncode == 0, output
+    assert "- '6.1'\n  - a,b\n" in output
+    assert files_of(pipeline.root) == before
+    written = {path.name for path in (elsewhere / ".metaflow").iterdir()}
+    assert {"overlays", "client-cache", "luigi-locks", "WritingFlow"} <= written
+    assert [file.read_text() for file in elsewhere.rglob("overlay.json")]
+    assert not [name for name in written if name.startswith("metaflow.")], "what S3 moves goes"
+
+
+# Another process that reads an artifact, as a notebook does. Its Metaflow may have a cache already.
+READS = """
+import pathlib
+{first}
+from sales_pipelines.runtime import MetaflowTask, paths
+paths.ROOT = pathlib.Path.cwd()
+paths.FLOWS = paths.ROOT / "flows"
+print(MetaflowTask("small.py").output().run.data.rows)
+"""
+
+
+@pytest.mark.parametrize(
+    "first",
+    ["", "import metaflow", "from metaflow.client import core; core.filecache = core.FileCache()"],
+)
+def test_the_clients_cache_is_not_shared_whatever_is_imported_first(
+    pipeline: Pipeline, first: str
+) -> None:
+    MetaflowTask(pipeline.add_flow(start="self.rows = [1, 2]")).run()
+    command = [sys.executable, "-c", READS.format(first=first)]
+    assert subprocess.check_output(command, cwd=pipeline.root, text=True) == "[1, 2]\n"
+    cache = pipeline.root / ".metaflow" / "client-cache"
+    assert [path for path in cache.rglob("*") if path.is_file()]
+
+
+def test_the_tests_share_no_cache_with_other_users() -> None:
+    assert not Path(CLIENT_CACHE_PATH).is_relative_to("/tmp")
+
+
+@pytest.mark.parametrize("datastore", [None, "elsewhere"])
+def test_one_command_gives_python_a_flows_packages_and_the_repos_runs(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, datastore: str | None
+) -> None:
+    if datastore:
+        (pipeline.root / ".env").write_text(
+            f"METAFLOW_DATASTORE_SYSROOT_LOCAL={tmp_path / datastore}\n"
+        )
+        local_root.cache_clear()
+    path = pipeline.add_flow("group/small.py", start="self.rows = [1, 2]")
+    pipeline.add_file("group/requirements.txt", "cowsay==6.1\n")
+    task = MetaflowTask(path)
+    task.run()
+    code = (
+        "import os, shutil, sys, metaflow, cowsay; os.chdir('/'); metaflow.namespace(None); "
+        f"print(metaflow.Run({task.output().marker.pathspec!r}).data.rows, sys.argv[1:], "
+        "shutil.which('cowsay'), metaflow.client.core.filecache.cache_dir)"
+    )
+    running = start(pipeline.root, "python", path, "-c", code, "--force", "x y")
+    output, _ = running.communicate(timeout=60)
+    assert running.returncode == 0, output
+    top = (tmp_path / datastore if datastore else pipeline.root) / ".metaflow"
+    (overlay,) = [each for each in (top / "overlays").iterdir() if each.is_dir()]
+    assert output == (
+        f"[1, 2] ['--force', 'x y'] {overlay / 'bin' / 'cowsay'} {top / 'client-cache'}\n"
+    )
+    assert not (pipeline.root / ".metaflow").exists() or not datastore
+
+
+def test_python_without_a_flow_has_the_repos_packages_alone(pipeline: Pipeline) -> None:
+    pipeline.add_file("group/small.py", "")
+    running = start(pipeline.root, "python", "-c", "import msgspec, metaflow; print('both')")
+    output, _ = running.communicate(timeout=60)
+    assert (running.returncode, output) == (0, "both\n")
+    assert not (pipeline.root / ".metaflow" / "overlays").exists()
+
+
+def test_python_for_no_flow_lists_the_flows(pipeline: Pipeline) -> None:
+    pipeline.add_flow("group/small.py")
+    running = start(pipeline.root, "python", "group/smal.py")
+    output, _ = running.communicate(timeout=60)
+    assert running.returncode == 2
+    assert output.startswith("python: flow_path 'group/smal.py': there is no ")
+    assert output.endswith("hint: the flows are group/small.py\n")
 
 
 @pytest.mark.thorough

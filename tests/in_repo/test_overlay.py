@@ -102,6 +102,78 @@ def test_a_flow_and_its_steps_see_their_packages_and_the_repo_does_not(
     assert line in capfd.readouterr().out.splitlines()
 
 
+PROGRAMS = """
+import os, shutil, subprocess
+self.programs = {name: shutil.which(name) for name in ("python", "cowsay", "luigi", "sh")}
+self.said = subprocess.run(["cowsay", "-t", "moo"], capture_output=True, text=True).stdout
+"""
+
+IN_PARALLEL = """
+from metaflow import FlowSpec, current, parallel, step
+
+from sales_pipelines.runtime import talk_to_luigi
+
+
+@talk_to_luigi
+class ParallelFlow(FlowSpec):
+    @step
+    def start(self):
+        self.next(self.work, num_parallel=2)
+
+    @parallel
+    @step
+    def work(self):
+        self.node = current.parallel.node_index
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.nodes = sorted(each.node for each in inputs)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        self.luigi_result = self.nodes
+
+
+if __name__ == "__main__":
+    ParallelFlow()
+"""
+
+
+@pytest.mark.parametrize("path", ["/usr/bin:/bin", "", None])
+def test_programs_of_the_overlay_and_then_of_the_environment_come_first_on_path(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, path: str | None
+) -> None:
+    uv = os.environ.get("UV") or shutil.which("uv")
+    monkeypatch.setenv("UV", str(uv))
+    if path is None:  # as under `env -i`
+        monkeypatch.delenv("PATH")
+    else:
+        monkeypatch.setenv("PATH", path)
+    end = "self.luigi_result = [self.programs, self.said]"
+    pipeline.add_flow("group/small.py", start=PROGRAMS, end=end, talks=True)
+    pipeline.add_file("group/requirements.txt", "cowsay==6.1\n")
+    task = MetaflowTask("group/small.py")
+    assert run(task)
+    programs, said = task.output().result
+    environment = Path(sys.executable).parent
+    assert programs["cowsay"] == str(overlays(pipeline)[0] / "bin" / "cowsay")
+    assert programs["python"] == str(environment / "python")
+    assert programs["luigi"] == str(environment / "luigi")
+    assert programs["sh"], "the system's programs are still there"
+    assert "moo" in said
+
+
+def test_parallel_steps_find_python_with_the_path_of_cron(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    task = MetaflowTask(pipeline.add_file("parallel.py", IN_PARALLEL))
+    assert run(task)
+    assert task.output().result == [0, 1]
+
+
 @pytest.mark.parametrize("text", [None, "", "# later: cowsay\n\n"])
 def test_a_flow_without_requirements_has_no_overlay(pipeline: Pipeline, text: str | None) -> None:
     file = pipeline.flows / pipeline.add_flow() if text is None else require(pipeline, text)

@@ -2,7 +2,7 @@
 
 The rooms. Each imports only from the rooms below it and from the files beside this one:
 
-    commands    what nox starts: run, image, status, clean
+    commands    what nox starts: run, image, python, status, clean
     task        Luigi's half: MetaflowTask, its marker, its attempts
     container   images, and flows that run in them
     flow        Metaflow's half: what a flow is, gets, prints and returns
@@ -29,6 +29,7 @@ from .errors import SettingsError as SettingsError
 from .paths import repo_root as repo_root
 
 if TYPE_CHECKING:
+    from .flow.secret import secret as secret
     from .flow.talk_to_luigi import talk_to_luigi as talk_to_luigi
     from .task.metaflow_task import MetaflowTask as MetaflowTask
     from .task.target import FlowTarget as FlowTarget
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "FlowTarget": "task.target",
     "MetaflowTask": "task.metaflow_task",
+    "secret": "flow.secret",  # pragma: allowlist secret
     "talk_to_luigi": "flow.talk_to_luigi",
     "temporary_root": "testing",
 }

@@ -1,4 +1,4 @@
-"""`python -m PACKAGE.runtime run|image|status|clean …`: the commands that nox starts."""
+"""`python -m PACKAGE.runtime run|image|python|status|clean …`: the commands that nox starts."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .errors import PipelineError, did_you_mean
 COMMANDS = {
     "run": "run a pipeline or a flow",
     "image": "build the Docker image of a flow",
+    "python": "start Python with a flow's own packages",
     "status": "show the state of the repo and the last runs",
     "clean": "delete old runs, overlays and images",
 }

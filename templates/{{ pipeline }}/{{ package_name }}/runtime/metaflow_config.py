@@ -7,6 +7,7 @@ import getpass
 import json
 import os
 import re
+import sysconfig
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,10 +18,28 @@ from .version import git_environment
 
 
 def metaflow_environment() -> dict[str, str]:
-    """This process's environment, with `.env` and the profile of the settings added."""
-    environment = dotenv_variables(paths.ROOT) | git_environment()  # Metaflow calls git, too
+    """This process's environment, with `.env` and the profile of the settings added.
+
+    The programs of this Python's environment come first on its PATH, as in an activated one.
+    """
+    environment = _variables()
+    programs = [sysconfig.get_path("scripts"), environment.get("PATH") or os.defpath]
+    environment["PATH"] = os.pathsep.join(programs)
     environment.setdefault("METAFLOW_USER", _user())
-    environment.setdefault("METAFLOW_CLIENT_CACHE_PATH", str(paths.client_cache()))
+    # Else Metaflow's client caches below /tmp, in a folder of the machine's first user, included
+    # files lie beside `.metaflow`, and what is on S3 goes through the current folder.
+    for name, folder in {
+        "CLIENT_CACHE_PATH": paths.client_cache(),
+        "DATATOOLS_LOCALROOT": local_root() / "data",
+        "ARTIFACT_LOCALROOT": local_root(),
+        "TEMPDIR": local_root(),
+    }.items():
+        environment[f"METAFLOW_{name}"] = configured(f"METAFLOW_{name}") or str(folder)
+    return environment
+
+
+def _variables() -> dict[str, str]:
+    environment = dotenv_variables(paths.ROOT) | git_environment()  # Metaflow calls git, too
     if profile := settings().metaflow.profile:
         environment.setdefault("METAFLOW_PROFILE", profile)
     return environment
@@ -64,7 +83,8 @@ def datastore_root() -> str:
 def local_root() -> Path:
     """Metaflow's folder on this machine, by default `.metaflow` in the repo's root.
 
-    It holds the local datastore, local metadata, and the locks of tasks whatever the datastore.
+    It holds the local datastore, local metadata and whatever else is written on this machine, e.g.
+    overlays and locks, whatever the datastore.
     """
     return paths.ROOT / (configured("METAFLOW_DATASTORE_SYSROOT_LOCAL") or "") / ".metaflow"
 
@@ -80,7 +100,7 @@ def metadata() -> str:
 
 def configured(name: str) -> str | None:
     """The value of a variable of Metaflow's: from the environment, or else the profile's file."""
-    environment = metaflow_environment()
+    environment = _variables()
     if name in environment:
         return environment[name]
     profile = environment.get("METAFLOW_PROFILE")
@@ -101,7 +121,7 @@ def configured(name: str) -> str | None:
 
 def configuration_file() -> Path:
     """The profile's file, which `metaflow configure` writes; it may not exist."""
-    environment = metaflow_environment()
+    environment = _variables()
     # Unlike Path's, this is no error for a user without a home.
     home = Path(os.path.expanduser(environment.get("METAFLOW_HOME", "~/.metaflowconfig")))  # noqa: PTH111
     profile = environment.get("METAFLOW_PROFILE")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .errors import PipelineError
+
 PACKAGE = Path(__file__).resolve().parent.parent
 CONFIG = PACKAGE / "config"
 FLOWS = PACKAGE / "flows"
@@ -24,12 +26,16 @@ def repo_root() -> Path:
 
 
 def metaflow_folder() -> Path:
-    """The folder for everything that runs write in the repo.
+    """The folder for everything that runs write on this machine: `metaflow_config.local_root`.
 
-    Metaflow's local datastore is in it too, unless METAFLOW_DATASTORE_SYSROOT_LOCAL names another
-    folder: see `metaflow_config.local_root`.
+    Where the settings cannot be read, as by `status` without an environment, the default.
     """
-    return ROOT / ".metaflow"
+    try:
+        from .metaflow_config import local_root  # needs packages, and this module
+
+        return local_root()
+    except (ImportError, PipelineError):
+        return ROOT / ".metaflow"
 
 
 def overlays() -> Path:

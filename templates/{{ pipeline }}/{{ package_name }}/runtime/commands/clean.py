@@ -175,14 +175,17 @@ def plan_for(datastore: str, local: Path, before: float) -> Plan:
     for overlay in records.overlays():
         # The next task installs an overlay anew if it lacks this file.
         items.append(item_of(OVERLAY, overlay.name, overlay / MADE_FROM, overlay))
-    for folder, _, names in os.walk(records.with_real_parent(paths.client_cache())):
-        items += [item_of(CACHED, name[:8], Path(folder, name)) for name in names]
+    for client_cache in records.present_and_former(paths.client_cache()):
+        for folder, _, names in os.walk(client_cache):
+            items += [item_of(CACHED, name[:8], Path(folder, name)) for name in names]
+    for path in local.glob("metaflow.*"):  # on its way to or from S3 when the process was killed
+        items.append(item_of(LEFT_OVER, path.name, path))
     items += unstarted_containers()
     items = [
         item for item in items if (item.paths or item.kind in _REMOVERS) and item.used < before
     ]
     # Version 2026.11.0 moved things there before it deleted them.
-    for base in {local, paths.metaflow_folder().resolve()}:
+    for base in {local, (paths.ROOT / ".metaflow").resolve()}:
         trash = metaflow_files.folders_in(base / "trash")
         items += [item_of(LEFT_OVER, path.name, path) for path in trash]
     return Plan(sorted(items, key=lambda item: item.used), notes)

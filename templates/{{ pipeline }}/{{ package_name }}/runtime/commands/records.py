@@ -15,6 +15,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,8 +106,13 @@ def datastore() -> tuple[str, Path]:
 
 def overlays() -> list[Path]:
     """The overlays: the installed packages of flows that have a requirements.txt."""
-    folders = metaflow_files.folders_in(with_real_parent(paths.overlays()))
-    return [folder for folder in folders if not folder.suffix]
+    folders = map(metaflow_files.folders_in, present_and_former(paths.overlays()))
+    return [folder for folder in chain(*folders) if not folder.suffix]
+
+
+def present_and_former(folder: Path) -> set[Path]:
+    """The folder, and where it was in 2026.11.0: in the repo, wherever the datastore was."""
+    return {*map(with_real_parent, (folder, paths.ROOT / ".metaflow" / folder.name))}
 
 
 def with_real_parent(folder: Path) -> Path:

@@ -67,7 +67,7 @@ def report(count: int, nox: str) -> None:
         "hooks": looked_up(partial(hooks, setup)),
         "environment": looked_up(partial(environment, setup)),
     }
-    local = paths.metaflow_folder().resolve()  # unless the settings name another folder
+    local = paths.metaflow_folder().resolve()
     datastore, mistake = str(local), ""
     try:
         datastore, local = records.datastore()

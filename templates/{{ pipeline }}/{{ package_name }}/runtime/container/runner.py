@@ -34,6 +34,9 @@ from .kwargs import ContainerKwargs
 REPO = "/repo"
 """The folder in an image that holds the package."""
 
+PROGRAMS = "/opt/venv/bin"
+"""The folder in an image with the programs of its Python environment."""
+
 HOME = "/tmp"
 """The one folder of a container that can be written to, in memory; the datastore is outside."""
 
@@ -45,6 +48,9 @@ _SUPERVISOR = f"{REPO}/{paths.PACKAGE.name}/runtime/process/supervisor.py"
 _PASSED = re.compile(
     rf"(AWS|METAFLOW)_.*|{PREFIX}.*|TZ|(http|https|no|all)_proxy|(HTTP|HTTPS|NO|ALL)_PROXY"
 )
+
+_FOR_BUILDS = re.compile(rf"PATH|(PIP|UV)_.*|{PREFIX}CONTAINER(__.*)?", re.IGNORECASE)
+"""What a run does not need, e.g. an index with its password; `env` of container_kwargs adds it."""
 
 # `docker run` itself reads these, so the flow's value is on the command line. None is secret, and
 # what may be, such as DOCKER_PASSWORD, is not among them.
@@ -222,8 +228,9 @@ class ContainerRunner:
     def _variables(self, more: Mapping[str, str]) -> dict[str, str]:
         """The container's variables."""
         names = {*filter(_PASSED.fullmatch, self._environment), *dotenv_variables(paths.ROOT)}
+        needed = sorted(name for name in names if not _FOR_BUILDS.fullmatch(name))
         return {
-            **{name: self._environment[name] for name in sorted(names)},
+            **{name: self._environment[name] for name in needed},
             **{name: str(file) for name, file in self._named_files().items()},
             "HOME": HOME,
             "METAFLOW_HOME": str(configuration_file().absolute().parent),
@@ -296,6 +303,8 @@ def _env(kwargs: ContainerKwargs, environment: Mapping[str, str]) -> Iterator[tu
                 f"hint: set {name}, or leave it out"
             )
         text = environment[name] if value is None else str(value)
+        if name == "PATH":  # the environment's programs come first, as in a process
+            text = f"{PROGRAMS}:{text}"
         (option,) = options({name: text}, label)  # refuses what no command can get
         if len(os.fsencode(option)) > LONGEST:
             raise ParameterError(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ..errors import PipelineError
-from ..metaflow_config import datastore_root, export_environment, metadata
+from ..metaflow_config import datastore_root, export_environment, local_root, metadata
 
 if TYPE_CHECKING:
     from metaflow import Run
@@ -20,8 +21,14 @@ def metaflow_run(pathspec: str) -> Run:
     Raises PipelineError if there is none, or the metadata of runs cannot be read.
     """
     export_environment()
+    local_root().mkdir(parents=True, exist_ok=True)  # also for what comes from S3
     import metaflow
+    from metaflow.client import core, filecache
 
+    # Metaflow has read its configuration, if somebody has imported it before.
+    cache = os.environ["METAFLOW_CLIENT_CACHE_PATH"]
+    if cache != filecache.CLIENT_CACHE_PATH:
+        filecache.CLIENT_CACHE_PATH, core.filecache = cache, None
     metaflow.metadata(metadata())
     metaflow.namespace(None)
     try:

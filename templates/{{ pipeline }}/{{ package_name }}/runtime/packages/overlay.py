@@ -1,8 +1,8 @@
 """The overlay of a flow: the packages of its own `requirements.txt`, on top of the repo's.
 
 An overlay is a folder with the packages that the repo's environment lacks. The flow and its steps
-have it on `PYTHONPATH`. It is made once for each combination of requirements, Python and
-environment; the environment itself does not change.
+have it on `PYTHONPATH`, and its programs on `PATH`. It is made once for each combination of
+requirements, Python and environment; the environment itself does not change.
 """
 
 from __future__ import annotations
@@ -35,12 +35,16 @@ _PLANNED = re.compile(r" \+ (?P<name>[^\s=]+)(?:==(?P<version>\S+))?(?: @ | \(fr
 
 
 def environment_for(flow_file: Path) -> dict[str, str]:
-    """The flow's `PYTHONPATH`, with its overlay first; empty for a flow without an overlay."""
+    """The flow's `PYTHONPATH` and `PATH`, its overlay first; empty for a flow without an overlay."""
     folder = overlay(flow_file)
     if not folder:
         return {}
-    search_path = [str(folder), metaflow_environment().get("PYTHONPATH")]
-    return {"PYTHONPATH": os.pathsep.join(filter(None, search_path))}
+    environment = metaflow_environment()
+    search_path = [str(folder), environment.get("PYTHONPATH")]
+    return {
+        "PYTHONPATH": os.pathsep.join(filter(None, search_path)),
+        "PATH": os.pathsep.join([str(folder / "bin"), environment["PATH"]]),
+    }
 
 
 def overlay(flow_file: Path) -> Path | None:
@@ -72,7 +76,14 @@ def _key(wanted: Requirements) -> str:
         for line in wanted.lines
     ]
     soabi = sysconfig.get_config_var("SOABI")
-    python = [*sys.version_info, sys.implementation.name, sysconfig.get_platform(), soabi]
+    # Scripts start with the path of this Python; checkouts may share a folder of overlays.
+    python = [
+        sys.executable,
+        *sys.version_info,
+        sys.implementation.name,
+        sysconfig.get_platform(),
+        soabi,
+    ]
     made_from = json.dumps([lines, python, sorted(wanted.installed.items())])
     return hashlib.sha256(made_from.encode()).hexdigest()[:20]
 

@@ -89,9 +89,10 @@ class AttemptsFile:
         if isinstance(error, ParameterError) and not self._attempts.runs:
             store.remove(self._path)  # retrying the same cannot succeed
             return
-        if isinstance(error, PipelineError):
-            is_flow = isinstance(error, FlowFailedError)
-            ended = error.cause if is_flow else str(error).strip().splitlines()[0].strip()
+        if isinstance(error, FlowFailedError):
+            ended = error.cause
+        elif isinstance(error, PipelineError):
+            ended = str(error).strip().splitlines()[0].strip()
         elif store.is_on_s3(self._path):  # a task that is being stopped waits for no server
             return
         else:

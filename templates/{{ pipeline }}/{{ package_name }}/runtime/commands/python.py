@@ -1,0 +1,40 @@
+"""`nox -s python`: Python, or a notebook, with the packages of a flow and the repo's Metaflow."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+from ..flow.flow_file import flow_file
+from ..metaflow_config import local_root, metaflow_environment
+from ..packages.overlay import environment_for
+from .image import flow_path
+
+USAGE = """\
+Usage: nox -s python -- [FLOW] [PYTHON'S ARGUMENTS]
+
+  FLOW   a flow below flows/, e.g. sales/clean/clean.py, whose own packages can be imported
+
+Metaflow's client finds the repo's runs, whichever folder you are in and whatever you import first.
+
+  nox -s python                                    an interactive Python
+  nox -s python -- sales/clean.py -m jupyterlab    notebooks; first `uv add --dev jupyterlab`
+  nox -s python -- sales/clean.py script.py        a script
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Become the Python that the arguments ask for; returns only to print the usage."""
+    if arguments[:1] in (["--help"], ["-h"]):
+        print(USAGE, end="")
+        return 0
+    environment = metaflow_environment()
+    # Metaflow's client looks for local runs above the current folder, unless it is set.
+    environment["METAFLOW_DATASTORE_SYSROOT_LOCAL"] = str(local_root().parent)
+    local_root().mkdir(parents=True, exist_ok=True)
+    if arguments and not arguments[0].startswith("-"):
+        with contextlib.redirect_stdout(sys.stderr):  # only Python's output is standard output
+            environment |= environment_for(flow_file(flow_path(arguments[0])))
+        arguments = arguments[1:]
+    os.execve(sys.executable, [sys.executable, *arguments], environment)
