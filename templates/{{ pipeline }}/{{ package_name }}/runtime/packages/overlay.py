@@ -35,7 +35,7 @@ _PLANNED = re.compile(r" \+ (?P<name>[^\s=]+)(?:==(?P<version>\S+))?(?: @ | \(fr
 
 
 def environment_for(flow_file: Path) -> dict[str, str]:
-    """The flow's `PYTHONPATH` and `PATH`, its overlay first; empty for a flow without an overlay."""
+    """The flow's `PYTHONPATH` and `PATH`, with its overlay first; empty if it has none."""
     folder = overlay(flow_file)
     if not folder:
         return {}
