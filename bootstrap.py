@@ -112,9 +112,11 @@ def has_own_index() -> bool:
     if os.environ.get("UV_CONFIG_FILE"):
         files = [Path(os.environ["UV_CONFIG_FILE"])]  # uv reads no other
     for file in files:
+        if not file.is_file():
+            continue
         try:
             settings = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # uv names the mistake
+        except ValueError:  # uv names the mistake
             continue
         if file.name == "pyproject.toml":
             settings = settings.get("tool", {}).get("uv", {})

@@ -27,6 +27,7 @@ from sales_pipelines.runtime.container import build, engine, image
 from sales_pipelines.runtime.container.image import image_for, images_for
 from sales_pipelines.runtime.container.layers import repo_files
 from sales_pipelines.runtime.errors import ImageError, RequirementsError
+from sales_pipelines.runtime.metaflow_config import datastore_root, local_root
 from sales_pipelines.runtime.settings import PREFIX, settings
 from sales_pipelines.runtime.version import code
 
@@ -140,7 +141,8 @@ def checkout(
     for name in os.environ:
         if name.startswith(PREFIX):
             monkeypatch.delenv(name)
-    settings.cache_clear()
+    for looked_up in (settings, local_root, datastore_root):
+        looked_up.cache_clear()
     ours = f"--filter=label={engine.CHECKOUT}={engine.checkout()}"
     yield made
     monkeypatch.undo()

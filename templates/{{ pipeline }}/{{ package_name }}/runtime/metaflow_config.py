@@ -86,7 +86,8 @@ def local_root() -> Path:
     It holds the local datastore, local metadata and whatever else is written on this machine, e.g.
     overlays and locks, whatever the datastore.
     """
-    return paths.ROOT / (configured("METAFLOW_DATASTORE_SYSROOT_LOCAL") or "") / ".metaflow"
+    folder = paths.ROOT / (configured("METAFLOW_DATASTORE_SYSROOT_LOCAL") or "") / ".metaflow"
+    return Path(os.path.normpath(folder))  # in a container there may be nothing to go up from
 
 
 def metadata() -> str:

@@ -30,11 +30,13 @@ def metaflow_folder() -> Path:
 
     Where the settings cannot be read, as by `status` without an environment, the default.
     """
+    # ruff formats `except (A, B):` in two ways, by the lowest Python; the runtime is one for all.
+    unreadable = (ImportError, PipelineError)
     try:
         from .metaflow_config import local_root  # needs packages, and this module
 
         return local_root()
-    except (ImportError, PipelineError):
+    except unreadable:
         return ROOT / ".metaflow"
 
 

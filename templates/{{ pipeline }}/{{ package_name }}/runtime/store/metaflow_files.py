@@ -117,6 +117,7 @@ def exception_of(task: str) -> StepException | None:
 
     None if the task kept none: its process was killed, or exited by itself.
     """
+    unreadable = (LookupError, ValueError, TypeError, pickle.UnpicklingError)
     try:
         attempts = sorted(each for each in list_below(task) if each.endswith(".data.json"))
         key = json.loads(read(attempts[-1]))["objects"]["_exception"]
@@ -126,7 +127,7 @@ def exception_of(task: str) -> StepException | None:
         name = re.sub(r"^(builtins|__main__)\.", "", exception["type"])
         message = " ".join(exception["exception"].strip().splitlines()[:1])
         return StepException(f"{name}: {message}" if message else name, exception["stacktrace"])
-    except (LookupError, ValueError, TypeError, pickle.UnpicklingError):
+    except unreadable:
         return None
 
 
