@@ -237,7 +237,7 @@ def test_links_within_the_repo_lead_to_pages_and_headings(generate: Generate) ->
     for page in (repo / "README.md", *(repo / "docs").iterdir()):
         for link in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
             name, _, anchor = link.partition("#")
-            target = page.parent / name
+            target = page.parent / name if name else page
             assert target.exists(), f"{page.name}: {link}"
             text = target.read_text() if target.is_file() else ""
             headings = re.findall(r"(?m)^#+ (.*)", text.lower())
