@@ -185,7 +185,7 @@ def test_a_copied_checkout_tests_itself(repo: Repo, tmp_path: Path) -> None:
         shutil.copytree(repo.folder, folder, symlinks=True)
         (folder / "tests" / "test_where.py").write_text(where)
         copied = Repo(folder, repo.home, repo.python)
-        printed = copied.nox("-s", "test", "--", "-s", "-n0", "tests/test_where.py")
+        printed = copied.nox("-s", "test", "--", "-s", "tests/test_where.py")
         assert str(folder / ".venv") in printed
 
 
