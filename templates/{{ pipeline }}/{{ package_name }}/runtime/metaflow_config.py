@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sysconfig
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -34,7 +35,8 @@ def metaflow_environment() -> dict[str, str]:
         "ARTIFACT_LOCALROOT": local_root(),
         "TEMPDIR": local_root(),
     }.items():
-        environment[f"METAFLOW_{name}"] = configured(f"METAFLOW_{name}") or str(folder)
+        value = _configured(f"METAFLOW_{name}", environment)
+        environment[f"METAFLOW_{name}"] = value or str(folder)
     return environment
 
 
@@ -101,11 +103,14 @@ def metadata() -> str:
 
 def configured(name: str) -> str | None:
     """The value of a variable of Metaflow's: from the environment, or else the profile's file."""
-    environment = _variables()
+    return _configured(name, _variables())
+
+
+def _configured(name: str, environment: Mapping[str, str]) -> str | None:
     if name in environment:
         return environment[name]
     profile = environment.get("METAFLOW_PROFILE")
-    file = configuration_file()
+    file = _configuration_file(environment)
     try:
         value = json.loads(file.read_text(encoding="utf-8")).get(name)
     except FileNotFoundError:
@@ -122,7 +127,10 @@ def configured(name: str) -> str | None:
 
 def configuration_file() -> Path:
     """The profile's file, which `metaflow configure` writes; it may not exist."""
-    environment = _variables()
+    return _configuration_file(_variables())
+
+
+def _configuration_file(environment: Mapping[str, str]) -> Path:
     # Unlike Path's, this is no error for a user without a home.
     home = Path(os.path.expanduser(environment.get("METAFLOW_HOME", "~/.metaflowconfig")))  # noqa: PTH111
     profile = environment.get("METAFLOW_PROFILE")
