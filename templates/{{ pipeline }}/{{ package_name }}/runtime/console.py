@@ -25,20 +25,14 @@ def reader_may_leave() -> Iterator[None]:
     """Print what is printed within; if nobody reads it any more, as after `| head`, end there."""
     try:
         yield
-        if sys.stdout:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def coloured(text: str, code: str) -> str:
     """The text in a colour, or bold, if the terminal can show that."""
-    if (
-        sys.stdout
-        and sys.stdout.isatty()
-        and not os.environ.get("NO_COLOR")
-        and os.environ.get("TERM") != "dumb"
-    ):
+    if sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
         return f"\033[{code}m{text}\033[0m"
     return text
 
