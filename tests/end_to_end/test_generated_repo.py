@@ -155,6 +155,41 @@ def test_the_readme_s_example_is_a_pipeline_that_runs_and_passes_lint(repo: Repo
     assert said.count("  rows: 1\n") == 2
 
 
+OWN = """
+import cowsay
+from metaflow import FlowSpec, step
+
+
+class OwnFlow(FlowSpec):
+    @step
+    def start(self):
+        cowsay.cow("moo")
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+if __name__ == "__main__":
+    OwnFlow()
+"""
+
+
+@pytest.mark.thorough
+def test_a_repo_s_own_tests_check_a_flow_with_packages_of_its_own(repo: Repo) -> None:
+    folder = repo.folder / "sales_pipelines" / "flows" / "own"
+    folder.mkdir()
+    try:
+        (folder / "own.py").write_text(OWN)
+        (folder / "requirements.txt").write_text("cowsay==6.1\n")
+        assert "1 passed" in repo.nox("-s", "test", "--", "-k", "every_flow")
+        (folder / "requirements.txt").unlink()
+        repo.nox("-s", "test", "--", "-k", "every_flow", exit_code=1)
+    finally:
+        shutil.rmtree(folder)
+
+
 @pytest.mark.thorough
 def test_a_file_is_named_from_where_one_is(repo: Repo) -> None:
     done = subprocess.run(
