@@ -7,6 +7,7 @@ requests that it gets.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -257,11 +258,12 @@ def test_kubernetes_gets_the_image(on_s3: Pipeline, tmp_path: Path) -> None:
     subprocess.run([*install, f"--target={tmp_path / 'packages'}", "kubernetes"], check=True)
     flow = paths.FLOWS / on_s3.add_flow()
     command = (sys.executable, str(flow), "--no-pylint", f"--with=kubernetes:image={IMAGE}")
+    environment = metaflow_environment()
+    search_path = os.pathsep.join([str(tmp_path / "packages"), environment["PYTHONPATH"]])
     workflow = subprocess.run(
         [*command, "argo-workflows", "create", "--only-json"],
         cwd=paths.ROOT,
-        env=metaflow_environment()
-        | {"PYTHONPATH": str(tmp_path / "packages"), "METAFLOW_KUBERNETES_NAMESPACE": "default"},
+        env=environment | {"PYTHONPATH": search_path, "METAFLOW_KUBERNETES_NAMESPACE": "default"},
         check=True,
         stdout=subprocess.PIPE,
         text=True,
