@@ -36,9 +36,11 @@ def test(session: nox.Session) -> None:
 
 @nox.session
 def thorough(session: nox.Session) -> None:
-    """Run the tests that `test` leaves to CI: as many again, of rarer cases."""
+    """Run the tests that `test` leaves to CI: rarer cases, and 100 sets of answers."""
     install(session, "test")
-    session.run("pytest", "-m", "thorough and not nightly", *session.posargs)
+    # hypothesis marks its own tests.
+    more = ("-m", "(thorough or hypothesis) and not nightly", "--hypothesis-profile=thorough")
+    session.run("pytest", *more, *session.posargs)
 
 
 @nox.session

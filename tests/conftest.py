@@ -82,6 +82,7 @@ jinja2.Environment.compile = compile_once  # type: ignore[method-assign]
 
 # Each time the same sets; `nox -s nightly` looks further, at other sets each time.
 settings.register_profile("default", max_examples=30, derandomize=True, deadline=None)
+settings.register_profile("thorough", max_examples=100, derandomize=True, deadline=None)
 settings.register_profile("nightly", max_examples=1000, deadline=None, print_blob=True)
 settings.load_profile("default")
 
