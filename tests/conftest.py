@@ -219,6 +219,15 @@ def generate(plain_template: Path, tmp_path: Path) -> Generate:
     return generate
 
 
+@pytest.fixture
+def repo(plain_template: Path, tmp_path: Path) -> Path:
+    """A generated repo with one commit, on main; some modules have another."""
+    folder = copy(plain_template, tmp_path / "sales-pipelines")
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    commit(folder, "The repo")
+    return folder
+
+
 def parses(repo: Path) -> None:
     """Fail unless every Python, YAML, TOML and JSON file of the repo can be read as such."""
     readers: dict[str, Callable[[str], object]] = {

@@ -11,16 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import HERE, Repo, SetUp, clean_environment, commit, copy, git, project_of
-
-
-@pytest.fixture
-def repo(plain_template: Path, tmp_path: Path) -> Path:
-    """A generated repo with one commit, on main."""
-    folder = copy(plain_template, tmp_path / "sales-pipelines")
-    git(folder, "init", "--quiet", "--initial-branch=main")
-    commit(folder, "The repo")
-    return folder
+from ..conftest import HERE, Repo, SetUp, clean_environment, commit, git, project_of
 
 
 def version_of(folder: Path, **variables: str) -> str:

@@ -105,7 +105,7 @@ def test_a_flow_and_its_steps_see_their_packages_and_the_repo_does_not(
 PROGRAMS = """
 import os, shutil, subprocess
 self.programs = {name: shutil.which(name) for name in ("python", "cowsay", "luigi", "sh")}
-self.said = subprocess.run(["cowsay", "-t", "moo"], capture_output=True, text=True).stdout
+self.moo = subprocess.run(["cowsay", "-t", "moo"], capture_output=True, text=True).stdout
 """
 
 IN_PARALLEL = """
@@ -151,18 +151,18 @@ def test_programs_of_the_overlay_and_then_of_the_environment_come_first_on_path(
         monkeypatch.delenv("PATH")
     else:
         monkeypatch.setenv("PATH", path)
-    end = "self.luigi_result = [self.programs, self.said]"
+    end = "self.luigi_result = [self.programs, self.moo]"
     pipeline.add_flow("group/small.py", start=PROGRAMS, end=end, talks=True)
     pipeline.add_file("group/requirements.txt", "cowsay==6.1\n")
     task = MetaflowTask("group/small.py")
     assert run(task)
-    programs, said = task.output().result
+    programs, moo = task.output().result
     environment = Path(sys.executable).parent
     assert programs["cowsay"] == str(overlays(pipeline)[0] / "bin" / "cowsay")
     assert programs["python"] == str(environment / "python")
     assert programs["luigi"] == str(environment / "luigi")
     assert programs["sh"], "the system's programs are still there"
-    assert "moo" in said
+    assert "moo" in moo
 
 
 def test_parallel_steps_find_python_with_the_path_of_cron(

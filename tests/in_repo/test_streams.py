@@ -75,8 +75,14 @@ def test_a_user_without_a_home_gets_a_report(pipeline: Pipeline) -> None:
         pytest.skip("only root can become a user who has no entry")
     user = "setpriv --reuid 4242 --regid 4242 --clear-groups"
     capable = "--inh-caps +dac_override --ambient-caps +dac_override"
-    for command in ("status", "clean --dry-run", "run"):
+    ends = {
+        "status": "last runs ",
+        "clean --dry-run": "Nothing to delete",
+        "run": "run: flow_path ",
+    }
+    for command in ends:
         done = shell(
             pipeline, f'{user} {capable} env -u HOME "$@" {command}', UV_CACHE_DIR="/nowhere"
         )
         assert "Traceback" not in done.stderr + done.stdout
+        assert ends[command] in done.stdout + done.stderr

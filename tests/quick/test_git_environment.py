@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import ROOT, clean_environment, commit, copy, git
+from ..conftest import ROOT, clean_environment, commit, git
 
 Run = Callable[..., str]
 
@@ -49,15 +49,6 @@ class Victim:
 @pytest.fixture
 def victim(tmp_path: Path) -> Victim:
     return Victim(tmp_path / "victim")
-
-
-@pytest.fixture
-def repo(plain_template: Path, tmp_path: Path) -> Path:
-    """A generated repo with one commit, on main."""
-    folder = copy(plain_template, tmp_path / "sales-pipelines")
-    git(folder, "init", "--quiet", "--initial-branch=main")
-    commit(folder, "The repo")
-    return folder
 
 
 @pytest.fixture
