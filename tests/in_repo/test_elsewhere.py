@@ -258,6 +258,7 @@ def test_kubernetes_gets_the_image(on_s3: Pipeline, tmp_path: Path) -> None:
     subprocess.run([*install, f"--target={tmp_path / 'packages'}", "kubernetes"], check=True)
     flow = paths.FLOWS / on_s3.add_flow()
     command = (sys.executable, str(flow), "--no-pylint", f"--with=kubernetes:image={IMAGE}")
+    local_root().mkdir(exist_ok=True)  # as before a run: Metaflow puts what goes to S3 there first
     environment = metaflow_environment()
     search_path = os.pathsep.join([str(tmp_path / "packages"), environment["PYTHONPATH"]])
     workflow = subprocess.run(

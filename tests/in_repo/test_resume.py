@@ -338,7 +338,7 @@ def test_a_finished_run_is_taken_instead_of_running(splitting: Splitting) -> Non
     assert not splitting.task(from_run="SplitFlow/1", **same).complete()
 
 
-@pytest.mark.nightly
+@pytest.mark.thorough
 def test_a_run_that_is_not_the_task_s_is_refused(splitting: Splitting, pipeline: Pipeline) -> None:
     splitting.tell("fail-join")
     fails(splitting)

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -223,7 +224,7 @@ class MetaflowTask(luigi.Task):
         flow, _, run_id = self.from_run.partition("/")
         if flow not in flow_names(self._file):
             raise PipelineError(f"from_run {self.from_run} is of no flow in {self.flow_path}")
-        if not run.successful:
+        if not artifacts_of(run, attrgetter("successful")):  # which is an artifact, too
             raise PipelineError(
                 f"from_run {self.from_run} has not succeeded\nhint: take a run that has"
             )
