@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from sales_pipelines.runtime import process
 
 from .conftest import START, Pipeline
 
@@ -82,7 +83,42 @@ def test_a_user_without_a_home_gets_a_report(pipeline: Pipeline) -> None:
     }
     for command in ends:
         done = shell(
-            pipeline, f'{user} {capable} env -u HOME "$@" {command}', UV_CACHE_DIR="/nowhere"
+            pipeline,
+            f'{user} {capable} env -u HOME -u METAFLOW_HOME "$@" {command}',
+            UV_CACHE_DIR="/nowhere",
         )
         assert "Traceback" not in done.stderr + done.stdout
         assert ends[command] in done.stdout + done.stderr
+
+
+# A standard stream that is closed: the next descriptor that is opened takes its number.
+CLOSED = """
+import os, sys
+from pathlib import Path
+from sales_pipelines.runtime import process
+os.close({number})
+lines = []
+command = [sys.executable, "-c", "import time; time.sleep(0.5); print('done')"]
+exit_code = process.run(
+    command, cwd=Path.cwd(), env=os.environ, timeout=60, on_line=lines.append
+)
+Path("ended").write_text(f"{{exit_code}} {{lines}}")
+"""
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_command_is_not_stopped_because_a_stream_is_closed(
+    pipeline: Pipeline, number: int
+) -> None:
+    code = CLOSED.format(number=number)
+    subprocess.run([sys.executable, "-c", code], cwd=pipeline.root, check=False)
+    assert (pipeline.root / "ended").read_text() == "0 ['done']"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_command_ends_though_its_lines_cannot_be_shown(pipeline: Pipeline) -> None:
+    def show(line: str) -> None:
+        raise ValueError(line)
+
+    command = [sys.executable, "-c", "print('x' * 99 + '\\n' * 200_000)"]
+    assert not process.run(command, cwd=pipeline.root, env=os.environ, timeout=30, on_line=show)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -46,7 +47,7 @@ def run(
 
     Raises TimeLimitError after `timeout` seconds.
     """
-    lifeline, own_end = os.pipe()
+    lifeline, own_end = _pipe()
     descriptors = [lifeline, *held]
     try:
         process = subprocess.Popen(
@@ -88,6 +89,20 @@ def run(
         reader.join(GRACE)  # on macOS a process outside the group may hold the pipe for ever
         if not reader.is_alive():
             process.stdout.close()
+
+
+def _pipe() -> tuple[int, int]:
+    """A pipe whose ends are no standard streams, which a command replaces by its own.
+
+    A pipe's end is one where this process's own stream is closed.
+    """
+    ends = os.pipe()
+    try:
+        read, write = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3) for end in ends)
+    finally:
+        for end in ends:
+            os.close(end)
+    return read, write
 
 
 def supervised(
