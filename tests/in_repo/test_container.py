@@ -839,7 +839,9 @@ def test_a_container_has_no_password_that_only_builds_need(
         assert "planted" not in str(variables)
 
 
-@pytest.mark.parametrize("path", ["/opt/oracle/bin:/usr/bin:/bin", None])
+@pytest.mark.parametrize(
+    "path", ["/opt/oracle/bin:/usr/bin:/bin", pytest.param(None, marks=pytest.mark.thorough)]
+)
 def test_a_path_for_a_container_comes_after_the_environments_programs(
     contained: Contained, path: str | None
 ) -> None:

@@ -118,7 +118,7 @@ def files_of(root: Path) -> dict[Path, float]:
     ("where", "datastore"),
     [
         ("environment", "local"),
-        ("dotenv", "s3"),
+        pytest.param("dotenv", "s3", marks=pytest.mark.thorough),
         pytest.param("profile", "local", marks=pytest.mark.thorough),
         pytest.param("profile", "s3", marks=pytest.mark.thorough),
     ],
@@ -181,7 +181,14 @@ print(MetaflowTask("small.py").output().run.data.rows)
 
 @pytest.mark.parametrize(
     "first",
-    ["", "import metaflow", "from metaflow.client import core; core.filecache = core.FileCache()"],
+    [
+        "import metaflow",
+        pytest.param("", marks=pytest.mark.thorough),
+        pytest.param(
+            "from metaflow.client import core; core.filecache = core.FileCache()",
+            marks=pytest.mark.thorough,
+        ),
+    ],
 )
 def test_the_clients_cache_is_not_shared_whatever_is_imported_first(
     pipeline: Pipeline, first: str
@@ -197,7 +204,7 @@ def test_the_tests_share_no_cache_with_other_users() -> None:
     assert not Path(CLIENT_CACHE_PATH).is_relative_to("/tmp")
 
 
-@pytest.mark.parametrize("datastore", [None, "elsewhere"])
+@pytest.mark.parametrize("datastore", [pytest.param(None, marks=pytest.mark.thorough), "elsewhere"])
 def test_one_command_gives_python_a_flows_packages_and_the_repos_runs(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, datastore: str | None
 ) -> None:

@@ -141,7 +141,9 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("path", ["/usr/bin:/bin", "", None])
+@pytest.mark.parametrize(
+    "path", ["/usr/bin:/bin", pytest.param("", marks=pytest.mark.thorough), None]
+)
 def test_programs_of_the_overlay_and_then_of_the_environment_come_first_on_path(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, path: str | None
 ) -> None:

@@ -52,7 +52,7 @@ def run(pipeline: Pipeline, exit_code: int = 0) -> str:
     return output
 
 
-@pytest.mark.parametrize("is_in_dotenv", [True, False])
+@pytest.mark.parametrize("is_in_dotenv", [True, pytest.param(False, marks=pytest.mark.thorough)])
 def test_a_secret_from_the_environment_or_dotenv_shows_nowhere(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, is_in_dotenv: bool
 ) -> None:

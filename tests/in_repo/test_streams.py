@@ -36,7 +36,7 @@ def test_a_run_ends_when_standard_output_is_closed(pipeline: Pipeline) -> None:
     assert list(pipeline.root.glob(".metaflow/luigi/dev/loud.py/*.json"))
 
 
-@pytest.mark.parametrize("reader", ["head -n 1", "true"])
+@pytest.mark.parametrize("reader", ["head -n 1", pytest.param("true", marks=pytest.mark.thorough)])
 def test_a_run_that_nobody_reads_succeeds(pipeline: Pipeline, reader: str) -> None:
     pipeline.add_flow("small.py")
     done = shell(pipeline, f'"$@" run small.py | {reader}; echo "${{PIPESTATUS[0]}}"')
@@ -46,7 +46,7 @@ def test_a_run_that_nobody_reads_succeeds(pipeline: Pipeline, reader: str) -> No
     assert again.stdout.splitlines()[-1] == "0", again.stderr
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("latin-1", marks=pytest.mark.thorough)])
 def test_what_cannot_be_encoded_is_shown_as_a_question_mark(
     pipeline: Pipeline, encoding: str
 ) -> None:
@@ -55,7 +55,7 @@ def test_what_cannot_be_encoded_is_shown_as_a_question_mark(
     done = shell(pipeline, f'"$@" run {path}', PYTHONIOENCODING=encoding)
     assert done.returncode == 0, done.stderr
     assert "ve: '?'" in done.stdout or "ve: ?" in done.stdout, done.stdout
-    for _ in range(4):
+    for _ in range(3):  # more than clean names
         shell(pipeline, f'"$@" run {path} --force')
     cleaned = shell(pipeline, '"$@" clean --older-than 0h --dry-run', PYTHONIOENCODING=encoding)
     assert cleaned.returncode == 0, cleaned.stderr

@@ -200,7 +200,7 @@ def clone(repo: Path, *options: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("depth", [1, pytest.param(2, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("options", [(), ("--local",), ("--push",)])
 def test_a_shallow_clone_is_refused_with_a_hint_that_works(
     repo: Path, depth: int, options: tuple[str, ...]
