@@ -34,6 +34,7 @@ from sales_pipelines.runtime.container.engine import CHECKOUT, checkout
 from sales_pipelines.runtime.container.kwargs import ContainerKwargs
 from sales_pipelines.runtime.container.runner import ContainerRunner
 from sales_pipelines.runtime.errors import ImageError
+from sales_pipelines.runtime.flow import flow_run
 from sales_pipelines.runtime.metaflow_config import (
     datastore_root,
     local_root,
@@ -239,8 +240,9 @@ GIVEN = {"number": 3, "share": 0.25, "text": "ä b", "swift": True, "rows": [{"a
 
 
 def test_a_flow_gives_what_it_gives_in_a_process(
-    contained: Contained, capfd: pytest.CaptureFixture[str]
+    contained: Contained, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(flow_run, "REPORT", 0.05)  # its steps take less than a second
     task = contained.task(flow_kwargs=GIVEN, flow_tag="production")
     statuses: list[str] = []
     task.set_status_message, task.set_progress_percentage = statuses.append, lambda _: None
