@@ -109,37 +109,17 @@ def test_run_takes_the_pipeline_to_its_report(repo: Repo) -> None:
     assert json.loads(marker.read_text())["commit"] == commit
 
 
-DAILY = """
-from datetime import date
-
-import luigi
-
-from sales_pipelines.runtime import MetaflowTask
-
-
-class Daily(MetaflowTask):
-    flow_path = "sales/clean.py"
-    day = luigi.DateParameter()
-
-
-class RootTask(luigi.WrapperTask):
-    def requires(self) -> Daily:
-        return Daily(flow_tag="dev", day=date(2026, 1, 2))
-"""
-
-
 def test_the_readme_s_example_is_a_pipeline_that_runs_and_passes_lint(repo: Repo) -> None:
     clean, tasks = re.findall(r"```python\n(.*?)```", (repo.folder / "README.md").read_text(), re.S)
     package = repo.folder / "sales_pipelines"
-    forecast = clean.replace("CleanFlow", "ForecastFlow").replace("year", "rows")
-    forecast = forecast.replace("self.rows = ", "self.seen = ").replace(
-        "len(self.rows)", "self.rows"
-    )
+    day = 'day = Parameter("day", default="2026-01-01")'
+    forecast = clean.replace("CleanFlow", "ForecastFlow").replace("self.rows = ", "self.seen = ")
+    forecast = forecast.replace(day, 'rows = Parameter("rows", default=0)')
+    forecast = forecast.replace("len(self.rows)", "self.rows")
     files = {
         "flows/sales/clean.py": clean,
         "flows/sales/forecast.py": forecast,
         "tasks/sales_tasks.py": tasks,
-        "tasks/daily_tasks.py": DAILY.lstrip(),  # a parameter of Luigi's, as the README says
         "flows/sales/own.py": "import only_in_its_requirements\n\nonly_in_its_requirements.run()\n",
     }
     try:
@@ -147,10 +127,12 @@ def test_the_readme_s_example_is_a_pipeline_that_runs_and_passes_lint(repo: Repo
             (package / name).parent.mkdir(exist_ok=True)
             (package / name).write_text(text)
         repo.nox("-s", "lint")
-        said = repo.nox("-s", "run", "--", "sales_tasks.py")
+        said = repo.nox("-s", "run", "--", "sales_tasks.py", "--day", "2026-01-02")
     finally:
         for name in files:
             (package / name).unlink()
+    (marker,) = repo.folder.glob(".metaflow/luigi/dev/sales/clean.py/*.json")
+    assert json.loads(marker.read_text())["parameters"] == {"day": "2026-01-02"}
     assert "ForecastFlow/" in said
     assert said.count("  rows: 1\n") == 2
 

@@ -65,7 +65,7 @@ from sales_pipelines.runtime import MetaflowTask, temporary_root
 from sales_pipelines.runtime.task.target import Marker
 
 TWO_STEPS = """
-from metaflow import FlowSpec, Parameter, step
+from metaflow import Config, FlowSpec, IncludeFile, JSONType, Parameter, step
 
 from sales_pipelines.runtime import talk_to_luigi
 

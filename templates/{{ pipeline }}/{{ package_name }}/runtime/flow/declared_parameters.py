@@ -1,7 +1,7 @@
 """The parameters that a flow declares, and what is wrong with those that it is given.
 
-Only the flow itself knows them, and asking takes a process and half a second. So a flow is asked
-only when a value is None, or when Metaflow has refused to start it.
+Only the flow itself knows them all, and asking takes a process and half a second. So a flow is
+asked only where its file does not say what becomes of a value, or when Metaflow has refused it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,39 @@ class FlowParameter(NamedTuple):
     required: bool
     default: str | None
     """As shown to people; None if the parameter is None unless it is given."""
+    multiple: bool = False
+    """True if the option may be repeated: the parameter is a tuple."""
+    separator: str | None = None
+    """What Metaflow splits the text at: the parameter is a list of text."""
 
     def __str__(self) -> str:
         default = "" if self.default is None else f", default {self.default}"
         return f"{self.name} ({self.type}{', required' if self.required else default})"
+
+    def texts(self, items: list[Any], where: str) -> list[str]:
+        """The texts of the options that make the parameter a list of the items.
+
+        Raises ParameterError if there are none. `where` begins the message.
+        """
+        if self.multiple and (items or self.default is None):
+            is_text = self.type != "JSON"
+            return [
+                item if is_text and isinstance(item, str) else json.dumps(item) for item in items
+            ]
+        if self.multiple:
+            raise ParameterError(
+                f"{where} is an empty list, and would get its default, {self.default}"
+            )
+        if self.separator is None:
+            return [json.dumps(items)]
+        wrong = [each for each in items if not isinstance(each, str) or self.separator in each]
+        if wrong or items in ([], [""]):
+            raise ParameterError(
+                f"{where} is {items!r:.99}, but Metaflow splits a text at {self.separator!r}, "
+                f"which cannot give {wrong[0] if wrong else items!r:.99}\n"
+                "hint: give it a list of texts without the separator, or make it a JSONType"
+            )
+        return [self.separator.join(items)]
 
 
 def declared_parameters(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import itertools
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from .. import paths
@@ -51,14 +53,24 @@ def check_flow(file: Path) -> None:
 
 
 def flow_names(file: Path) -> list[str]:
-    """The flows in the file: the classes that it both bases on another and calls.
+    """The flows that the file starts: the classes that it calls `if __name__ == "__main__"`.
+
+    They are its own or imported ones. If it calls none there, its own that it calls outside
+    functions; in the end, if it has such an `if`, those that it calls anywhere.
 
     Raises SyntaxError if the file does not parse, like all functions below.
     """
     nodes = _nodes(file)
     classes = {node.name for node in nodes if isinstance(node, ast.ClassDef) and node.bases}
-    called = [node.func for node in nodes if isinstance(node, ast.Call)]
-    return [name.id for name in called if isinstance(name, ast.Name) and name.id in classes]
+    guards = [node for node in nodes if isinstance(node, ast.If) and "__main__" in ast.dump(node)]
+    imports = [node.names for node in nodes if isinstance(node, ast.ImportFrom)]
+    aliases = {each.asname or each.name for each in itertools.chain.from_iterable(imports)}
+    # Of what is imported, only the spelling says whether it is a class.
+    imported = {name for name in aliases if name[:1].isupper()}
+    called = _called(itertools.chain.from_iterable(map(ast.walk, guards)))
+    started = called & classes or called & imported
+    started = started or _called(_outside_functions(nodes[0])) & classes
+    return sorted(started or (_called(nodes) & classes if guards else ()))
 
 
 def flow_steps(file: Path) -> dict[str, str | None]:
@@ -74,19 +86,44 @@ def flow_steps(file: Path) -> dict[str, str | None]:
     return steps
 
 
-def flow_parameters(file: Path) -> list[str]:
-    """The names of the parameters and configs in the file, without those that it imports."""
-    names = []
+def flow_parameters(file: Path) -> dict[str, str | None]:
+    """The parameters and configs in the file, without those that it imports: names and types.
+
+    A type is written as in the file, `JSONType` or `int`; None if it is not a plain name, or if the
+    parameter is `multiple`.
+    """
+    parameters = {}
     for node in _nodes(file):
         if isinstance(node, ast.Call) and _last_name(node.func) in _PARAMETERS:
-            keywords = [keyword.value for keyword in node.keywords if keyword.arg == "name"]
-            names += [*node.args[:1], *keywords]
-    values = [name.value for name in names if isinstance(name, ast.Constant)]
-    return sorted(value for value in values if isinstance(value, str))
+            keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+            name = keywords.get("name", *node.args[:1])
+            if isinstance(name, ast.Constant) and isinstance(name.value, str):
+                type_ = None if "multiple" in keywords else keywords.get("type")
+                parameters[name.value] = _last_name(type_) if type_ else None
+    return parameters
+
+
+def _called(nodes: Iterable[ast.AST]) -> set[str]:
+    """The plain names that are called, apart from exceptions that are raised."""
+    nodes = [*nodes]
+    raised = [node.exc for node in nodes if isinstance(node, ast.Raise)]
+    calls = [node for node in nodes if isinstance(node, ast.Call) and node not in raised]
+    return {call.func.id for call in calls if isinstance(call.func, ast.Name)}
+
+
+def _outside_functions(module: ast.AST) -> list[ast.AST]:
+    """What runs when the module is imported, apart from the bodies of classes."""
+    nodes = [module]
+    for node in nodes:
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            nodes += ast.iter_child_nodes(node)
+    return nodes
 
 
 def _last_name(node: ast.expr) -> str | None:
-    """`step` of both `step` and `metaflow.step`."""
+    """`step` of `step`, of `metaflow.step`, and of `step(end=True)`."""
+    if isinstance(node, ast.Call):
+        return _last_name(node.func)
     return getattr(node, "id", getattr(node, "attr", None))
 
 
@@ -99,6 +136,7 @@ def _split(call: ast.Call) -> str | None:
 
 
 def _nodes(file: Path) -> list[ast.AST]:
+    """All nodes of the file; the first is the module."""
     try:
         return list(ast.walk(ast.parse(file.read_bytes(), str(file))))
     except ValueError as error:  # a NUL, before Python 3.11.4

@@ -17,9 +17,10 @@ from ..metaflow_config import datastore_root, local_root
 from ..store import metaflow_files
 from . import handover
 from .command_line import check_length, options
-from .declared_parameters import check_none, check_refused, declared_parameters
-from .flow_file import flow_steps
+from .declared_parameters import FlowParameter, check_none, check_refused, declared_parameters
+from .flow_file import flow_parameters, flow_steps
 from .output import FlowOutput
+from .parameter_values import offered_to
 
 if TYPE_CHECKING:
     from .runner import Runner
@@ -54,6 +55,7 @@ class FlowRun:
         on_progress: Callable[[str, int], None],
     ) -> None:
         self.flow = self.run_id = ""
+        self.parameters: dict[str, Any] = {}
         self._label = flow_path
         self._runner = runner
         self._on_start, self._on_progress = on_start, on_progress
@@ -70,24 +72,31 @@ class FlowRun:
         self._looking = threading.Lock()
 
     def start(
-        self, command: Sequence[str], parameters: Mapping[str, Any], *, resumed: str = ""
+        self,
+        command: Sequence[str],
+        parameters: dict[str, Any],
+        offered: Mapping[str, Any],
+        *,
+        resumed: str = "",
     ) -> None:
         """Run the flow to its end.
 
-        `command` is the flow's, up to the options of `run` or `resume`; `resumed` is the run that
-        it resumes, with that one's parameters.
+        `command` is the flow's, up to the options of `run` or `resume`. The flow gets the
+        parameters, and of those `offered` the ones that it has; `resumed` is the run that it
+        resumes, which has its parameters already.
 
         Raises ParameterError if the flow cannot be started with the parameters, FlowFailedError if
         it does not succeed.
         """
         ask = partial(declared_parameters, self._label, command, self._declared, self._run)
-        given = options(parameters, "parameters()")
-        words = [*command, "--runner-attribute-file", str(self._attributes), *given]
+        words = [*command, "--runner-attribute-file", str(self._attributes)]
         local_root().mkdir(parents=True, exist_ok=True)  # or Metaflow takes one further up
         when = ", before it had listed its parameters"
         try:
-            if None in parameters.values():
-                check_none(self._label, parameters, ask())
+            if resumed:
+                self.parameters = parameters
+            else:
+                words += self._options(parameters, offered, ask)
             when = f", having resumed run {resumed}" if resumed else ""
             with self._watched():
                 exit_code = self._run(words, on_line=self._output.add)
@@ -99,21 +108,42 @@ class FlowRun:
         if exit_code == 2 and not self.run_id and not resumed:  # Metaflow's usage errors
             # A flow that cannot answer has another fault, e.g. a wrong option before `run`.
             with contextlib.suppress(FlowFailedError, process.TimeLimitError):
-                check_refused(self._label, parameters, ask(), self._output.refusal())
+                check_refused(self._label, self.parameters, ask(), self._output.refusal())
         if exit_code:
             why = self._runner.describe_exit(exit_code) + when
             raise self._failure(why)
         if not self.run_id:
             raise self._failure("it ended well, but Metaflow ran no flow")
 
+    def _options(
+        self,
+        given: dict[str, Any],
+        offered: Mapping[str, Any],
+        ask: Callable[[], Sequence[FlowParameter]],
+    ) -> list[str]:
+        """The options for the flow's parameters, which `parameters` has from now on.
+
+        The flow is asked for them where its file does not tell: whether it has one that it may
+        inherit, whether None arrives as None, and what it makes of a list.
+        """
+        types = flow_parameters(paths.FLOWS / self._label)
+        self.parameters = offered_to(types, offered) | given
+        declared: Sequence[FlowParameter] = ()
+        lists = [name for name, value in self.parameters.items() if isinstance(value, list)]
+        if (
+            len(self.parameters.keys() - given.keys()) < len(offered.keys() - given.keys())
+            or None in self.parameters.values()
+            or any(types.get(name) != "JSONType" for name in lists)
+        ):
+            declared = ask()
+            self.parameters = offered_to([each.name for each in declared], offered) | given
+        if None in self.parameters.values():
+            check_none(self._label, self.parameters, declared)
+        return options(self.parameters, "parameters()", declared)
+
     def result(self) -> Any:
         """The result of the run; LookupError if it has left none on this machine."""
         return handover.read_result(self.run_id, self._result)
-
-    @property
-    def took_over_end(self) -> bool:
-        """True if the step `end` was not run now: an earlier run had finished it."""
-        return not self._output.was_run("end")
 
     def _failure(self, why: str) -> FlowFailedError:
         """The error, with the exception that the failed task has left in the datastore."""

@@ -56,7 +56,7 @@ def read_result(run_id: str, file: Path) -> Any:
 def result_from_artifacts(run: Run) -> Any:
     """The result of a run from its artifacts; None if its flow has no `talk_to_luigi`.
 
-    For a run that has written no file: it was started by hand, or its `end` ran elsewhere.
+    For a run that has written no file: it was started by hand, or its last step ran elsewhere.
     """
     data = run.data
     # `talk_to_luigi` adds `production`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -59,9 +60,23 @@ def artifacts_of(run: Run, read: Callable[[Run], Any]) -> Any:
         ) from error
 
 
-def parameters_of(run: Run) -> dict[str, Any]:
-    """The parameters that the run was started with, by name, as JSON values."""
+def parameters_of(run: Run) -> tuple[dict[str, Any], set[str]]:
+    """The parameters that the run was started with, by name, as JSON values.
+
+    The names returned second are those of included files. Their values are `sha256:` and the hash
+    of the contents.
+    """
     graph = run["_parameters"].task["_graph_info"].data
     values = {each["name"]: getattr(run.data, each["name"]) for each in graph["parameters"]}
+    types = {each["name"]: each["type"] for each in graph["parameters"]}
+    files = {name for name, value in values.items() if value and types[name] == "IncludeFile"}
+    for name in files:
+        contents = values[name]
+        values[name] = sha256(contents.encode() if isinstance(contents, str) else contents)
     parameters: dict[str, Any] = msgspec.to_builtins(values, enc_hook=str)
-    return parameters
+    return parameters, files
+
+
+def sha256(contents: bytes) -> str:
+    """The hash of a file's contents, as `parameters_of` returns it."""
+    return f"sha256:{hashlib.sha256(contents).hexdigest()}"

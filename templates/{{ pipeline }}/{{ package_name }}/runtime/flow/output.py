@@ -90,10 +90,6 @@ class FlowOutput:
         if traceback is not None and "" not in traceback:  # an empty line ends it
             traceback.append(text)
 
-    def was_run(self, step: str) -> bool:
-        """True if a task of the step was started, and not only taken over from another run."""
-        return step in self._started
-
     def status(self) -> str:
         """The steps that are running, and how many of their tasks are done."""
         parts = []

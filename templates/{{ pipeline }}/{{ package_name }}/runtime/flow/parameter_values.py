@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import ParameterError
@@ -49,6 +49,11 @@ def json_values(values: Any, source: str) -> dict[str, Any]:
         except ValueError as error:  # Python writes out no number of more than 4,300 digits
             raise ParameterError(f"{where}: {error}") from None
     return converted
+
+
+def offered_to(names: Iterable[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values that have one of the names; to Metaflow `-` is `_`."""
+    return {name: values[key] for name in names if (key := name.replace("-", "_")) in values}
 
 
 def _check_name(name: Any, source: str) -> None:

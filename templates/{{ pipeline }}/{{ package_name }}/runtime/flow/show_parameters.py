@@ -32,7 +32,11 @@ def main(answer: str, file: str, *arguments: str) -> None:
     def show(command: Any, context: Any, words: list[str]) -> Any:
         if command.name != "run":
             return parse(command, context, words)
-        described = [describe(option, context) for option in command.params]
+        separators = {each.name: each.separator for _, each in context.obj.flow._get_parameters()}
+        described = [
+            describe(option, context) | {"separator": separators.get(option.opts[0][2:])}
+            for option in command.params
+        ]
         Path(answer).write_text(json.dumps(described), encoding="utf-8")
         context.exit()
 
@@ -42,6 +46,8 @@ def main(answer: str, file: str, *arguments: str) -> None:
     sys.path[0] = str(Path(file).parent)
     try:
         runpy.run_path(file, run_name="__main__")
+    except AttributeError as error:
+        sys.exit(f"{error}\n{not_listed()}")
     except SystemExit as stop:
         if not stop.code and not Path(answer).exists():
             sys.exit(not_listed())
@@ -63,6 +69,7 @@ def describe(option: Any, context: Any) -> dict[str, Any]:
         "type": TYPES.get(option.type.name, option.type.name),
         "required": option.required and default is None,
         "default": default,
+        "multiple": option.multiple,
     }
 
 

@@ -67,11 +67,11 @@ class AttemptsFile:
         self._attempts = attempts
         write_attempts(path, attempts)  # if that fails, nothing is started
 
-    def add(self, flow: str, attempt: Attempt) -> None:
-        """Add a run of the flow."""
+    def add(self, flow: str, attempt: Attempt, parameters: dict[str, Any]) -> None:
+        """Add a run of the flow, and what parameters it has got."""
         runs = [*self._attempts.runs, attempt]
         self._attempts = msgspec.structs.replace(
-            self._attempts, flow=flow, runs=runs, written=time.time()
+            self._attempts, flow=flow, runs=runs, parameters=parameters, written=time.time()
         )
         write_attempts(self._path, self._attempts)
 

@@ -9,7 +9,7 @@ import logging
 import re
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -28,8 +28,8 @@ from ..flow import handover
 from ..flow.command_line import as_list, flags
 from ..flow.flow_file import check_flow, flow_file, flow_names, flow_parameters
 from ..flow.flow_run import FlowRun
-from ..flow.metaflow_client import artifacts_of, metaflow_run, parameters_of
-from ..flow.parameter_values import json_values
+from ..flow.metaflow_client import artifacts_of, metaflow_run, parameters_of, sha256
+from ..flow.parameter_values import RUN_OPTIONS, json_values, offered_to
 from ..flow.runner import RUNNERS, ProcessRunner, Runner
 from ..metaflow_config import datastore_root, local_root
 from ..settings import settings
@@ -42,6 +42,13 @@ from .run_arguments import run_arguments
 from .target import FlowTarget, Marker
 
 logger = logging.getLogger("luigi-interface")
+
+_DATES = (
+    *(luigi.DateParameter, luigi.DateHourParameter, luigi.DateMinuteParameter),
+    luigi.DateSecondParameter,
+)
+_THIS_RUN = {"force", "force_upstream", "from_run", "rebuild_flow", "rebuild_base"}
+_THIS_FLOW = {"flow_path", "flow_kwargs", "preflow_kwargs"}
 
 
 def _switch(description: str) -> Any:
@@ -123,6 +130,21 @@ class MetaflowTask(luigi.Task):
         if self.runner not in RUNNERS:
             raise ParameterError(f"runner {self.runner!r} must be one of: {', '.join(RUNNERS)}")
         self._container = container_kwargs(recursively_unfreeze(self.container_kwargs))
+        for name, value in offered_to(self.flow_kwargs, self._own_parameters()).items():
+            if json.dumps(value) != json.dumps(recursively_unfreeze(self.flow_kwargs[name])):
+                raise ParameterError(
+                    f"{name} is {value!r:.99} as the task's own parameter, and "
+                    f"{self.flow_kwargs[name]!r:.99} in flow_kwargs\nhint: leave one of them out"
+                )
+
+    @classmethod
+    def get_params(cls) -> list[tuple[str, luigi.Parameter[Any]]]:
+        """Luigi's, with a subclass's own before those of every MetaflowTask.
+
+        So `Daily(date)` and Luigi's range tools, which go by position, mean the subclass's own.
+        """
+        of_every_task = vars(MetaflowTask).keys() - {"flow_path"}
+        return sorted(super().get_params(), key=lambda each: each[0] in of_every_task)
 
     @classmethod
     def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
@@ -133,8 +155,60 @@ class MetaflowTask(luigi.Task):
                 values[name] = getattr(settings(), name)
         return list(values.items())
 
+    @classmethod
+    def bulk_complete(cls, parameter_tuples: Iterable[Any]) -> list[Any]:
+        """Those values with which the task is complete, for Luigi's range tools.
+
+        A value is the date or time of a RangeDaily or the like, which gives other parameters by
+        calling this with a functools.partial of the class; or a tuple or dict of parameters.
+        """
+        task, fixed = getattr(cls, "func", cls), getattr(cls, "keywords", {})
+        rest = [(name, each) for name, each in task.get_params() if name not in fixed]
+        dates = [name for name, each in rest if isinstance(each, _DATES)]
+        by_date = dates[0] if dates else rest[0][0]
+
+        def is_complete(value: Any) -> bool:
+            if isinstance(value, Mapping):
+                return bool(cls(**value).complete())
+            if isinstance(value, (list, tuple)):
+                return bool(cls(*value).complete())
+            return bool(cls(**{by_date: value}).complete())
+
+        return [value for value in parameter_tuples if is_complete(value)]
+
+    def clone(self, cls: Any = None, **kwargs: Any) -> Any:
+        """Luigi's, which `luigi.util.requires` uses; what is for this one task stays with it."""
+        target = cls or type(self)
+        stays = _THIS_RUN if target is type(self) else _THIS_RUN | _THIS_FLOW
+        shared = {
+            name: getattr(self, name)
+            for name, _ in target.get_params()
+            if name not in stays and hasattr(self, name)
+        }
+        return target(**shared | kwargs)
+
+    def _own_parameters(self) -> dict[str, Any]:
+        """The values of the parameters that a subclass has, as the flow gets them.
+
+        They are JSON values; dates and other types are text, as Luigi writes them.
+        """
+        values: dict[str, Any] = {}
+        for name, parameter in self.get_params():
+            option = name.replace("_", "-")
+            if name in vars(MetaflowTask) or option in RUN_OPTIONS:
+                continue
+            value = recursively_unfreeze(getattr(self, name))
+            if value is None or isinstance(value, (str, int, float, list, tuple, dict)):
+                values |= json_values({name: value}, "parameters")
+            else:
+                values[name] = parameter.serialize(value)
+        return values
+
     def parameters(self) -> Mapping[str, Any]:
         """The flow's parameters when it starts; override it to use `self.input()`.
+
+        The task's own Luigi parameters, such as `day = luigi.DateParameter()`, reach the flow's
+        parameters of the same name without it.
 
         Text, numbers, True and False arrive as they are, lists and dicts as JSON, dates and times
         as ISO 8601 text. None means that the flow does not get the parameter: if that has a
@@ -218,22 +292,29 @@ class MetaflowTask(luigi.Task):
     def _log_wait(self, what: str, process_id: str) -> None:
         logger.info("%s waits for process %s, which is running %s", self.task_id, process_id, what)
 
-    def _take_run(self, parameters: Mapping[str, Any]) -> Marker:
+    def _take_run(self, parameters: dict[str, Any]) -> Marker:
         """Return the marker of the existing run `from_run`."""
         run = metaflow_run(self.from_run)
         flow, _, run_id = self.from_run.partition("/")
-        if flow not in flow_names(self._file):
+        names = flow_names(self._file)
+        if flow not in (names or [flow]):
             raise PipelineError(f"from_run {self.from_run} is of no flow in {self.flow_path}")
         if not artifacts_of(run, attrgetter("successful")):  # which is an artifact, too
             raise PipelineError(
                 f"from_run {self.from_run} has not succeeded\nhint: take a run that has"
             )
-        taken = artifacts_of(run, parameters_of)
-        differences = [
-            f"{name} {taken.get(name)!r:.99}, not {value!r:.99}"
-            for name, value in parameters.items()
-            if name not in taken or _parsed(taken[name]) != _parsed(value)
-        ]
+        taken, files = artifacts_of(run, parameters_of)
+        differences = []
+        for name, value in (offered_to(taken, self._own_parameters()) | parameters).items():
+            variable = name.replace("-", "_")
+            wanted = value
+            if variable in files:
+                file = paths.ROOT / str(value)
+                wanted = sha256(file.read_bytes()) if file.is_file() else "a file that is not there"
+            if variable not in taken or _parsed(taken[variable]) != _parsed(wanted):
+                differences.append(f"{name} {taken.get(variable)!r:.99}, not {wanted!r:.99}")
+            elif variable in files:
+                taken[variable] = value  # its path, as in the marker of a run
         if differences:
             raise PipelineError(f"from_run {self.from_run} ran with {'; with '.join(differences)}")
         tags = dict(tag.split(":", 1) for tag in run.user_tags if ":" in tag)
@@ -254,11 +335,12 @@ class MetaflowTask(luigi.Task):
         """
         if self.forced_at:  # if this run fails, the marker of an earlier one must not remain
             self.output().remove()
-        earlier = self._earlier_attempts(parameters)
+        offered = self._own_parameters()
+        earlier = self._earlier_attempts(parameters, offered)
         origin = earlier.origin()
         begun = msgspec.structs.replace(
             earlier if origin else Attempts(parameters=parameters),
-            declared=flow_parameters(self._file),
+            declared=[*flow_parameters(self._file)],
             env=settings().env,
             retry=run_arguments(self),
             written=time.time(),
@@ -272,7 +354,8 @@ class MetaflowTask(luigi.Task):
             resumed, words = origin.run_id, ["resume", f"--origin-run-id={origin.run_id}"]
 
         def keep(flow: str, run_id: str) -> None:
-            attempts.add(flow, Attempt(run_id=run_id, started=_iso(started), **checkout._asdict()))
+            attempt = Attempt(run_id=run_id, started=_iso(started), **checkout._asdict())
+            attempts.add(flow, attempt, run.parameters)
 
         with tempfile.TemporaryDirectory(prefix="metaflowtask-") as folder:
             scratch = Path(folder)
@@ -290,23 +373,23 @@ class MetaflowTask(luigi.Task):
                     on_progress=self._report_progress,
                 )
                 command = self._command(runner, words, checkout)
-                # A resumed run has the parameters of the run that it resumes.
-                run.start(command, {} if resumed else parameters, resumed=resumed)
+                given = earlier.parameters if resumed else parameters
+                run.start(command, given, offered, resumed=resumed)
             finished = time.time()
-            result = self._result_of(run)
+            result = self._result_of(run, is_resumed=bool(resumed))
         return self._marker(
             checkout,
             flow=run.flow,
             run_id=run.run_id,
             resumed=begun.runs,
-            parameters=parameters,
+            parameters=run.parameters,
             finished=_iso(finished),
             seconds=finished - started,
             result=result,
             image=runner.image,
         )
 
-    def _earlier_attempts(self, parameters: dict[str, Any]) -> Attempts:
+    def _earlier_attempts(self, parameters: dict[str, Any], offered: Mapping[str, Any]) -> Attempts:
         """The attempts to go on from; without any run if this one starts afresh."""
         afresh = Attempts(parameters=parameters)
         earlier = read_attempts(self._attempts_path)
@@ -316,7 +399,7 @@ class MetaflowTask(luigi.Task):
         # parameters of the first run, and no others.
         names = flow_names(self._file)
         new = {*flow_parameters(self._file)}.difference(earlier.declared or ())
-        if earlier.parameters != parameters:
+        if earlier.parameters != offered_to(earlier.parameters, offered) | parameters:
             reason = "its parameters have changed"
         elif earlier.flow and names and earlier.flow not in names:
             reason = f"{earlier.flow} is now {names[0]}"
@@ -365,13 +448,14 @@ class MetaflowTask(luigi.Task):
                 self.set_status_message(status)
                 self.set_progress_percentage(percentage)
 
-    def _result_of(self, run: FlowRun) -> Any:
+    def _result_of(self, run: FlowRun, *, is_resumed: bool) -> Any:
         """The result of the run, which it may have left elsewhere."""
         try:
             return run.result()
         except LookupError:
-            # With a datastore on S3 the step `end` may have run on another machine.
-            if run.took_over_end or store.is_on_s3(datastore_root()):
+            # An earlier run may have finished the last step. With a datastore on S3 that step may
+            # have run on another machine.
+            if is_resumed or store.is_on_s3(datastore_root()):
                 finished = metaflow_run(f"{run.flow}/{run.run_id}")
                 return artifacts_of(finished, handover.result_from_artifacts)
             return None

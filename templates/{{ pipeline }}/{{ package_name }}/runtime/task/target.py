@@ -92,6 +92,9 @@ class FlowTarget(luigi.Target):
         except OSError as error:
             raise PipelineError(f"{self.path} cannot be read: {error.strerror}") from error
 
+    def __repr__(self) -> str:
+        return f"FlowTarget({self.path!r})"
+
     @property
     def marker(self) -> Marker:
         """The marker.
@@ -109,8 +112,15 @@ class FlowTarget(luigi.Target):
 
     @property
     def result(self) -> Any:
-        """The value of the flow's `self.luigi_result`; None if the flow has set none."""
-        return self.marker.result
+        """The value of the flow's `self.luigi_result`; PipelineError if that is None or not set."""
+        marker = self.marker
+        if marker.result is None:
+            raise PipelineError(
+                f"{marker.path} has no result: {marker.pathspec} has set no self.luigi_result\n"
+                "hint: set it in the flow's last step, put @talk_to_luigi above the flow's class, "
+                "and run the flow again with --force"
+            )
+        return marker.result
 
     @property
     def run(self) -> Run:
