@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -109,7 +112,9 @@ def test_run_takes_the_pipeline_to_its_report(repo: Repo) -> None:
     assert json.loads(marker.read_text())["commit"] == commit
 
 
-def test_the_readme_s_example_is_a_pipeline_that_runs_and_passes_lint(repo: Repo) -> None:
+@contextlib.contextmanager
+def readme_example(repo: Repo) -> Iterator[Path]:
+    """The README's flow and tasks in the repo, while the block runs; yields the tasks' file."""
     clean, tasks = re.findall(r"```python\n(.*?)```", (repo.folder / "README.md").read_text(), re.S)
     package = repo.folder / "sales_pipelines"
     day = 'day = Parameter("day", default="2026-01-01")'
@@ -120,21 +125,45 @@ def test_the_readme_s_example_is_a_pipeline_that_runs_and_passes_lint(repo: Repo
         "flows/sales/clean.py": clean,
         "flows/sales/forecast.py": forecast,
         "tasks/sales_tasks.py": tasks,
-        "flows/sales/own.py": "import only_in_its_requirements\n\nonly_in_its_requirements.run()\n",
     }
     try:
         for name, text in files.items():
             (package / name).parent.mkdir(exist_ok=True)
             (package / name).write_text(text)
-        repo.nox("-s", "lint")
-        said = repo.nox("-s", "run", "--", "sales_tasks.py", "--day", "2026-01-02")
+        yield package / "tasks" / "sales_tasks.py"
     finally:
         for name in files:
             (package / name).unlink()
-    (marker,) = repo.folder.glob(".metaflow/luigi/dev/sales/clean.py/*.json")
+
+
+def test_the_readme_s_example_is_a_pipeline_that_runs_and_passes_lint(repo: Repo) -> None:
+    own = repo.folder / "sales_pipelines" / "flows" / "own.py"
+    own.write_text("import only_in_its_requirements\n\nonly_in_its_requirements.run()\n")
+    try:
+        with readme_example(repo):
+            repo.nox("-s", "lint")
+            said = repo.nox("-s", "run", "--", "sales_tasks.py", "--day", "2026-01-02")
+    finally:
+        own.unlink()
+    marker = next(repo.folder.glob(".metaflow/luigi/dev/sales/clean.py/*2026_01_02*.json"))
     assert json.loads(marker.read_text())["parameters"] == {"day": "2026-01-02"}
     assert "ForecastFlow/" in said
     assert said.count("  rows: 1\n") == 2
+
+
+@pytest.mark.thorough
+def test_luigi_s_range_tool_runs_the_readme_s_task_for_each_day_as_its_page_says(
+    repo: Repo,
+) -> None:
+    page = (repo.folder / "docs" / "how-a-flow-runs.md").read_text()
+    (command,) = re.findall(r"^nox -s run -- (.* RangeDaily .*\\\n.*)$", page, re.M)
+    words = shlex.split(command.replace("\\\n", " ").replace("2026-02-01", "2026-01-03"))
+    with readme_example(repo) as tasks:
+        tasks.write_text(f"from luigi.tools.range import RangeDaily\n{tasks.read_text()}")
+        repo.nox("-s", "run", "--", *words)
+    markers = repo.folder.glob(".metaflow/luigi/dev/sales/clean.py/*.json")
+    days = {json.loads(marker.read_text())["parameters"]["day"] for marker in markers}
+    assert days == {"2026-01-01", "2026-01-02"}
 
 
 OWN = """
