@@ -46,9 +46,9 @@ def nox(folder: Path, tmp_path: Path) -> SetUp:
     if not made:
         pytest.skip("python3 noxfile.py, which makes the environment of nox, has not run here")
 
-    def nox(session: str = "setup", exit_code: int = 0, **variables: str) -> str:
+    def nox(*sessions: str, exit_code: int = 0, **variables: str) -> str:
         path = os.pathsep.join([str(programs), os.environ["PATH"]])
-        command = [made / "bin" / "nox", "-s", session]
+        command = [made / "bin" / "nox", "-s", *(sessions or ["setup"])]
         return output(command, folder, home, exit_code, **{"PATH": path, **variables})
 
     return nox
@@ -102,6 +102,51 @@ def test_a_commit_of_the_user_s_is_left_alone(folder: Path, nox: SetUp) -> None:
     nox()
     assert subjects(folder) == ["Mine"]
     assert git(folder, "status", "--porcelain") == "M README.md\n?? uv.lock"
+
+
+HINT = "No git hooks check your commits here yet: nox -s setup\n"
+
+
+def test_a_clone_without_hooks_is_told_so_once_by_what_runs_daily(
+    folder: Path, nox: SetUp, tmp_path: Path
+) -> None:
+    assert HINT not in nox("test"), "there is no git repo"
+    nox()
+    for sessions in (["run"], ["test"], ["lint"]):
+        assert HINT not in nox(*sessions)
+    clone, moved = tmp_path / "clone", tmp_path / "moved"
+    git(tmp_path, "clone", "--quiet", str(folder), str(clone))
+    folder.rename(moved)
+    clone.rename(folder)
+    for sessions in (["run"], ["test"], ["lint"], ["lint", "test", "run"]):
+        assert nox(*sessions).count(HINT) == 1
+        assert HINT not in nox(*sessions, CI="true")
+    git(folder, "config", "core.hooksPath", str(moved / ".git" / "hooks"))
+    assert HINT not in nox("test"), "hooks elsewhere are hooks"
+    git(folder, "config", "--unset", "core.hooksPath")
+    nox()
+    assert HINT not in nox("test")
+    git(folder, "worktree", "add", "--quiet", str(tmp_path / "linked"), "-b", "6_linked")
+    folder.rename(tmp_path / "main")
+    git(tmp_path / "main", "worktree", "repair", str(tmp_path / "linked"))
+    (tmp_path / "linked").rename(folder)
+    git(tmp_path / "main", "worktree", "repair", str(folder))
+    assert HINT not in nox("test"), "a linked work tree has the hooks of the main one"
+
+
+@pytest.mark.parametrize("own", [0, 1, 2])
+def test_the_last_words_of_setup_are_a_command_that_runs_something(
+    folder: Path, nox: SetUp, own: int
+) -> None:
+    tasks = folder / "sales_pipelines" / "tasks"
+    if own != 1:
+        for number in range(own):
+            (tasks / f"own{number}_tasks.py").touch()
+    else:
+        shutil.rmtree(tasks / "examples")
+        (tasks / "own_tasks.py").touch()
+    file = " -- FILE" if own == 2 else ""
+    assert f"Ready. Next: nox -s run{file}, or nox -s test\n" in nox()
 
 
 def owned_by_another(folder: Path) -> None:
