@@ -149,6 +149,22 @@ def test_the_last_words_of_setup_are_a_command_that_runs_something(
     assert f"Ready. Next: nox -s run{file}, or nox -s test\n" in nox()
 
 
+def test_lint_names_the_files_in_conflict(folder: Path, nox: SetUp) -> None:
+    nox()
+    git(folder, "switch", "--quiet", "--create", "6_mine")
+    for branch in ("main", "6_mine"):
+        git(folder, "switch", "--quiet", branch)
+        for name in ("README.md", "bootstrap.py"):
+            (folder / name).write_text(f"# {branch}\n")
+        git(folder, "commit", "--quiet", "--no-verify", "--all", "--message", branch)
+    with pytest.raises(subprocess.CalledProcessError):
+        git(folder, "merge", "main")
+    printed = nox("lint", exit_code=1)
+    assert "in conflict: README.md, bootstrap.py\nhint: make one text" in printed
+    git(folder, "commit", "--quiet", "--no-verify", "--all", "--message", "Merge")
+    nox("lint")
+
+
 def owned_by_another(folder: Path) -> None:
     if os.geteuid():
         pytest.skip("only root can give files away")

@@ -174,6 +174,8 @@ def repo() -> str:
     if headers["branch.oid"] == "(initial)":
         return f"{project}, {branch}, no commit yet"
     uncommitted = f", and {counted(changed, 'file')} not committed" if changed else ""
+    if unmerged := [line.split(" ", 10)[10] for line in lines if line.startswith("u ")]:
+        uncommitted += f", in conflict: {', '.join(unmerged)}"
     return f"{project}, {branch}, {headers['branch.oid'][:7]}{uncommitted}"
 
 
