@@ -64,8 +64,8 @@ def default(question: dict[str, Any], names: list[str]) -> Any:
     value = question["default"]
     if "choices" in question:
         jinja = Environment(undefined=StrictUndefined)
-        # Cookiecutter only makes new repos, which have no previous answers.
-        value = jinja.from_string(str(value)).render(previous_answers={})
+        # Cookiecutter only makes new repos, and does not say which Python runs it.
+        value = jinja.from_string(str(value)).render(previous_answers={}, python_of_copier="")
         choices = question["choices"]
         if not isinstance(choices, list) or value not in choices:
             raise ValueError("its choices must be a list, and the default one of them")

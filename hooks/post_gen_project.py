@@ -75,7 +75,7 @@ def copier() -> list[str]:
         return ["uvx", "--python", sys.executable, "copier"]
     return fail(
         "this template needs Copier, but neither copier nor uvx is on PATH",
-        "python3 -m pip install copier",
+        "pipx install copier, or uv tool install copier",
     )
 
 
@@ -118,7 +118,7 @@ def template() -> tuple[str, str | None]:
     if "_checkout" not in CONTEXT:
         fail(
             "this template needs Cookiecutter 2.4 or newer",
-            "python3 -m pip install -U cookiecutter",
+            "uvx cookiecutter, or pipx run cookiecutter",
         )
     folder = template_folder()
     if named.lower().endswith(".zip") or not (folder / ".git").exists():

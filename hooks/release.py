@@ -355,9 +355,7 @@ def locked() -> Iterator[None]:
     """Keep other processes from releasing in this repo at the same time."""
     if not shutil.which("git"):
         raise ReleaseError("git is not on PATH", "apt install git, or brew install git")
-    folder = git("rev-parse", "--git-common-dir", otherwise="")
-    if not folder:
-        raise ReleaseError(f"{Path.cwd()} is not a git repo", "nox -s setup")
+    folder = git("rev-parse", "--git-common-dir")
     if git("rev-parse", "--show-prefix"):
         top = git("rev-parse", "--show-toplevel")
         raise ReleaseError(

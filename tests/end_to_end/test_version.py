@@ -60,7 +60,7 @@ def test_without_git_or_a_commit_the_version_is_only_the_release(
     repo: Path, tmp_path: Path
 ) -> None:
     released = project_of(repo)["version"]
-    assert version_of(repo, PATH="/nowhere") == released
+    assert version_of(repo, PATH="/nowhere") == f"{released}+unknown"
     shutil.rmtree(repo / ".git")
     assert version_of(repo) == released
     git(repo, "init", "--quiet")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import pytest
 from runtime import paths
-from runtime.console import counted, in_time, in_units, printable
+from runtime.commands.clean import age
+from runtime.console import counted, in_time, in_units, printable, seconds
 from runtime.errors import did_you_mean
 from runtime.process import describe_exit
 
@@ -32,6 +34,32 @@ def test_sizes_have_at_most_three_digits_and_a_unit(size: float, text: str) -> N
 )
 def test_times_are_in_the_largest_whole_unit(seconds: float, text: str) -> None:
     assert in_time(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [
+        *(("90", 90), ("2.5", 2.5), (".5", 0.5), ("90s", 90), ("15m", 900), ("1h", 3600)),
+        *(("1.5h", 5400), ("30d", 30 * 86400), ("2w", 14 * 86400), (" 1h ", 3600), ("-1h", -3600)),
+        ("1e3", 1000),
+    ],
+)
+def test_a_time_is_read_in_any_unit_and_as_seconds_without_one(text: str, length: float) -> None:
+    assert seconds(text) == length
+
+
+@pytest.mark.parametrize("text", ["", "soon", "h", "1 h 5", "1H", "1min", "1y", "nan", "inf"])
+def test_text_that_is_no_time_is_refused_with_the_rule(text: str) -> None:
+    with pytest.raises(ValueError, match=f"^'{text}' is not seconds, or a number and s, m, h"):
+        seconds(text)
+
+
+@pytest.mark.parametrize("text", ["30", "30.", "", "-1d", "soon", "d"])
+def test_an_age_has_a_unit(text: str) -> None:
+    assert age("30d") == 30 * 86400
+    assert age("2w") == 14 * 86400
+    with pytest.raises(ArgumentTypeError, match="is not an age"):
+        age(text)
 
 
 def test_a_count_has_its_noun_in_the_right_number() -> None:

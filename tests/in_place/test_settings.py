@@ -62,6 +62,47 @@ def test_variables_reach_every_level(sources: Sources) -> None:
     assert loaded.timeout == 2.5
 
 
+@pytest.mark.parametrize(
+    ("text", "length"), [("90", 90), ("1h", 3600), ("1.5h", 5400), ("2w", 14 * 86400)]
+)
+def test_a_time_is_read_from_every_source(sources: Sources, text: str, length: float) -> None:
+    assert sources.load(TIMEOUT=text).timeout == length
+    (sources.root / ".env").write_text(f"{PREFIX}TIMEOUT={text}\n")
+    assert sources.load().timeout == length
+    (sources.root / ".env").unlink()
+    (sources.config / "base.yaml").write_text(f"timeout: {text}\n")
+    assert sources.load().timeout == length
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("MY_PIPELINES_ENV", "ENV"),
+        ("MY_PIPELINES_TIMEOUT", "TIMEOUT"),
+        ("MY_PIPELINES_FLOW_TAG", "FLOW_TAG"),
+        ("MY_PIPELINES_METAFLOW_PROFILE", "METAFLOW__PROFILE"),
+        ("MY_PIPELINES_CONTAINER__INDEX_URL", "CONTAINER__INDEX_URL"),
+    ],
+)
+def test_a_variable_with_too_few_underscores_is_named(
+    sources: Sources, name: str, meant: str
+) -> None:
+    rule = f"{name} sets nothing; did you mean {PREFIX}{meant}\\?"
+    with pytest.warns(UserWarning, match=f"^{rule}"):
+        load(sources.root, sources.config, {name: "1h"})
+    (sources.root / ".env").write_text(f"{name}=1h\n")
+    with pytest.warns(UserWarning, match=rf"/\.env: {rule}"):
+        assert sources.load().timeout is None
+
+
+@pytest.mark.parametrize("name", ["MY_PIPELINES", "MY_PIPELINES_URL", "MY_PIPELINESENV", "ENV"])
+def test_other_variables_are_not_mentioned(
+    sources: Sources, recwarn: pytest.WarningsRecorder, name: str
+) -> None:
+    assert load(sources.root, sources.config, {name: "x"}).env == "dev"
+    assert not recwarn.list
+
+
 def test_an_empty_variable_sets_nothing(sources: Sources) -> None:
     assert sources.load(TIMEOUT="", ENV="") == Settings(flow_tag="dev")
 
@@ -78,7 +119,7 @@ def test_an_empty_file_or_section_sets_nothing(sources: Sources, text: str) -> N
         ("timout: 3\n", ["timout: there is no such setting; did you mean timeout?", "hint: the"]),
         ("metaflow:\n  profil: x\n", ["metaflow.profil: ", "did you mean profile?"]),
         ("timeout: soon\n", ["timeout: Expected `float | null`, got `str`"]),
-        ("timeout: '60'\n", ["timeout: ", "got `str`"]),
+        ("timeout: 1 hour\n", ["timeout: ", "got `str`", "; it is seconds, or a number and s, m,"]),
         ("timeout: 0\n", ["timeout: ", "> 0"]),
         ("runner: rocket\n", ["runner: ", "rocket", "'process' or 'container'"]),
         ("metaflow:\n  with: retry\n", ["metaflow.with: Expected `array`"]),
@@ -104,6 +145,10 @@ def test_a_wrong_file_is_named_with_the_key_and_the_expected_value(
     [
         ("TIMOUT", "3", "did you mean timeout?"),
         ("TIMEOUT", "soon", "timeout: Expected `float | null`"),
+        ("TIMEOUT", "-1h", "timeout: Expected `float` > 0.0"),
+        ("METAFLOW_PROFILE", "prod", f"did you mean {PREFIX}METAFLOW__PROFILE?"),
+        ("FLOW__TAG", "x", f"did you mean {PREFIX}FLOW_TAG?"),
+        ("_ENV", "production", f"did you mean {PREFIX}ENV?"),
         ("METAFLOW__WITH", "[retry", "not YAML"),
         ("FLOW_TAG", "[2026-02-30]", "not YAML"),
     ],

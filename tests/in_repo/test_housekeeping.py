@@ -233,14 +233,14 @@ def test_nothing_is_deleted_without_a_yes(old: Keeping, capfd: pytest.CaptureFix
     assert len(old.ids()) == 1
 
 
-@pytest.mark.parametrize("wrong", ["30", "d", "30y", "-1d", "soon", "1.5d", "٣d"])
+@pytest.mark.parametrize("wrong", ["30", "d", "30y", "-1d", "soon", "٣d"])
 def test_a_wrong_age_is_refused_with_the_rule(
     pipeline: Pipeline, wrong: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
         clean.main([f"--older-than={wrong}", "--yes"])
     assert stop.value.code == 2
-    assert "a number and h, d or w" in capfd.readouterr().err
+    assert "a number and s, m, h, d or w" in capfd.readouterr().err
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any
 
 import luigi
 import pytest
+from luigi.cmdline_parser import CmdlineParser
 from metaflow import Run
 from sales_pipelines.runtime import (
     FlowFailedError,
@@ -142,6 +143,20 @@ def test_processes_are_asked_before_they_are_killed(pipeline: Pipeline) -> None:
             on_line=lines.append,
         )
     assert "clean" in lines
+
+
+@pytest.mark.parametrize(
+    ("given", "length"), [("1h", 3600.0), ("90", 90.0), ("1.5m", 90.0), (2.5, 2.5), (None, None)]
+)
+def test_a_time_limit_is_seconds_or_has_a_unit(
+    pipeline: Pipeline, given: Any, length: float | None
+) -> None:
+    path = pipeline.add_flow()
+    assert MetaflowTask(path, timeout=given).timeout == length
+    if isinstance(given, str):
+        words = ("MetaflowTask", "--flow-path", path, "--timeout", given)
+        with CmdlineParser.global_instance(words) as parser:
+            assert parser.get_task_obj().timeout == length
 
 
 def test_settings_reach_the_flow(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

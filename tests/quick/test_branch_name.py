@@ -321,7 +321,7 @@ def test_invalid_settings_are_an_error(repo: Path, line: str) -> None:
 
 
 def test_a_missing_repo_and_an_unknown_option_fail_with_a_hint(tmp_path: Path) -> None:
-    assert f"no git repo in {tmp_path}\nhint: " in check(folder=tmp_path, exit_code=2)
+    assert f"git reads no repo in {tmp_path}\nhint: " in check(folder=tmp_path, exit_code=2)
     assert "unknown option '--pull'\nhint: " in check("--pull", folder=tmp_path, exit_code=2)
     assert "branch-name --push" in check("--help", folder=tmp_path)
 

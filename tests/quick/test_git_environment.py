@@ -118,7 +118,8 @@ def test_sessions_of_nox_start_without_the_variables(
     run: Run, plain_template: Path, repo: Path, victim: Victim, whose: str
 ) -> None:
     folder = plain_template if whose == "the template's" else repo
-    code = "import os, sys, unittest.mock; sys.modules['nox'] = unittest.mock.MagicMock()\n"
+    code = "import os, sys, unittest.mock\n"
+    code += "sys.modules['nox'] = sys.modules['nox.command'] = unittest.mock.MagicMock()\n"
     code += "import noxfile; print([name for name in os.environ if name.startswith('GIT_')])"
     settings = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "a.b", "GIT_CONFIG_VALUE_0": "c"}
     printed = run(folder, sys.executable, "-c", code, PYTHONPATH=str(folder), **settings)

@@ -167,6 +167,14 @@ def test_actions_are_pinned_by_commit_and_may_do_no_more_than_they_must(
         assert "${{" not in step.get("run", "")
 
 
+def test_no_advice_installs_into_a_python_that_the_system_keeps() -> None:
+    """Debian's pip refuses that: PEP 668."""
+    for name in git(ROOT, "ls-files", "-z").split("\0"):
+        if not name.startswith(("tests/", "includes/")) and "Dockerfile" not in name:
+            text = (ROOT / name).read_bytes().decode(errors="replace") if name else ""
+            assert not re.search(r"(?<!bin/)(?<!uv )\bpip3? install\b", text), name
+
+
 def test_the_main_branch_is_the_first_of_the_protected_ones(generate: Generate) -> None:
     repo = generate(protected_branches="1.0 release/next")
     branches = repo / "hooks" / "branches"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import QUESTIONS, ROOT, Generate, answers_of
+from ..conftest import QUESTIONS, ROOT, Generate, answers_of, copy
 
 
 def test_the_questions_come_in_this_order() -> None:
@@ -36,8 +36,25 @@ def test_by_default_the_folder_names_the_repo_and_the_repo_names_the_package(
     answers = answers_of(generate("sales-pipelines"))
     assert answers["repo_name"] == "sales-pipelines"
     assert answers["package_name"] == "sales_pipelines"
-    assert answers["python_version"] == "3.12"
     assert answers["with_examples"] is True
+
+
+@pytest.mark.parametrize(
+    ("python", "default"),
+    [("3.11", "3.11"), ("3.12", "3.12"), ("3.13", "3.12"), ("3.10", "3.12"), ("", "3.12")],
+)
+def test_the_default_python_is_no_newer_than_copier_s(
+    questions_only: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    python: str,
+    default: str,
+) -> None:
+    (tmp_path / f"python{python}").touch()
+    (tmp_path / "python3").symlink_to(f"python{python}")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python3"))
+    answers = answers_of(copy(questions_only, tmp_path / "sales"))
+    assert answers["python_version"] == default
 
 
 FOLDERS = [

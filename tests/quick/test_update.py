@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import copier
 import pytest
 
-from ..conftest import FIRST, SECOND, commit, copy, git, known, make_template
+from ..conftest import FIRST, SECOND, commit, copier_prints, copy, git, known, make_template
 
 PIPELINE = Path("templates", "{{ pipeline }}")
 PACKAGE = PIPELINE / "{{ package_name }}"
@@ -211,6 +214,59 @@ def test_a_conflict_is_marked_and_nothing_is_lost(upstream: Upstream) -> None:
     assert "<<<<<<<" in text
     assert "GRACE = 30.0" in text
     assert "GRACE = 10.0" in text
+
+
+def last_words(upstream: Upstream, *arguments: str) -> list[str]:
+    """What Copier prints at the end of an update by its command."""
+    commit(upstream.repo, "What I did")
+    printed = copier_prints(upstream.repo, "update", "--defaults", *arguments)
+    return printed.partition("is updated.")[2].splitlines()
+
+
+def test_the_last_words_of_an_update_lead_through_its_conflicts(upstream: Upstream) -> None:
+    replace(upstream.repo / "docs" / "s3.md", "# ", "# My ")
+    upstream.edit(PIPELINE / "docs" / "s3.md", "# ", "# Our ")
+    replace(upstream.repo / "bootstrap.py", "Later runs", "My runs")
+    upstream.edit("bootstrap.py", "Later runs", "Its runs")
+    upstream.release()
+    words = last_words(upstream)
+    (lists_them,) = (line for line in words if "--diff-filter=U" in line)
+    listed = subprocess.check_output(lists_them, shell=True, cwd=upstream.repo, text=True)
+    conflicts = ["bootstrap.py", "docs/s3.md"]
+    assert listed.split() == conflicts
+    status = [sys.executable, "-m", "sales_pipelines.runtime", "status"]
+    printed = subprocess.check_output(status, cwd=upstream.repo, text=True)
+    assert f"in conflict: {', '.join(conflicts)}\n" in printed
+    (switch,) = (line.rpartition(": ")[2] for line in words if "git switch -c" in line)
+    assert "`main`, `dev` and `master` are protected" in "".join(words)
+    checks = partial(subprocess.run, "hooks/branch-name", cwd=upstream.repo, check=False)
+    assert checks().returncode == 1, "as the words say"
+    for name in conflicts:
+        git(upstream.repo, "checkout", "--theirs", name)
+        git(upstream.repo, "add", name)
+    subprocess.run(switch.replace("<issue>", "7"), shell=True, cwd=upstream.repo, check=True)
+    assert checks().returncode == 0
+
+
+def test_examples_that_are_switched_off_leave_nothing_that_the_last_words_do_not_mend(
+    upstream: Upstream,
+) -> None:
+    places = ("flows/examples/co2", "flows/examples", "tasks/examples")
+    folders = [upstream.repo / "sales_pipelines" / place for place in places]
+    folders.append(upstream.repo / "tests" / "examples")
+    for folder in folders:
+        (folder / "__pycache__").mkdir()
+        (folder / "__pycache__" / "cached.pyc").touch()
+    words = last_words(upstream, "--data", "with_examples=false")
+    assert "numpy" in "".join(words)
+    assert "python3 noxfile.py -s setup lint test" in "".join(words), "setup removes packages"
+    assert all(folder.exists() for folder in folders), "Copier leaves caches"
+    commit(upstream.repo, "Without the example")
+    (mends,) = (line for line in words if "git clean" in line)
+    subprocess.run(mends, shell=True, cwd=upstream.repo, check=True)
+    assert not any(folder.exists() for folder in folders)
+    (upstream.repo / "mine.txt").touch()
+    assert "numpy" not in "".join(last_words(upstream, "--data", "ci=none")), "it was gone before"
 
 
 def test_the_first_version_is_what_the_answers_record(upstream: Upstream) -> None:

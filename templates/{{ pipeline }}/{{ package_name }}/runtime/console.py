@@ -4,8 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterator
+
+_LENGTHS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+TIME = "seconds, or a number and s, m, h, d or w, e.g. 90, 15m or 1.5h"
+"""The rule of `seconds`."""
+
+
+def seconds(text: str) -> float:
+    """A time in seconds, as TIME says. Raises ValueError for any other text."""
+    match = re.fullmatch(r"(-?[0-9]*\.?[0-9]+(?:e[0-9]+)?)([smhdw]?)", text.strip())
+    if not match:
+        raise ValueError(f"{text!r} is not {TIME}")
+    return float(match[1]) * _LENGTHS[match[2]]
 
 
 def printable(text: str) -> str:

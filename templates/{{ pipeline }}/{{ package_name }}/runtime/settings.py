@@ -10,8 +10,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +24,7 @@ import msgspec
 import yaml
 
 from . import paths
+from .console import TIME, seconds
 from .errors import SettingsError, did_you_mean
 
 PREFIX = f"{paths.PACKAGE.name.upper()}__"
@@ -68,7 +71,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Where a flow runs: as a process on this machine, or in a container of its own image."""
 
     timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
-    """Seconds after which a flow is stopped; None for no limit."""
+    """Time after which a flow is stopped, e.g. 90 (seconds), 15m or 2h; None for no limit."""
 
     metaflow: MetaflowSettings = MetaflowSettings()
 
@@ -147,14 +150,34 @@ def _from_file(config: os.PathLike[str], name: str) -> dict[str, Any]:
 def _from_variables(variables: Mapping[str, str], source: str) -> dict[str, Any]:
     layers: dict[str, Any] = {}
     for name, text in sorted(variables.items()):
-        if not name.startswith(PREFIX) or not text:  # an empty variable sets nothing
+        meant = _meant(name) if text else name  # an empty variable sets nothing
+        if not name.startswith(PREFIX):
+            if meant != name:
+                warnings.warn(f"{source}{name} sets nothing; did you mean {meant}?", stacklevel=4)
             continue
+        if not text:
+            continue
+        if meant != name:
+            raise SettingsError(f"{source}{name}: there is no such setting; did you mean {meant}?")
         layer: Any = _parse(text, source + name)
         for level in reversed(name.removeprefix(PREFIX).lower().split("__")):
             layer = {level: layer}
         _check(layer, source + name, strict=False)
         _merge(layers, layer)
     return layers
+
+
+def _meant(name: str) -> str:
+    """The variable of a setting whose name differs only in its underscores; else the name."""
+    if not name.startswith(PREFIX.rstrip("_")):
+        return name
+    keys = [field.name for field in msgspec.structs.fields(Settings)]
+    for section, struct in _SECTIONS.items():
+        keys += [f"{section}__{field.encode_name}" for field in msgspec.structs.fields(struct)]
+    for variable in (f"{PREFIX}{key}".upper() for key in keys):
+        if re.sub("_+", "_", variable) == re.sub("_+", "_", name.upper()):
+            return name if variable == name.upper() else variable
+    return name
 
 
 def _parse(text: str, source: str) -> Any:
@@ -167,6 +190,9 @@ def _parse(text: str, source: str) -> Any:
 
 def _check(layer: dict[str, Any], source: str, *, strict: bool) -> None:
     """Raise SettingsError where a layer, taken alone, does not fit; every field has a default."""
+    if isinstance(text := layer.get("timeout"), str):
+        with contextlib.suppress(ValueError):
+            layer["timeout"] = seconds(text)
     try:
         msgspec.convert(layer, Settings, strict=strict)
     except msgspec.ValidationError as error:
@@ -185,6 +211,8 @@ def _explain(message: str) -> str:
         path = f"{path}.{key}".lstrip(".")
     elif path == "runner":
         reason += "; it is 'process' or 'container'"
+    elif path == "timeout" and "got `str`" in reason:
+        reason += f"; it is {TIME}"
     return f"{path or 'the file'}: {reason}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import warnings
 from functools import lru_cache
 from importlib import import_module
 from typing import NamedTuple
@@ -36,8 +37,9 @@ def version(distribution: str) -> str:
     """The version in pyproject.toml, followed by branch and commit unless this is a release.
 
     `2026.11.3` at its tag; `2026.11.3+6.readme.gab12cd0` (a local version of PEP 440) at any other
-    commit, followed by `.dirty` as `commit` says. A package installed from a wheel has the wheel's
-    version. Bare files, as Metaflow ships them, have `0+unknown`.
+    commit, followed by `.dirty` as `commit` says; `2026.11.3+unknown`, with a warning, where git
+    cannot read the repo. A package installed from a wheel has the wheel's version. Bare files, as
+    Metaflow ships them, have `0+unknown`.
     """
     if not paths.IN_CHECKOUT:
         from importlib import metadata  # takes longer than the rest of this module
@@ -47,6 +49,8 @@ def version(distribution: str) -> str:
         except metadata.PackageNotFoundError:
             return UNKNOWN
     release, head = released(), commit(7)
+    if not head and refusal():
+        return f"{release}+unknown"
     is_tagged = ("describe", "--tags", "--exact-match", f"--match={release}")
     if release == UNKNOWN or not head or (not head.endswith("-dirty") and git(*is_tagged)):
         return release
@@ -63,12 +67,31 @@ def commit(digits: int) -> str:
     """The commit that is checked out, shortened to so many digits; empty without one.
 
     `-dirty` follows where tracked files are edited, or the package has files that git does not
-    track, a new flow for example.
+    track, a new flow for example. Warns where git cannot read the repo.
     """
     head = git("describe", "--always", "--dirty", f"--abbrev={digits}", "--exclude=*")
     if head and not head.endswith("-dirty") and git(*_NEW_FILES, str(paths.PACKAGE)):
         head += "-dirty"
+    if not head and (reason := refusal()):
+        warnings.warn(f"the commit is unknown: {reason}", stacklevel=2)
     return head
+
+
+def refusal() -> str:
+    """git's reason not to read the repo; empty where it does, or where there is none."""
+    if not in_repo():
+        return ""
+    command = ["git", "-C", str(paths.ROOT), "rev-parse", "--git-dir"]
+    try:
+        done = subprocess.run(command, env=git_environment(), capture_output=True, check=False)
+    except FileNotFoundError:
+        return "git is not on PATH"
+    return os.fsdecode(done.stderr).partition("\n")[0] if done.returncode else ""
+
+
+def in_repo() -> bool:
+    """True if there is a git repo around the package, whether git can read it or not."""
+    return any((folder / ".git").exists() for folder in (paths.ROOT, *paths.ROOT.parents))
 
 
 def git(*arguments: str) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import re
 import shutil
 import sys
 import time
@@ -22,15 +21,13 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from .. import paths, store
-from ..console import counted, in_time, in_units
+from ..console import counted, in_time, in_units, seconds
 from ..container import engine
 from ..errors import ImageError, PipelineError
 from ..packages.overlay import MADE_FROM
 from ..store import metaflow_files
 from ..store.files import locked
 from . import records
-
-_UNITS = {"h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 
 RUN, ARTIFACT, OVERLAY, CONTAINER = "run", "artifact", "overlay", "container"
 IMAGE, CACHED, ATTEMPTS, LEFT_OVER = "image", "cached file", "lost attempt", "left-over"
@@ -84,7 +81,7 @@ def main(arguments: list[str]) -> int:
         type=age,
         default="30d",
         metavar="AGE",
-        help="a number and h, d or w for hours, days or weeks; default: 30d",
+        help="a number and h, d or w for hours, days or weeks (or s, m); default: 30d",
     )
     parser.add_argument("--dry-run", action="store_true", help="show, and delete nothing")
     parser.add_argument("--yes", action="store_true", help="delete without asking")
@@ -110,12 +107,13 @@ def main(arguments: list[str]) -> int:
 
 def age(text: str) -> float:
     """An age in seconds, from `30d`; raises ArgumentTypeError for anything else."""
-    match = re.fullmatch(r"([0-9]{1,6})([hdw])", text)
-    if not match:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not an age: a number and h, d or w for hours, days or weeks, e.g. 30d"
-        )
-    return int(match[1]) * _UNITS[match[2]]
+    with contextlib.suppress(ValueError):
+        # A number alone would be seconds, which nobody means here.
+        if text[-1:].isalpha() and (limit := seconds(text)) >= 0:
+            return limit
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is not an age: a number and s, m, h, d or w, e.g. 12h, 30d or 2w"
+    )
 
 
 def refuse(local: Path, nox: str, _: str) -> NoReturn:

@@ -45,7 +45,7 @@ Options of a flow that is named by its file, and of a task that runs one:
   --flow-tag production                    tag of the run; default: the environment's name
   --force, --force-upstream                run again: this flow, or all that it requires, too
   --from-run CleanFlow/123                 take this finished run instead of running
-  --timeout 3600                           seconds after which the flow is stopped
+  --timeout 2h                             time after which the flow is stopped
   --runner container                       run it in a container of its own image
   --container-kwargs '{"memory": "4g"}'    what the container has: docs/containers.md
   --rebuild-flow, --rebuild-base           build its image anew, or its image and the base

@@ -26,7 +26,7 @@ from ..console import coloured, counted, in_time, in_units, printable, reader_ma
 from ..container import engine
 from ..errors import PipelineError
 from ..store import metaflow_files
-from ..version import UNKNOWN, git_environment, released
+from ..version import UNKNOWN, git_environment, in_repo, released
 from . import records
 from .records import Record
 
@@ -167,14 +167,15 @@ def repo() -> str:
     except FileNotFoundError:
         return f"{project}; git is not on PATH"
     if not succeeded:
-        is_no_repo = any("not a git repository" in line for line in lines)
-        return f"{project}; {'no git repo' if is_no_repo else reason(lines)}"
+        return f"{project}; {reason(lines) if in_repo() else 'no git repo'}"
     headers = dict(line.split(" ")[1:3] for line in lines if line.startswith("# branch."))
     changed = sum(line.startswith(("1 ", "2 ", "u ", "? ")) for line in lines)
     branch = headers["branch.head"].replace("(detached)", "no branch")
     if headers["branch.oid"] == "(initial)":
         return f"{project}, {branch}, no commit yet"
     uncommitted = f", and {counted(changed, 'file')} not committed" if changed else ""
+    if unmerged := [line.split(" ", 10)[10] for line in lines if line.startswith("u ")]:
+        uncommitted += f", in conflict: {', '.join(unmerged)}"
     return f"{project}, {branch}, {headers['branch.oid'][:7]}{uncommitted}"
 
 
@@ -235,7 +236,7 @@ def hooks(setup: str) -> str:
     """Which git hooks are installed, and which of the configured ones are not."""
     succeeded, lines = run("git", "rev-parse", "--git-path", "hooks")
     if not succeeded:
-        return "none: no git repo"
+        return f"unknown: {reason(lines)}" if in_repo() else "none: no git repo"
     folder = paths.ROOT / lines[-1]
     files = folder.iterdir() if folder.is_dir() else ()
     installed = {file.name for file in files if not file.suffix and os.access(file, os.X_OK)}

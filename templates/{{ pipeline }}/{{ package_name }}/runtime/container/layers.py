@@ -12,7 +12,7 @@ from typing import NamedTuple
 from .. import paths
 from ..errors import ImageError
 from ..packages.requirements import Requirements, own_requirements
-from ..version import git
+from ..version import git, refusal
 
 FIRST_LINES = "ARG BASE and FROM ${BASE}"
 """What a Dockerfile begins with."""
@@ -98,10 +98,9 @@ def repo_files() -> list[str]:
     """
     names = set(_files_of_git())
     if not any(name.startswith(f"{paths.PACKAGE.name}/") for name in names):
-        is_git = any((folder / ".git").exists() for folder in (paths.ROOT, *paths.ROOT.parents))
-        if is_git and not git("rev-parse", "--git-dir"):  # the package has files that git ignores
+        if reason := refusal():
             raise ImageError(
-                "git does not say which files it tracks, and images contain no others\n"
+                f"git does not say which files it tracks, and images contain no others: {reason}\n"
                 f"hint: git -C {paths.ROOT} status"
             )
         names = {path.relative_to(paths.ROOT).as_posix() for path in paths.PACKAGE.rglob("*")}

@@ -40,6 +40,7 @@ from .flow_kwargs import FlowKwargs
 from .forcing import force, time_of_forcing
 from .run_arguments import run_arguments
 from .target import FlowTarget, Marker
+from .timeout import Timeout
 
 logger = logging.getLogger("luigi-interface")
 
@@ -85,8 +86,8 @@ class MetaflowTask(luigi.Task):
     from_run: str = luigi.Parameter(  # type: ignore[assignment]
         default="", significant=False, description="take this finished run, e.g. CleanFlow/123"
     )
-    timeout: float | None = luigi.OptionalFloatParameter(  # type: ignore[assignment]
-        default=None, significant=False, description="seconds after which the flow is stopped"
+    timeout: float | None = Timeout(  # type: ignore[assignment]
+        default=None, significant=False, description="time after which the flow is stopped, e.g. 2h"
     )
     runner: str = luigi.Parameter(  # type: ignore[assignment]
         default="", significant=False, description="process or container; default: the settings'"
