@@ -104,6 +104,11 @@ def demo(session: nox.Session) -> None:
     }
     session.run(*repo_nox, "-s", "setup", env=env, external=True)
     session.run(*repo_nox, "-s", "run", "--", "examples/co2_tasks.py", env=env, external=True)
+    containers = (
+        "    python3 noxfile.py -s run -- --runner container --force-upstream   # in containers\n"
+        if docker_answers()
+        else ""
+    )
     reports = "\n    ".join(map(str, sorted((folder / "reports").rglob("*.html"))))
     session.log(
         "The pipeline has run, with its results above.\n\n"
@@ -112,9 +117,21 @@ def demo(session: nox.Session) -> None:
         "Next:\n"
         f"    cd {shlex.quote(str(folder))}\n"
         "    python3 noxfile.py -s run      # again: skips finished tasks\n"
+        f"{containers}"
         "    python3 noxfile.py -s test     # runs its tests\n"
         "    less README.md                 # explains the repo\n"
     )
+
+
+def docker_answers() -> bool:
+    """True if there is a Docker engine, and it answers at once."""
+    if not shutil.which("docker"):
+        return False
+    try:
+        done = subprocess.run(["docker", "version"], capture_output=True, timeout=3, check=False)
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
 
 
 @nox.session(python=False)

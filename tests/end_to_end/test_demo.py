@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -20,15 +21,27 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def demo(checkout: Path, *arguments: str, exit_code: int = 0) -> str:
-    """Run the demo for a user whose Metaflow is set up for S3, and return its output."""
-    home = checkout.parent / "home"
-    options = ("-s", "demo", *arguments)
-    return noxfile(checkout, home, *options, exit_code=exit_code, METAFLOW_DEFAULT_DATASTORE="s3")
+def demo(checkout: Path, *arguments: str, docker: str = "exit 1", exit_code: int = 0) -> str:
+    """Run the demo for a user whose Metaflow is set up for S3, and return its output.
+
+    `docker` is what the user's docker does, in a shell.
+    """
+    home, programs = checkout.parent / "home", checkout.parent / "bin"
+    programs.mkdir(exist_ok=True)
+    (programs / "docker").write_text(f"#!/bin/sh\n{docker}\n")
+    (programs / "docker").chmod(0o755)
+    variables = {
+        "METAFLOW_DEFAULT_DATASTORE": "s3",
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+    }
+    return noxfile(checkout, home, "-s", "demo", *arguments, exit_code=exit_code, **variables)
+
+
+IN_CONTAINERS = "    python3 noxfile.py -s run -- --runner container --force-upstream "
 
 
 def test_the_demo_runs_a_pipeline_and_prints_where_the_results_are(checkout: Path) -> None:
-    printed = demo(checkout)
+    printed = demo(checkout, docker="exit 0")
     repo = checkout / "demo" / "co2-pipelines"
     assert printed.index(f"Making a repo in {repo}") < printed.index("Task is starting.")
     for decade in ("1960s: 0.807", "1970s: 1.245", "1980s: 1.592", "1990s: 1.574"):
@@ -36,14 +49,19 @@ def test_the_demo_runs_a_pipeline_and_prints_where_the_results_are(checkout: Pat
     end = printed[printed.index("The pipeline has run") :]
     assert f"    {repo / 'reports' / 'dev' / 'co2.html'}\n" in end
     assert f"    cd {repo}\n" in end
+    assert IN_CONTAINERS in end
     assert (repo / "reports" / "dev" / "co2.html").is_file()
     assert (repo / ".venv" / "bin" / "python").exists(), "the repo has its own environment"
     assert git(repo, "rev-list", "--count", "HEAD") == "1"
     assert git(checkout, "status", "--porcelain") == ""
 
 
-def test_the_demo_can_be_run_again(checkout: Path) -> None:
-    printed = demo(checkout)
+@pytest.mark.parametrize(
+    "docker", ["exec sleep 60", pytest.param("exit 1", marks=pytest.mark.thorough)]
+)
+def test_the_demo_can_be_run_again(checkout: Path, docker: str) -> None:
+    printed = demo(checkout, docker=docker)
+    assert IN_CONTAINERS not in printed, "the engine does not answer"
     assert f"Running the pipeline of {checkout / 'demo' / 'co2-pipelines'} again" in printed
     assert "1960s: 0.807" in printed
 

@@ -55,7 +55,7 @@ FLOW = """
 import hashlib, os, subprocess, time
 from pathlib import Path
 
-from metaflow import FlowSpec, JSONType, Parameter, current, step
+from metaflow import FlowSpec, JSONType, Parameter, current, metaflow_config, step
 
 from sales_pipelines.runtime import talk_to_luigi
 
@@ -79,6 +79,7 @@ def note(what):
 
 def writable(folder):
     try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
         Path(folder, "x").write_text("")
     except OSError:
         return False
@@ -119,6 +120,11 @@ class ContainedFlow(FlowSpec):
         self.luigi_result = {
             "given": self.given,
             "writable": {folder: writable(folder) for folder in folders},
+            "metaflow": {
+                name: writable(getattr(metaflow_config, name))
+                for name in ("ARTIFACT_LOCALROOT", "CLIENT_CACHE_PATH", "DATATOOLS_LOCALROOT")
+            },
+            "tempdir": writable(current.tempdir),
             "user": [os.getuid(), os.getgid()],
             "memory": limit("memory.max"),
             "cpus": limit("cpu.max"),
@@ -260,6 +266,8 @@ def test_a_flow_gives_what_it_gives_in_a_process(
     assert marker.result["writable"] == {
         **{"/": False, "/repo": False, "/repo/sales_pipelines": False, "/tmp": True}
     }
+    assert marker.result["tempdir"]
+    assert {*marker.result["metaflow"].values()} == {True}, marker.result["metaflow"]
     assert marker.result["user"] == [os.geteuid(), os.getegid()]
     assert not marker.result["gains"]
     assert "host.docker.internal" in marker.result["hosts"]
@@ -822,6 +830,7 @@ def test_secrets_reach_the_run_and_nothing_else(
         ("CONTAINER__INDEX_URL", "https://me:planted@index.example.org"),
         ("container__index_url", "https://me:planted@index.example.org"),
         ("CONTAINER", "{proxy: 'http://me:planted@proxy.example.org'}"),
+        ("CONTAINER_KWARGS", "{env: {TOKEN: planted}}"),
     ],
 )
 @pytest.mark.parametrize("is_in_dotenv", [True, False])
@@ -890,26 +899,3 @@ def test_a_datastore_on_s3_is_reached(
     code = f"import metaflow; print(metaflow.Run({marker.pathspec!r}).data.given[0])"
     command = [sys.executable, "-c", code]
     assert subprocess.check_output(command, env=metaflow_environment(), text=True) == "5\n"
-
-
-@pytest.mark.nightly
-def test_the_co2_pipeline_gives_what_it_gives_in_processes(
-    contained: Contained, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("METAFLOW_DATASTORE_SYSROOT_LOCAL")
-    results = {}
-    for runner in ("process", "container"):
-        # With all of it where it is by default: Metaflow's cards are found there alone.
-        shutil.rmtree(paths.ROOT / "reports", ignore_errors=True)
-        command = ["examples/co2_tasks.py", "RootTask", "--flow-tag", runner]
-        running = contained.start(*command, **{f"{PREFIX}RUNNER": runner})
-        output, _ = running.communicate(timeout=120)
-        assert running.returncode == 0, output
-        markers = (paths.ROOT / ".metaflow" / "luigi" / runner).rglob("*.json")
-        contents = [json.loads(marker.read_text()) for marker in markers]
-        results[runner] = {each["flow"]: each["result"] for each in contents}
-        assert {bool(each["image"]) for each in contents} == {runner == "container"}
-        shutil.rmtree(paths.ROOT / ".metaflow" / "luigi" / runner)
-        assert (paths.ROOT / "reports" / runner / "co2.html").is_file()
-    assert {*results["container"]} == {"CleanFlow", "ReportFlow"}
-    assert results["container"] == results["process"]

@@ -184,7 +184,7 @@ def test_help_explains_the_arguments_and_lists_what_there_is_to_run(
         (["--flow-kwargs", "{bad"], """--flow-kwargs '{bad' must be JSON, e.g. '{"name": 1}'"""),
         (["--timeout", "soon"], "--timeout 'soon': 'soon' is not seconds, or a number"),
         (["--workers", "many"], "an option has a wrong value: "),
-        (["--day", "3"], "unrecognized arguments: --day 3\nMetaflowTask has: --flow-path, "),
+        (["--day", "3"], "unrecognized arguments: --day 3\nMetaflowTask has: --flow-kwargs, "),
         (["--day", "3"], """hint: set the flow's own parameters with --flow-kwargs '{"name"""),
     ],
 )

@@ -5,7 +5,8 @@
 3. `config/ENV.yaml`, where ENV is the setting `env` (`dev`, unless 4 or 5 set it);
 4. `.env` in the repo's root, which git ignores;
 5. environment variables: the package's name in capitals, then `__` before each level, so
-   `MY_PIPELINES__METAFLOW__PROFILE=prod` for `metaflow: {profile: prod}` of `my_pipelines`.
+   `MY_PIPELINES__METAFLOW__PROFILE=prod` for `metaflow: {profile: prod}` of `my_pipelines`;
+6. options of `nox -s run`, which set these variables.
 """
 
 from __future__ import annotations
@@ -73,6 +74,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """Time after which a flow is stopped, e.g. 90 (seconds), 15m or 2h; None for no limit."""
 
+    container_kwargs: dict[str, Any] = {}
+    """What a flow's container has, e.g. `memory: 4g`; see `docs/containers.md`."""
+
     metaflow: MetaflowSettings = MetaflowSettings()
 
     container: ContainerSettings = ContainerSettings()
@@ -97,6 +101,17 @@ def settings() -> Settings:
     Raises SettingsError, naming file or variable, key, and the expected value.
     """
     return load(paths.ROOT, paths.CONFIG, os.environ)
+
+
+def override(name: str, text: str, source: str) -> None:
+    """Set a setting for this process and those that it starts, whatever other sources say.
+
+    Raises SettingsError, which begins with `source`.
+    """
+    if text:  # an empty variable sets nothing
+        _check({name: _parse(text, source)}, source, strict=False)
+    os.environ[f"{PREFIX}{name.upper()}"] = text
+    settings.cache_clear()
 
 
 def load(root: os.PathLike[str], config: os.PathLike[str], environ: Mapping[str, str]) -> Settings:

@@ -17,7 +17,7 @@ from typing import Any
 import luigi
 import yaml
 from luigi.cmdline_parser import CmdlineParser
-from luigi.parameter import MissingParameterException, ParameterException
+from luigi.parameter import MissingParameterException
 from luigi.retcodes import retcode, run_with_retcodes
 from luigi.rpc import RPCError
 from luigi.task import flatten
@@ -31,46 +31,52 @@ from ..metaflow_config import datastore_root, local_root
 from ..settings import settings
 from ..task.metaflow_task import MetaflowTask
 from . import failures
+from .run_options import (
+    WRONG_VALUE,
+    UsageError,
+    arguments_of,
+    check_that_none_is_done,
+    check_value,
+    help_of,
+    options_of,
+    take,
+)
 
 USAGE = """\
-Usage: nox -s run -- [FILE [TASK]] [LUIGI'S OPTIONS]
+Usage: nox -s run -- [FILE [TASK]] [OPTIONS]
 
   FILE   a flow below flows/, e.g. sales/clean/clean.py, or a module of tasks below tasks/, e.g.
          sales_tasks.py; not needed if the repo has only one module of tasks
   TASK   the task of that module; default: RootTask
 
+Options of a run, for every flow in it whose task sets no value of its own:
+
+  --runner container                       run in containers, each flow in one of its own image
+  --container-kwargs '{"memory": "4g"}'    what a container has: docs/containers.md
+  --timeout 2h                             time after which a flow is stopped
+  --flow-tag production                    tag of the runs; default: the environment's name
+  --force-upstream                         run again: the task and all that it requires
+
 Options of a flow that is named by its file, and of a task that runs one:
 
   --flow-kwargs '{"name": 1}'              the flow's parameters, as JSON
-  --flow-tag production                    tag of the run; default: the environment's name
-  --force, --force-upstream                run again: this flow, or all that it requires, too
+  --force                                  run again: this flow alone
   --from-run CleanFlow/123                 take this finished run instead of running
-  --timeout 2h                             time after which the flow is stopped
-  --runner container                       run it in a container of its own image
-  --container-kwargs '{"memory": "4g"}'    what the container has: docs/containers.md
   --rebuild-flow, --rebuild-base           build its image anew, or its image and the base
 
-Luigi's own are e.g. --workers 4; FILE --help-all shows them all.
+Luigi's own are e.g. --workers 4. FILE --help shows all options of that task, FILE --help-all also
+Luigi's.
 
 """
 
-JSON = """'{"name": 1}'"""
-
 REPORTED = 100
 """The number of tasks that are reported on when all are done: each is a marker to fetch."""
-
-# What Luigi's parameters raise for text that they cannot read.
-WRONG_VALUE = (ParameterException, ValueError, SyntaxError)
 
 # Of an error in complete() or deps() Luigi logs the traceback as text.
 _TRACEBACK = re.compile(
     rf"\nTraceback \(most recent call last\):\n.*\n{re.escape(PipelineError.__module__)}\.\w+: ",
     re.DOTALL,
 )
-
-
-class UsageError(PipelineError):
-    """The command line names nothing that can be run."""
 
 
 def main(arguments: list[str]) -> int:
@@ -82,11 +88,20 @@ def main(arguments: list[str]) -> int:
         print(USAGE + listing())
         return 0
     try:
-        store.check(datastore_root())  # else each task would report it
+        of_run, arguments = take(arguments)
         configure_luigi()
         module, name, options = to_luigi(arguments)
-        luigi_arguments = ["--module", module, family(module, name), *options]
-        return run(luigi_arguments, in_order(named_task(luigi_arguments)))
+        task_class = Register.get_task_cls(family(module, name))
+        if {"--help", "-h"} & {*options}:
+            print(help_of(task_class, options), end="")
+            return 0
+        store.check(datastore_root())  # else each task would report it
+        options = arguments_of(task_class, of_run, options)
+        luigi_arguments = ["--module", module, task_class.get_task_family(), *options]
+        tasks = in_order(named_task(luigi_arguments))
+        if "force_upstream" in of_run:
+            check_that_none_is_done(tasks)
+        return run(luigi_arguments, tasks)
     except Exception as error:
         if isinstance(error, PipelineError | OSError):
             raise  # shown without a traceback: see __main__.py
@@ -133,7 +148,8 @@ def how_to_run_again(tasks: list[luigi.Task]) -> str:
         return "--force runs it again, --force-upstream also what it requires"
     names = dict.fromkeys(type(task).__name__ for task in tasks if isinstance(task, MetaflowTask))
     which = f", with TASK {' or '.join(names)}" if names else ""
-    return f"nox -s run -- FILE TASK --force runs a flow again{which}"
+    one = f"nox -s run -- FILE TASK --force runs one again{which}"
+    return f"--force-upstream runs all flows again; {one}"
 
 
 def configure_luigi() -> None:
@@ -258,7 +274,7 @@ def named_task(arguments: list[str]) -> luigi.Task:
         if not stop.code:  # --help
             raise
         cause = stderr.getvalue().strip().rpartition("error: ")[2]
-        raise UsageError(f"{cause}\n{options_of(arguments[2])}") from None
+        raise UsageError(f"{cause}\n{options_of(Register.get_task_cls(arguments[2]))}") from None
     with CmdlineParser.global_instance(arguments) as parser:
         check_options(parser)
         try:
@@ -275,30 +291,8 @@ def check_options(parser: CmdlineParser) -> None:
     """Raise UsageError with the first of the task's options that cannot be read, and why."""
     for name, parameter in Register.get_task_cls(parser.known_args.root_task).get_params():
         value = getattr(parser.known_args, name)
-        try:
-            if value:
-                parameter.parse(value)
-        except WRONG_VALUE as error:
-            is_json = isinstance(parameter, luigi.DictParameter)
-            rule = f" must be JSON, e.g. {JSON}" if is_json else ""
-            raise UsageError(f"{option(name)} {value!r}{rule}: {error}") from error
-
-
-def options_of(family: str) -> str:
-    """Which options a task has, and where to read more."""
-    task = Register.get_task_cls(family)
-    own = ", ".join(option(name) for name, _ in task.get_params()) or "no options of its own"
-    lines = [f"{family.rpartition('.')[2]} has: {own}; Luigi's: --help-all"]
-    if task is MetaflowTask:
-        lines.append(f"hint: set the flow's own parameters with --flow-kwargs {JSON}")
-    elif not issubclass(task, MetaflowTask):
-        lines.append("hint: only a flow's task has --force and the like: nox -s run -- FILE TASK")
-    return "\n".join(lines)
-
-
-def option(name: str) -> str:
-    """The option of a task's parameter."""
-    return f"--{name.replace('_', '-')}"
+        if value:
+            check_value(name, parameter, value)
 
 
 def report(tasks: list[luigi.Task]) -> None:

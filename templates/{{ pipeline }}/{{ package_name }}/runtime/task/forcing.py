@@ -43,3 +43,13 @@ def time_of_forcing() -> float:
     if multiprocessing.parent_process() is None:
         os.environ["LUIGI_FORCED_AT"] = repr(time.time())
     return float(os.environ.get("LUIGI_FORCED_AT") or time.time())
+
+
+def force_run(is_forced: bool) -> None:
+    """Force every task of this run that runs a flow, in worker processes too, or none."""
+    os.environ["LUIGI_RUN_FORCED_AT"] = repr(time.time()) if is_forced else ""
+
+
+def run_forced_at() -> float:
+    """The time at which force_run has forced the run; 0 if it has not."""
+    return float(os.environ.get("LUIGI_RUN_FORCED_AT") or 0)

@@ -17,7 +17,7 @@ from typing import Any
 
 import luigi
 import msgspec
-from luigi.freezing import recursively_unfreeze
+from luigi.freezing import recursively_freeze, recursively_unfreeze
 from luigi.parameter import ParameterVisibility
 from luigi.rpc import RPCError
 
@@ -37,8 +37,8 @@ from ..store.files import locked
 from ..version import Code, code
 from .attempts import Attempt, Attempts, AttemptsFile, read_attempts
 from .flow_kwargs import FlowKwargs
-from .forcing import force, time_of_forcing
-from .run_arguments import run_arguments
+from .forcing import force, run_forced_at, time_of_forcing
+from .run_arguments import SETTINGS, run_arguments
 from .target import FlowTarget, Marker
 from .timeout import Timeout
 
@@ -104,7 +104,8 @@ class MetaflowTask(luigi.Task):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.forced_at = time_of_forcing() if self.force or self.force_upstream else 0.0
+        of_run = 0.0 if self.from_run else run_forced_at()
+        self.forced_at = time_of_forcing() if self.force or self.force_upstream else of_run
         # Whatever is wrong is reported here, before anything runs.
         for name in ("flow_path", "flow_tag", "from_run", "runner"):
             if not isinstance(value := getattr(self, name), str):
@@ -151,9 +152,9 @@ class MetaflowTask(luigi.Task):
     def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
         """Luigi's, with the defaults that come from the settings."""
         values = dict(super().get_param_values(params, args, kwargs))
-        for name in ("flow_tag", "timeout", "runner"):
-            if name in values and values[name] in (None, ""):
-                values[name] = getattr(settings(), name)
+        for name in SETTINGS:
+            if name in values and values[name] in (None, "", {}):
+                values[name] = recursively_freeze(getattr(settings(), name))
         return list(values.items())
 
     @classmethod

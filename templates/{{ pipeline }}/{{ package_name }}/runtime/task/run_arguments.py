@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import luigi
+from luigi.freezing import recursively_freeze
 from luigi.parameter import ParameterVisibility
 
 from .. import paths
-from ..settings import settings
+from ..settings import Settings, settings
+
+SETTINGS = ("flow_tag", "runner", "timeout", "container_kwargs")
+"""Parameters of a MetaflowTask that have the setting of this name unless they are given."""
 
 _HOW = {"force", "force_upstream", "from_run", "timeout", "rebuild_flow", "rebuild_base"}
 """Parameters that say how a task runs, not which task it is."""
@@ -18,23 +23,35 @@ _HOW = {"force", "force_upstream", "from_run", "timeout", "rebuild_flow", "rebui
 def run_arguments(task: luigi.Task) -> list[str]:
     """The arguments that name the task, and its parameters that differ from their defaults.
 
+    The settings that differ from theirs are among them, for what the task requires. A value of the
+    task's own is for none of that: if it is another, it has Luigi's option for one class.
+
     Empty if no command line can name the task: its class is in no module below `tasks/`, or a
     parameter is private or cannot be written as text. The arguments are stored and shown, so values
     of a container's variables, which may be secrets, make them empty too.
     """
-    if type(task).__module__ == f"{__package__}.metaflow_task":
-        words, passed_over = [str(task.param_kwargs["flow_path"])], _HOW | {"flow_path"}
-    else:
-        words, passed_over = _class_words(type(task)), _HOW
+    is_flow = type(task).__module__ == f"{__package__}.metaflow_task"
+    words = [str(task.param_kwargs["flow_path"])] if is_flow else _class_words(type(task))
     if not words:
         return []
+    of_run, weakest = _settings(settings()), _settings(Settings(flow_tag=settings().env))
+    given: dict[str, tuple[luigi.Parameter[Any], Any]] = {
+        name: (luigi.Parameter() if isinstance(value, str) else luigi.DictParameter(), value)
+        for name, value in of_run.items()
+        if value != weakest[name]
+    }
     for name, parameter in task.get_params():
         value = task.param_kwargs[name]
-        if name in passed_over or _is_default(name, parameter, value):
+        if name in _HOW or (is_flow and name == "flow_path"):
             continue
-        variables = value.get("env", {}).values() if name == "container_kwargs" else ()
-        is_secret = parameter.visibility == ParameterVisibility.PRIVATE
-        if is_secret or any(variable is not None for variable in variables):
+        is_default = name not in given and _is_default(parameter, value)
+        if not (is_default or (name in of_run and value == of_run[name])):
+            own = name in of_run and not is_flow
+            given[f"{task.get_task_family()}_{name}" if own else name] = (parameter, value)
+    for name, (parameter, value) in given.items():
+        env = value.get("env") if name.endswith("container_kwargs") else None
+        has_values = isinstance(env, Mapping) and any(each is not None for each in env.values())
+        if has_values or parameter.visibility == ParameterVisibility.PRIVATE:
             return []
         text = parameter.serialize(value)
         flag = f"--{name.replace('_', '-')}"
@@ -62,12 +79,14 @@ def _class_words(task_class: type[luigi.Task]) -> list[str]:
     return words if name == "RootTask" else [*words, name]
 
 
-def _is_default(name: str, parameter: luigi.Parameter[Any], value: Any) -> bool:
+def _settings(values: Settings) -> dict[str, Any]:
+    """Those that a task may have been given, as a task holds them."""
+    names = [name for name in SETTINGS if name not in _HOW]
+    return {name: recursively_freeze(getattr(values, name)) for name in names}
+
+
+def _is_default(parameter: luigi.Parameter[Any], value: Any) -> bool:
     """True if the parameter has this value without being named, wherever the command is used."""
-    if name == "flow_tag":
-        return bool(value == settings().flow_tag == settings().env)
-    if name == "runner":
-        return bool(value == settings().runner)
     # The declared default: luigi.cfg may say another thing where the command is used.
     default = parameter._default
     if default is value:
