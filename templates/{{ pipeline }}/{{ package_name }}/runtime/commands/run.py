@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import sys
-import traceback
 from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from pathlib import Path
@@ -93,9 +92,8 @@ def main(arguments: list[str]) -> int:
         frames = failures.user_frames(error)
         if not frames and not isinstance(error, SyntaxError):
             raise  # the user did not cause it
-        shown = traceback.TracebackException.from_exception(error)
-        shown.stack = traceback.StackSummary.from_list(frames)
-        print(*shown.format(), f"run: {failures.one_line(error)}", sep="", file=sys.stderr)
+        lines = (failures.in_full(error), f"run: {failures.one_line(error)}")
+        print(*lines, sep="\n", file=sys.stderr)
         return 2
 
 
