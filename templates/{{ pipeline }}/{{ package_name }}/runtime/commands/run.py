@@ -23,7 +23,7 @@ from luigi.task import flatten
 from luigi.task_register import Register
 
 from .. import paths, store
-from ..console import reader_may_leave
+from ..console import can_redraw, reader_may_leave
 from ..errors import PipelineError, did_you_mean
 from ..flow.flow_file import flow_paths
 from ..metaflow_config import datastore_root, local_root
@@ -50,6 +50,7 @@ Options of a flow that is named by its file, and of a task that runs one:
   --rebuild-flow, --rebuild-base           build its image anew, or its image and the base
 
 Luigi's own are e.g. --workers 4; FILE --help-all shows them all.
+On a terminal, a line shows how each task gets on; --verbose prints every line instead.
 
 """
 
@@ -80,12 +81,17 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] in (["--help"], ["-h"]):
         print(USAGE + listing())
         return 0
+    is_verbose = "--verbose" in arguments
+    arguments = [argument for argument in arguments if argument != "--verbose"]
     try:
         store.check(datastore_root())  # else each task would report it
         configure_luigi()
         module, name, options = to_luigi(arguments)
-        luigi_arguments = ["--module", module, family(module, name), *options]
-        return run(luigi_arguments, in_order(named_task(luigi_arguments)))
+        task_family = family(module, name)
+        if is_verbose and "verbose" in dict(Register.get_task_cls(task_family).get_params()):
+            options.append("--verbose")  # an option of the task's own
+        luigi_arguments = ["--module", module, task_family, *options]
+        return run(luigi_arguments, in_order(named_task(luigi_arguments)), is_verbose)
     except Exception as error:
         if isinstance(error, PipelineError | OSError):
             raise  # shown without a traceback: see __main__.py
@@ -97,20 +103,26 @@ def main(arguments: list[str]) -> int:
         return 2
 
 
-def run(arguments: list[str], tasks: list[luigi.Task]) -> int:
+def run(arguments: list[str], tasks: list[luigi.Task], is_verbose: bool = False) -> int:
     """Let Luigi run what its arguments name, the last of the tasks, and report on them."""
+    view: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     done_before: list[str] = []
     luigi.Task.event_handler(luigi.Event.DEPENDENCY_PRESENT)(
         lambda task: done_before.append(task.task_id)
     )
-    with failures.collected() as failed:
+    is_watched = can_redraw() and not is_verbose
+    if is_watched:
+        from .view import shown  # without a terminal nobody waits for the import of rich
+
+        view = shown(tasks, done_before)
+    with failures.collected() as failed, view:
         try:
             run_with_retcodes(arguments)
         except SystemExit as stop:
             exit_code = int(stop.code or 0)
     if exit_code == 0 and not tasks[-1].complete():
         exit_code = 1  # luigi.cfg may set 0 for a failure
-    lines = [failure.why for failure in failed]
+    lines = [failure.why for failure in failed if not is_watched]
     if any(failure.is_resumed for failure in failed):
         lines.insert(0, "the same command resumes what failed; --force starts afresh")
     if exit_code == 0:
