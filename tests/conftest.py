@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import fcntl
 import functools
 import io
 import json
 import os
+import pty
 import re
 import shutil
 import subprocess
 import sys
+import termios
+import threading
 import time
 import tomllib
 import warnings
@@ -307,6 +311,68 @@ def noxfile(
 ) -> str:
     """Run the folder's noxfile.py, which must exit so, and return what it prints."""
     return output([python, "noxfile.py", *arguments], folder, home, exit_code, **variables)
+
+
+class Terminal:
+    """A command on a terminal of its own, as if somebody watched it.
+
+    `text` is what it has printed so far without the codes that colour and move: what it draws
+    again is there again.
+    """
+
+    def __init__(
+        self,
+        command: Iterable[object],
+        folder: Path,
+        environment: dict[str, str],
+        size: tuple[int, int] = (40, 120),
+    ) -> None:
+        self._end, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, size)
+        self._printed = b""
+        self._process = subprocess.Popen(
+            list(map(str, command)),
+            cwd=folder,
+            env={"TERM": "xterm", **environment},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0) and None,  # for Ctrl-C
+        )
+        os.close(theirs)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):  # the last process that had it is gone
+            while part := os.read(self._end, 65536):
+                self._printed += part
+        os.close(self._end)
+
+    @property
+    def printed(self) -> str:
+        return self._printed.decode(errors="replace")
+
+    @property
+    def text(self) -> str:
+        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.printed)
+        return re.sub(r"\r*\n\r*|\r+", "\n", text)
+
+    def resize(self, lines: int, columns: int) -> None:
+        termios.tcsetwinsize(self._end, (lines, columns))
+
+    def type(self, keys: str) -> None:
+        os.write(self._end, keys.encode())
+
+    def exit_code(self) -> int:
+        """Wait for its end."""
+        exit_code = self._process.wait(120)
+        self._reader.join(10)
+        return exit_code
+
+    def shows_cursor(self) -> bool:
+        return self.printed.rfind("\x1b[?25h") >= self.printed.rfind("\x1b[?25l")
 
 
 def unshare(*arguments: str) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import HERE, ROOT, Repo, SetUp, clean_environment, git
+from ..conftest import HERE, ROOT, Repo, SetUp, Terminal, clean_environment, git
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +110,23 @@ def test_run_takes_the_pipeline_to_its_report(repo: Repo) -> None:
     commit = git(repo.folder, "rev-parse", "HEAD")
     (marker,) = (repo.folder / ".metaflow/luigi/dev/examples/co2/clean.py").glob("*.json")
     assert json.loads(marker.read_text())["commit"] == commit
+
+
+def test_a_run_on_a_terminal_shows_a_line_for_each_flow(repo: Repo) -> None:
+    environment = clean_environment(repo.home)
+    environment.pop("CI", None)
+    flow = ("examples/co2/clean.py", "--flow-tag", "watched")
+    command = [repo.python, "noxfile.py", "-s", "run", "--", *flow]
+    terminal = Terminal(command, repo.folder, environment)
+    assert terminal.exit_code() == 0, terminal.text
+    assert re.search(r"(?m)^running +examples/co2/clean\.py", terminal.text)
+    assert re.search(r"(?m)^done +examples/co2/clean\.py +4 of 4 steps +[0-9.]+ s", terminal.text)
+    assert "weeks: 2225" in terminal.text, "the result"
+    (log,) = re.findall(r"(?m)^log: (\.metaflow/logs/\S+)$", terminal.text)
+    lines = (repo.folder / log).read_text().splitlines()
+    assert sum("Task is starting." in line for line in lines) == 9
+    assert "Task is starting." not in terminal.text
+    assert git(repo.folder, "status", "--porcelain") == "", "logs are not for git"
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from runtime.flow.output import FlowOutput
+from runtime.flow.output import FlowOutput, Progress
 
 STEPS = {"start": "work", "work": None, "join": None, "end": None}
 
@@ -37,6 +37,7 @@ def test_progress_counts_steps_alike_and_their_tasks_alike() -> None:
     output = output_of(*SPLIT, *finished("work/2"), task_line("work/3", "Task is starting."))
     assert output.status() == "step work, 1 of 3 done"
     assert output.percentage() == 33  # one step of four, and a third of the second
+    assert output.progress() == Progress("step work, 1 of 3 done", 1, 4, 33)
 
 
 def test_a_retried_task_counts_once_and_has_not_failed() -> None:
@@ -47,8 +48,7 @@ def test_a_retried_task_counts_once_and_has_not_failed() -> None:
         task_line("work/2", "Task is starting (retry)."),
         task_line("work/2", "Task finished successfully."),
     )
-    assert output.status() == ""
-    assert output.percentage() == 33
+    assert output.progress() == Progress("", 1, 4, 33)
     assert "step" not in str(output.failure("killed by SIGKILL")).splitlines()[0]
 
 
@@ -138,6 +138,7 @@ def test_lines_of_cloned_tasks_count_however_they_are_mixed() -> None:
         "Cloning previously run task 1/work/3[2/join/4] Cloning previously run task 1/join/4",
     )
     assert output.percentage() == 75
+    assert output.progress().done == 3
 
 
 def test_every_line_is_printed_behind_the_flows_path(capsys: pytest.CaptureFixture[str]) -> None:

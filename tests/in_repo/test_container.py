@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -663,7 +663,7 @@ def test_an_image_is_built_anew_where_the_task_says_so(
 ) -> None:
     asked: list[Any] = []
 
-    def image_for(*flow: str, **anew: bool) -> str:
+    def image_for(*flow: str, show: Callable[[str], None], **anew: bool) -> str:
         asked.append((*flow, anew))
         raise ImageError("no image")
 

@@ -476,6 +476,18 @@ def test_an_overlay_goes_when_it_was_not_used_for_long(
     assert [path.name for path in overlays.iterdir()] == ["4567"]
 
 
+def test_an_old_log_goes(pipeline: Pipeline, capfd: pytest.CaptureFixture[str]) -> None:
+    logs = pipeline.root / ".metaflow" / "logs"
+    logs.mkdir(parents=True)
+    for name in ("old.log", "new.log"):
+        (logs / name).write_text("a line\n")
+    make_old(pipeline.root)
+    os.utime(logs / "new.log")
+    assert re.search(r"(?m)^ +logs +[1-9]", output_of(capfd, status))
+    assert "1 log " in output_of(capfd, clean, "--yes")
+    assert [path.name for path in logs.iterdir()] == ["new.log"]
+
+
 @pytest.mark.nightly
 def test_a_bucket_is_left_alone_and_this_machine_s_disk_is_freed(old: Keeping) -> None:
     overlay = old.root / ".metaflow" / "overlays" / "0123"

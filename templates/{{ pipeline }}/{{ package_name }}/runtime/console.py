@@ -44,6 +44,13 @@ def reader_may_leave() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def can_redraw() -> bool:
+    """True if somebody watches, on a terminal that can draw a line again: no log of a CI."""
+    is_terminal = sys.stdout.isatty() and sys.stderr.isatty()
+    is_dumb = os.environ.get("TERM") in ("dumb", "unknown")
+    return is_terminal and not is_dumb and not os.environ.get("CI")
+
+
 def coloured(text: str, code: str) -> str:
     """The text in a colour, or bold, if the terminal can show that."""
     if sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":

@@ -55,6 +55,11 @@ def client_cache() -> Path:
     return metaflow_folder() / "client-cache"
 
 
+def logs() -> Path:
+    """The folder with a file for each run on a terminal: what the run has printed."""
+    return metaflow_folder() / "logs"
+
+
 def shown(path: Path) -> str:
     """The path as messages show it: relative to the repo's root if it is in the repo."""
     normal = Path(os.path.normpath(path))

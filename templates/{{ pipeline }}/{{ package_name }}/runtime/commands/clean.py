@@ -30,10 +30,10 @@ from ..store.files import locked
 from . import records
 
 RUN, ARTIFACT, OVERLAY, CONTAINER = "run", "artifact", "overlay", "container"
-IMAGE, CACHED, ATTEMPTS, LEFT_OVER = "image", "cached file", "lost attempt", "left-over"
+IMAGE, CACHED, LOG, ATTEMPTS, LEFT_OVER = "image", "cached file", "log", "lost attempt", "left-over"
 # In the order in which they are deleted: a run that is still there must find its artifacts, and
 # an image cannot go before its containers.
-KINDS = (RUN, ARTIFACT, OVERLAY, CONTAINER, IMAGE, CACHED, ATTEMPTS, LEFT_OVER)
+KINDS = (RUN, ARTIFACT, OVERLAY, CONTAINER, IMAGE, CACHED, LOG, ATTEMPTS, LEFT_OVER)
 
 _REMOVERS = {CONTAINER: engine.remove_container, IMAGE: engine.remove}
 
@@ -69,8 +69,8 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="nox -s clean --",
         description="Deletes what is older than a limit: runs with their artifacts and cards, "
-        "overlays, cached files, and Docker images that this checkout made. Shows what would be "
-        "deleted, and asks. Keeps what a marker names or a retry would resume, all markers, and "
+        "overlays, cached files, logs, and Docker images that this checkout made. Shows what would "
+        "be deleted, and asks. Keeps what a marker names or a retry would resume, all markers, and "
         "all of a flow that may be running. Deletes nothing while a task of this checkout runs, "
         "and nothing in a bucket.",
         epilog="Exit codes: 0, also if nothing is deleted; 1 if something could not be deleted; "
@@ -176,6 +176,7 @@ def plan_for(datastore: str, local: Path, before: float) -> Plan:
     for client_cache in records.present_and_former(paths.client_cache()):
         for folder, _, names in os.walk(client_cache):
             items += [item_of(CACHED, name[:8], Path(folder, name)) for name in names]
+    items += [item_of(LOG, path.name, path) for path in local.glob("logs/*.log")]
     for path in local.glob("metaflow.*"):  # on its way to or from S3 when the process was killed
         items.append(item_of(LEFT_OVER, path.name, path))
     items += unstarted_containers()

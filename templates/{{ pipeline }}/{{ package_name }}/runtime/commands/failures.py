@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import tempfile
 import traceback
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +14,11 @@ import luigi
 from .. import paths
 from ..errors import FlowFailedError, PipelineError
 from ..task.metaflow_task import MetaflowTask
+from .events import Events, shared, tell
 
-# A task may fail in a worker process, which shares a file with this one, but no list.
-_FILE = "LUIGI_FAILURES"
+FAILED, BROKEN = "failed", "broken"
+"""Events of a task that failed, and of one that cannot be run."""
+
 _RUNTIME = Path(paths.__file__).parent
 
 
@@ -33,27 +33,43 @@ class Failure(NamedTuple):
 def collected() -> Iterator[list[Failure]]:
     """Yield a list that holds, after the block, what failed in it, here and in workers."""
     failures: list[Failure] = []
-    with tempfile.NamedTemporaryFile("r", prefix="luigi-failures-") as file:
-        os.environ[_FILE] = file.name
+    with shared(), Events() as events:
         try:
             yield failures
         finally:
-            del os.environ[_FILE]
-            failures += [Failure(*json.loads(line)) for line in file]
+            failures += [
+                Failure(*details[:2])
+                for kind, _, _, *details in events.new()
+                if kind in (FAILED, BROKEN)
+            ]
 
 
-@luigi.Task.event_handler(luigi.Event.FAILURE)
-@luigi.Task.event_handler(luigi.Event.BROKEN_TASK)
-@luigi.Task.event_handler(luigi.Event.PROCESS_FAILURE)  # of a worker that was killed Luigi has text
-@luigi.Task.event_handler(luigi.Event.TIMEOUT)
-def _keep(task: luigi.Task, error: BaseException | str) -> None:
+def _keep(kind: str, task: luigi.Task, error: BaseException | str) -> None:
     if isinstance(error, str):
         failure = Failure(error, isinstance(task, MetaflowTask))
     else:
         failure = Failure(one_line(error), isinstance(error, FlowFailedError))
-    if _FILE in os.environ:
-        with contextlib.suppress(OSError), Path(os.environ[_FILE]).open("a") as file:
-            file.write(json.dumps(failure) + "\n")
+    tell(kind, task.task_id, *failure, in_full(error))
+
+
+for _event, _kind in {
+    luigi.Event.FAILURE: FAILED,
+    luigi.Event.PROCESS_FAILURE: FAILED,  # of a worker that was killed Luigi has text
+    luigi.Event.TIMEOUT: FAILED,
+    luigi.Event.BROKEN_TASK: BROKEN,
+}.items():
+    luigi.Task.event_handler(_event)(partial(_keep, _kind))
+
+
+def in_full(error: BaseException | str) -> str:
+    """The error with its traceback, which begins with the user's own code if that is in it."""
+    if isinstance(error, str | PipelineError):  # which has the traceback of the flow
+        return str(error)
+    shown = traceback.TracebackException.from_exception(error)
+    frames = user_frames(error)
+    if frames or isinstance(error, SyntaxError):
+        shown.stack = traceback.StackSummary.from_list(frames)
+    return "".join(shown.format()).rstrip()
 
 
 def one_line(error: BaseException) -> str:

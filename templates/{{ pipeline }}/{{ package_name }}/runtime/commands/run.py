@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import sys
-import traceback
 from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from pathlib import Path
@@ -24,7 +23,7 @@ from luigi.task import flatten
 from luigi.task_register import Register
 
 from .. import paths, store
-from ..console import reader_may_leave
+from ..console import can_redraw, reader_may_leave
 from ..errors import PipelineError, did_you_mean
 from ..flow.flow_file import flow_paths
 from ..metaflow_config import datastore_root, local_root
@@ -65,7 +64,7 @@ Options of a flow that is named by its file, and of a task that runs one:
   --rebuild-flow, --rebuild-base           build its image anew, or its image and the base
 
 Luigi's own are e.g. --workers 4. FILE --help shows all options of that task, FILE --help-all also
-Luigi's.
+Luigi's. On a terminal, a line shows how each task gets on; --verbose prints every line instead.
 
 """
 
@@ -87,6 +86,8 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] in (["--help"], ["-h"]):
         print(USAGE + listing())
         return 0
+    is_verbose = "--verbose" in arguments
+    arguments = [argument for argument in arguments if argument != "--verbose"]
     try:
         of_run, arguments = take(arguments)
         configure_luigi()
@@ -97,37 +98,44 @@ def main(arguments: list[str]) -> int:
             return 0
         store.check(datastore_root())  # else each task would report it
         options = arguments_of(task_class, of_run, options)
+        if is_verbose and "verbose" in dict(task_class.get_params()):
+            options.append("--verbose")  # an option of the task's own
         luigi_arguments = ["--module", module, task_class.get_task_family(), *options]
         tasks = in_order(named_task(luigi_arguments))
         if "force_upstream" in of_run:
             check_that_none_is_done(tasks)
-        return run(luigi_arguments, tasks)
+        return run(luigi_arguments, tasks, is_verbose)
     except Exception as error:
         if isinstance(error, PipelineError | OSError):
             raise  # shown without a traceback: see __main__.py
         frames = failures.user_frames(error)
         if not frames and not isinstance(error, SyntaxError):
             raise  # the user did not cause it
-        shown = traceback.TracebackException.from_exception(error)
-        shown.stack = traceback.StackSummary.from_list(frames)
-        print(*shown.format(), f"run: {failures.one_line(error)}", sep="", file=sys.stderr)
+        lines = (failures.in_full(error), f"run: {failures.one_line(error)}")
+        print(*lines, sep="\n", file=sys.stderr)
         return 2
 
 
-def run(arguments: list[str], tasks: list[luigi.Task]) -> int:
+def run(arguments: list[str], tasks: list[luigi.Task], is_verbose: bool = False) -> int:
     """Let Luigi run what its arguments name, the last of the tasks, and report on them."""
+    view: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     done_before: list[str] = []
     luigi.Task.event_handler(luigi.Event.DEPENDENCY_PRESENT)(
         lambda task: done_before.append(task.task_id)
     )
-    with failures.collected() as failed:
+    is_watched = can_redraw() and not is_verbose
+    if is_watched:
+        from .view import shown  # without a terminal nobody waits for the import of rich
+
+        view = shown(tasks, done_before)
+    with failures.collected() as failed, view:
         try:
             run_with_retcodes(arguments)
         except SystemExit as stop:
             exit_code = int(stop.code or 0)
     if exit_code == 0 and not tasks[-1].complete():
         exit_code = 1  # luigi.cfg may set 0 for a failure
-    lines = [failure.why for failure in failed]
+    lines = [failure.why for failure in failed if not is_watched]
     if any(failure.is_resumed for failure in failed):
         lines.insert(0, "the same command resumes what failed; --force starts afresh")
     if exit_code == 0:

@@ -282,6 +282,7 @@ def disk(local: Path, on_s3: bool, nox: str) -> list[str]:
             local
         ),
         counted(len(overlays), "overlay"): overlays,
+        "logs": [local / "logs"],
         "client cache": [records.with_real_parent(paths.client_cache())],
     }
     lines = [

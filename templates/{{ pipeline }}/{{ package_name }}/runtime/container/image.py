@@ -35,16 +35,23 @@ REVISION = "org.opencontainers.image.revision"
 BRANCH = "org.opencontainers.image.ref.name"
 
 
-def image_for(flow_path: str, *, rebuild_flow: bool = False, rebuild_base: bool = False) -> str:
+def image_for(
+    flow_path: str,
+    *,
+    rebuild_flow: bool = False,
+    rebuild_base: bool = False,
+    show: Callable[[str], None] | None = None,
+) -> str:
     """The name of the image that runs the flow as it is on disk, built if there is none yet.
 
-    `rebuild_flow` builds it without Docker's cache, `rebuild_base` the base, too.
+    `rebuild_flow` builds it without Docker's cache, `rebuild_base` the base, too. `show` gets a
+    line for each step of a build; by default it is printed.
 
     Raises FlowNotFoundError if there is no such flow, RequirementsError if its requirements.txt
     cannot be read or installed, and ImageError if its files do not fit together or cannot be
     built, or if there is no engine to do so.
     """
-    show = partial(console.show_line, flow_path)
+    show = show or partial(console.show_line, flow_path)
     with images_for(flow_path) as (base, image):
         if rebuild_flow or rebuild_base or not has_image(image.name):
             if rebuild_base or not has_image(base.name):

@@ -19,7 +19,7 @@ from . import handover
 from .command_line import check_length, options
 from .declared_parameters import FlowParameter, check_none, check_refused, declared_parameters
 from .flow_file import flow_parameters, flow_steps
-from .output import FlowOutput
+from .output import FlowOutput, Progress
 from .parameter_values import offered_to
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ class FlowRun:
     """A run of the flow at `flow_path`; its files lie in the folder `scratch` while it runs.
 
     `on_start` gets the flow's name and the run's id as soon as the run could be resumed,
-    `on_progress` a line and a percentage when they have changed. Both are called from another
-    thread. The file descriptors `held` stay open until nothing of the flow is left.
+    `on_progress` the run, as FLOW/RUN_ID, and its progress when that has changed. Both are called
+    from another thread. The file descriptors `held` stay open until nothing of the flow is left.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class FlowRun:
         timeout: float | None,
         held: Sequence[int],
         on_start: Callable[[str, str], None],
-        on_progress: Callable[[str, int], None],
+        on_progress: Callable[[str, Progress], None],
     ) -> None:
         self.flow = self.run_id = ""
         self.parameters: dict[str, Any] = {}
@@ -158,16 +158,16 @@ class FlowRun:
         over = threading.Event()
 
         def watch() -> None:
-            status, percentage = "", 0
-            while not over.wait(REPORT if self.run_id else WATCH):
+            progress, is_over = Progress(""), False
+            while not is_over:
+                is_over = over.wait(REPORT if self.run_id else WATCH)
                 self._look()
                 if self.run_id:
-                    before = status, percentage
-                    status = self._output.status()
-                    percentage = max(percentage, self._output.percentage())
-                    if (status, percentage) != before:
-                        run = f"{self.flow}/{self.run_id}"
-                        self._on_progress(f"{run}: {status}" if status else run, percentage)
+                    before, progress = progress, self._output.progress()
+                    percentage = max(before.percentage, progress.percentage)
+                    progress = progress._replace(percentage=percentage)
+                    if progress != before:
+                        self._on_progress(f"{self.flow}/{self.run_id}", progress)
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()

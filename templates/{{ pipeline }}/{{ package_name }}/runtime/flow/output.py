@@ -6,6 +6,7 @@ import itertools
 import re
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from ..console import show_line
 from ..errors import FlowFailedError
@@ -26,6 +27,18 @@ _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(: .*)?")
 _LOGGED = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d")
 REMEMBERED = 200
 """Lines that are remembered of each task, and of what comes from no task."""
+
+
+class Progress(NamedTuple):
+    """How far a flow is."""
+
+    status: str
+    """What it is doing, e.g. which steps are running."""
+    done: int = 0
+    """The number of its steps that are done."""
+    steps: int = 0
+    """The number of its steps; 0 if there is no run yet."""
+    percentage: int = 0
 
 
 class FlowOutput:
@@ -90,6 +103,12 @@ class FlowOutput:
         if traceback is not None and "" not in traceback:  # an empty line ends it
             traceback.append(text)
 
+    def progress(self) -> Progress:
+        """How far the flow is."""
+        steps = self._all_steps()
+        done = sum(0 < self._done[step] == self._tasks_of(step) for step in steps)
+        return Progress(self.status(), done, len(steps), self.percentage())
+
     def status(self) -> str:
         """The steps that are running, and how many of their tasks are done."""
         parts = []
@@ -101,9 +120,12 @@ class FlowOutput:
 
     def percentage(self) -> int:
         """How much of the flow is done: all steps count the same, and so do all tasks of a step."""
-        steps = {*self._steps, *self._started, *self._done}
+        steps = self._all_steps()
         done = sum(self._done[step] / self._tasks_of(step) for step in steps)
         return int(100 * done / len(steps)) if steps else 0
+
+    def _all_steps(self) -> set[str]:
+        return {*self._steps, *self._started, *self._done}
 
     def _tasks_of(self, step: str) -> int:
         running = [*self._running.values()].count(step)

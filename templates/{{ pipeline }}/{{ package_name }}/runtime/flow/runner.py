@@ -45,13 +45,17 @@ class Runner(Protocol):
 
 
 class ProcessRunner:
-    """Runs a flow with the repo's Python, in the repo's root."""
+    """Runs a flow with the repo's Python, in the repo's root.
+
+    `show` gets what is printed while the flow's own packages are installed.
+    """
 
     python = sys.executable
     image = None
 
-    def __init__(self, flow_path: str) -> None:
+    def __init__(self, flow_path: str, show: Callable[[str], None]) -> None:
         self.file = str(flow_file(flow_path))
+        self._show = show
 
     def run(self, command: Sequence[str], *, variables: Mapping[str, str], **options: Any) -> int:
         """Run it; RequirementsError if the flow's own requirements cannot be installed."""
@@ -69,4 +73,4 @@ class ProcessRunner:
             return {}
         from ..packages import overlay  # few flows need it
 
-        return overlay.environment_for(file)
+        return overlay.environment_for(file, self._show)

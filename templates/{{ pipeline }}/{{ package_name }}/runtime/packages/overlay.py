@@ -34,9 +34,12 @@ MADE_FROM = "overlay.json"
 _PLANNED = re.compile(r" \+ (?P<name>[^\s=]+)(?:==(?P<version>\S+))?(?: @ | \(from )?(?P<url>\S+)?")
 
 
-def environment_for(flow_file: Path) -> dict[str, str]:
-    """The flow's `PYTHONPATH` and `PATH`, with its overlay first; empty if it has none."""
-    folder = overlay(flow_file)
+def environment_for(flow_file: Path, show: Callable[[str], None] | None = None) -> dict[str, str]:
+    """The flow's `PYTHONPATH` and `PATH`, with its overlay first; empty if it has none.
+
+    `show` gets the lines of what is done to make the overlay, which are printed by default.
+    """
+    folder = overlay(flow_file, show)
     if not folder:
         return {}
     environment = metaflow_environment()
@@ -47,7 +50,7 @@ def environment_for(flow_file: Path) -> dict[str, str]:
     }
 
 
-def overlay(flow_file: Path) -> Path | None:
+def overlay(flow_file: Path, show: Callable[[str], None] | None = None) -> Path | None:
     """The folder with the packages of the `requirements.txt` beside a flow's file.
 
     It is made if there is none yet. None where the file is missing or has no requirements.
@@ -61,7 +64,8 @@ def overlay(flow_file: Path) -> Path | None:
             return None
         folder = paths.overlays() / _key(wanted)
         if not _mark_used(folder):
-            _make(folder, wanted, flow_file)
+            flow = Path(os.path.relpath(flow_file, paths.FLOWS)).as_posix()
+            _make(folder, wanted, flow, show or partial(console.show_line, flow))
         return folder
     except OSError as error:
         file = paths.shown(flow_file.with_name("requirements.txt"))
@@ -95,7 +99,7 @@ def _mark_used(folder: Path) -> bool:
     return (folder / MADE_FROM).is_file()
 
 
-def _make(folder: Path, wanted: Requirements, flow_file: Path) -> None:
+def _make(folder: Path, wanted: Requirements, flow: str, show: Callable[[str], None]) -> None:
     """Make the overlay in a temporary folder and rename it; delete what killed processes left."""
 
     def skip(_: str) -> None:
@@ -106,8 +110,6 @@ def _make(folder: Path, wanted: Requirements, flow_file: Path) -> None:
         lock = folder.with_name(unfinished.name.partition(".")[0] + ".lock")
         with contextlib.suppress(BlockingIOError), locked(lock, skip):
             shutil.rmtree(unfinished, ignore_errors=True)
-    flow = Path(os.path.relpath(flow_file, paths.FLOWS)).as_posix()
-    show = partial(console.show_line, flow)
 
     def on_wait(process_id: str) -> None:
         show(f"waiting for process {process_id}, which is making its environment")

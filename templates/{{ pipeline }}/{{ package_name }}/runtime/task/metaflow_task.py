@@ -22,6 +22,7 @@ from luigi.parameter import ParameterVisibility
 from luigi.rpc import RPCError
 
 from .. import paths, store
+from ..console import show_line
 from ..container.kwargs import container_kwargs
 from ..errors import ParameterError, PipelineError
 from ..flow import handover
@@ -29,6 +30,7 @@ from ..flow.command_line import as_list, flags
 from ..flow.flow_file import check_flow, flow_file, flow_names, flow_parameters
 from ..flow.flow_run import FlowRun
 from ..flow.metaflow_client import artifacts_of, metaflow_run, parameters_of, sha256
+from ..flow.output import Progress
 from ..flow.parameter_values import RUN_OPTIONS, json_values, offered_to
 from ..flow.runner import RUNNERS, ProcessRunner, Runner
 from ..metaflow_config import datastore_root, local_root
@@ -293,6 +295,7 @@ class MetaflowTask(luigi.Task):
 
     def _log_wait(self, what: str, process_id: str) -> None:
         logger.info("%s waits for process %s, which is running %s", self.task_id, process_id, what)
+        self._report_progress("", Progress(f"waits for process {process_id}"))
 
     def _take_run(self, parameters: dict[str, Any]) -> Marker:
         """Return the marker of the existing run `from_run`."""
@@ -415,7 +418,7 @@ class MetaflowTask(luigi.Task):
     def _runner(self, scratch: Path) -> Runner:
         """What the flow runs in; a container's image is built if there is none."""
         if self.runner == "process":
-            return ProcessRunner(self.flow_path)
+            return ProcessRunner(self.flow_path, self._show)
         # Few tasks need them, and every worker would wait for their import.
         from ..container.image import image_for
         from ..container.runner import ContainerRunner
@@ -425,6 +428,7 @@ class MetaflowTask(luigi.Task):
             self.flow_path,
             rebuild_flow=self.rebuild_flow,
             rebuild_base=self.rebuild_base,
+            show=self._show,
         )
         return ContainerRunner(self.flow_path, image, self._container, scratch)
 
@@ -443,12 +447,18 @@ class MetaflowTask(luigi.Task):
             *(f"--tag={tag}" for tag in tags),
         ]
 
-    def _report_progress(self, status: str, percentage: int) -> None:
+    def _show(self, line: str) -> None:
+        """Print and report what is done before there is a run, such as the build of an image."""
+        show_line(self.flow_path, line)
+        self._report_progress("", Progress(line))
+
+    def _report_progress(self, run: str, progress: Progress) -> None:
+        self.trigger_event(luigi.Event.PROGRESS, self, progress)
         # Luigi sets both when a worker runs the task.
         if self.set_status_message and self.set_progress_percentage:
             with contextlib.suppress(RPCError):  # the scheduler does not answer for a while
-                self.set_status_message(status)
-                self.set_progress_percentage(percentage)
+                self.set_status_message(": ".join(filter(None, (run, progress.status))))
+                self.set_progress_percentage(progress.percentage)
 
     def _result_of(self, run: FlowRun, *, is_resumed: bool) -> Any:
         """The result of the run, which it may have left elsewhere."""

@@ -1,0 +1,54 @@
+"""Events of tasks, for the process of the run: a task may run in a worker, which shares no list."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_FILE = "LUIGI_EVENTS"
+
+
+@contextlib.contextmanager
+def shared() -> Iterator[None]:
+    """Let events be told, here and in the processes that are started in the block."""
+    with tempfile.NamedTemporaryFile(prefix="luigi-events-") as file:
+        os.environ[_FILE] = file.name
+        try:
+            yield
+        finally:
+            del os.environ[_FILE]
+
+
+def tell(kind: str, task_id: str, *details: Any) -> None:
+    """Add an event, whose details can be written as JSON."""
+    if _FILE in os.environ:
+        with contextlib.suppress(OSError), Path(os.environ[_FILE]).open("a") as file:
+            file.write(json.dumps([kind, task_id, time.time(), *details]) + "\n")
+
+
+class Events:
+    """The events that have been told in the block of `shared`."""
+
+    def __init__(self) -> None:
+        self._file = Path(os.environ[_FILE]).open()  # noqa: SIM115 - it is read again and again
+        self._line = ""
+
+    def __enter__(self) -> Events:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def new(self) -> Iterator[list[Any]]:
+        """Kind, task, time and details of each event since the last call."""
+        while part := self._file.readline():
+            self._line += part
+            if part.endswith("\n"):  # else the rest is still being written
+                yield json.loads(self._line)
+                self._line = ""

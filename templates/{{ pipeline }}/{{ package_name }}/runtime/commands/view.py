@@ -1,0 +1,260 @@
+"""What people watch on a terminal: a line for each task, while all output goes to a log file.
+
+The file takes the place of the standard streams, so workers and child processes write to it, too.
+What happens to tasks comes as events, from workers as well. A thread of its own reads them, and
+nothing else writes to the terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import luigi
+from rich.console import Console, ConsoleDimensions, Group
+from rich.live import Live
+from rich.text import Text
+
+from .. import paths
+from ..console import counted
+from ..flow.output import Progress
+from ..task.metaflow_task import MetaflowTask
+from .events import Events, tell
+from .failures import FAILED
+
+START, PROGRESS, DONE, WARNING = "start", "progress", "done", "warning"
+"""Events, in addition to that of a failure."""
+
+RUNNING, STOPPED = "running", "stopped"
+
+_STYLES = {
+    **{RUNNING: "cyan", DONE: "green", FAILED: "bold red", STOPPED: "yellow"},
+    **{"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"},
+}
+
+INTERVAL = 0.2
+"""Seconds between two looks at the events."""
+
+
+@contextlib.contextmanager
+def shown(tasks: Sequence[luigi.Task], present: Collection[str]) -> Iterator[None]:
+    """Show how the tasks get on; what they and Luigi print goes to a log file instead.
+
+    `present` has, as soon as a task starts, the ids of those that were complete before.
+    """
+    log = paths.logs() / f"{time.strftime('%Y-%m-%d-%H%M%S')}-{os.getpid()}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    logger = logging.getLogger("luigi-interface")
+    over = threading.Event()
+    with _output_to(log) as terminal, Events() as events:
+        logger.addFilter(_tell_warning)
+        view = _View(terminal, paths.shown(log), tasks, present)
+        thread = threading.Thread(target=view.follow, args=(events, over), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            logger.removeFilter(_tell_warning)
+
+
+@contextlib.contextmanager
+def _output_to(log: Path) -> Iterator[IO[str]]:
+    """Send the output and errors of this process and its children to the file.
+
+    Yields a stream to the terminal.
+    """
+    streams = (sys.stdout, sys.stderr)
+    descriptors = [os.dup(stream.fileno()) for stream in streams]
+    terminal = open(  # noqa: SIM115 - closed below
+        descriptors[0], "w", encoding=sys.stdout.encoding, errors="replace", closefd=False
+    )
+    with log.open("ab") as file:
+        for stream in streams:
+            stream.flush()
+            os.dup2(file.fileno(), stream.fileno())
+    try:
+        yield terminal
+    finally:
+        for stream, descriptor in zip(streams, descriptors, strict=True):
+            with contextlib.suppress(OSError):  # the disk is full
+                stream.flush()
+            os.dup2(descriptor, stream.fileno())
+        with contextlib.suppress(OSError):  # the terminal is gone
+            terminal.close()
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+@luigi.Task.event_handler(luigi.Event.START)
+def _tell_start(task: luigi.Task) -> None:
+    if not isinstance(task, luigi.WrapperTask):  # which does nothing itself
+        tell(START, task.task_id, label(task))
+
+
+@luigi.Task.event_handler(luigi.Event.PROGRESS)
+def _tell_progress(task: luigi.Task, *details: Any) -> None:
+    if details and isinstance(details[0], Progress):  # a user's task may tell anything
+        tell(PROGRESS, task.task_id, *details)
+
+
+@luigi.Task.event_handler(luigi.Event.SUCCESS)
+def _tell_success(task: luigi.Task) -> None:
+    tell(DONE, task.task_id)
+
+
+def _tell_warning(record: logging.LogRecord) -> bool:
+    text = logging.Formatter().format(record)
+    # Luigi also logs the failure of a task, which has an event.
+    if record.levelno >= logging.WARNING and not text.startswith("[pid "):
+        tell(WARNING, "", record.levelname, text)
+    return True
+
+
+def label(task: luigi.Task) -> str:
+    """The task's name for people: its flow's path or its class, and its own values."""
+    name, inherited = type(task).__name__, dict(MetaflowTask.get_params())
+    texts = task.to_str_params(only_significant=True, only_public=True)
+    values: dict[str, Any] = {}
+    if isinstance(task, MetaflowTask):
+        name, values = task.flow_path, json.loads(texts.get("flow_kwargs", "{}"))
+    values |= {name: text for name, text in texts.items() if name not in inherited}
+    named = (f"{name}={' '.join(str(value).split()):.60}" for name, value in values.items())
+    return " ".join([name, *named])
+
+
+def in_seconds(seconds: float, digits: int = 0) -> str:
+    """The seconds for people: `1,200 s`."""
+    return f"{seconds:,.{digits}f} s"
+
+
+@dataclass
+class _Row:
+    """The line of a task that has started."""
+
+    label: str
+    started: float
+    state: str = RUNNING
+    progress: Progress = Progress("")  # noqa: RUF009 - it is immutable
+    ended: float = 0.0
+
+    def text(self, width: int) -> Text:
+        """The line, whose label is cut to this width."""
+        done, steps = self.progress.done, self.progress.steps
+        is_running = self.state == RUNNING
+        columns = [
+            self.label if len(self.label) <= width else f"…{self.label[1 - width :]}",
+            f"{done} of {counted(steps, 'step')}" if steps else "",
+            in_seconds((self.ended or time.time()) - self.started, 0 if is_running else 1),
+        ]
+        return Text.assemble(
+            (f"{self.state:<7}", _STYLES[self.state]),
+            f"  {columns[0]:<{width}}  {columns[1]:>13}  {columns[2]:>9}  ",
+            (self.progress.status if is_running else "", "dim"),
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+
+
+class _View:
+    """The lines on the terminal: those of tasks that have ended stay, and below are the others."""
+
+    def __init__(
+        self, terminal: IO[str], log: str, tasks: Sequence[luigi.Task], present: Collection[str]
+    ) -> None:
+        self._terminal = terminal
+        self._console = Console(file=terminal, highlight=False)
+        self._live = Live(
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._log = log
+        self._tasks = {each.task_id for each in tasks if not isinstance(each, luigi.WrapperTask)}
+        self._present = present
+        self._longest = max(len(label(task)) for task in tasks[-100:])
+        self._started = time.time()
+        self._running: dict[str, _Row] = {}
+        self._done = 0
+        self._failed: dict[str, str] = {}
+        self._lines: list[Text] = []
+
+    def follow(self, events: Events, over: threading.Event) -> None:
+        """Show what happens until it is over."""
+        with contextlib.suppress(OSError):  # the terminal is gone
+            with self._live:
+                is_over = False
+                while not is_over:
+                    is_over = over.wait(INTERVAL)
+                    for event in events.new():
+                        self._take(*event)
+                    self._draw()
+                for task_id in [*self._running]:
+                    self._end(task_id, STOPPED, time.time())
+            if self._done or self._failed:
+                self._print(self._summary())
+            self._print(f"log: {self._log}")
+
+    def _take(self, kind: str, task_id: str, moment: float, *details: Any) -> None:
+        if kind == START and task_id not in self._running:
+            self._running[task_id] = _Row(details[0], moment)
+        elif kind == PROGRESS and task_id in self._running:
+            self._running[task_id].progress = Progress(*details[0])
+        elif kind == DONE and task_id in self._running:
+            self._end(task_id, DONE, moment)
+            self._done += 1
+            self._failed.pop(task_id, None)
+        elif kind == FAILED:
+            self._failed[task_id] = self._end(task_id, FAILED, moment)
+            self._print(details[2])
+        elif kind == WARNING:
+            level, text = details
+            self._print((f"{level}: ", _STYLES.get(level, "")), text)
+
+    def _end(self, task_id: str, state: str, moment: float) -> str:
+        """Print the last line of the task, and return its label."""
+        row = self._running.pop(task_id, None)
+        if not row:  # it could not start
+            return task_id
+        row.state, row.ended = state, moment
+        self._draw()  # or it would still be there, below what is printed
+        self._console.print(row.text(self._width()), no_wrap=True, overflow="ellipsis")
+        return row.label
+
+    def _print(self, *parts: str | tuple[str, str]) -> None:
+        self._console.print(Text.assemble(*parts), soft_wrap=True)
+
+    def _draw(self) -> None:
+        """Draw the lines of what is running, if they have changed."""
+        size = os.get_terminal_size(self._terminal.fileno())
+        self._console.size = ConsoleDimensions(size.columns or 80, size.lines or 24)
+        fitting = [*self._running.values()][: max(1, self._console.height - 2)]
+        lines = [row.text(self._width()) for row in fitting]
+        if lines or self._done:
+            text = f"{self._summary()}; log: {self._log}"
+            lines.append(Text(text, "dim", no_wrap=True, overflow="ellipsis"))
+        if lines != self._lines:
+            self._lines = lines
+            self._live.update(Group(*lines), refresh=True)
+
+    def _width(self) -> int:
+        """The width of labels, which leaves room for the rest of a line."""
+        return min(self._longest, max(16, self._console.width - 52))
+
+    def _summary(self) -> str:
+        tasks = max(len(self._tasks.difference(self._present)), self._done + len(self._running))
+        failed = f", failed: {', '.join(self._failed.values())}" if self._failed else ""
+        seconds = in_seconds(time.time() - self._started)
+        return f"{self._done} of {counted(tasks, 'task')} done{failed}, {seconds}"

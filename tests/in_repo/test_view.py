@@ -1,0 +1,380 @@
+"""What `nox -s run` shows on a terminal, and that it prints as before where there is none."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import luigi
+import pytest
+from luigi.parameter import ParameterVisibility
+from sales_pipelines.runtime import MetaflowTask, console, paths
+from sales_pipelines.runtime.commands import view
+from sales_pipelines.runtime.container import image
+from sales_pipelines.runtime.errors import ImageError
+from sales_pipelines.runtime.flow.output import Progress
+from sales_pipelines.runtime.packages import overlay
+
+from ..conftest import Terminal
+from .conftest import REPO, START, Pipeline, Splitting, mark_done, wait_until
+
+TASKS = """
+import datetime, os, subprocess, warnings
+
+import luigi
+
+from sales_pipelines.runtime import MetaflowTask
+
+
+class Daily(MetaflowTask):
+    flow_path = "small.py"
+    day = luigi.DateParameter()
+
+
+class Publish(luigi.Task):
+    def requires(self):
+        return [Daily(day=datetime.date(2026, 1, day)) for day in (1, 2)]
+
+    def run(self):
+        print("printed by a task")
+        subprocess.run("echo printed by its child >&2", shell=True)
+        warnings.warn("a warning of Python")
+        self.output().makedirs()
+        open(self.output().path, "w").close()
+
+    def output(self):
+        return luigi.LocalTarget("published/page")
+
+
+class RootTask(luigi.WrapperTask):
+    def requires(self):
+        return Publish()
+
+
+class Raising(luigi.Task):
+    def run(self):
+        raise KeyError("no such customer")
+
+
+class Killed(luigi.Task):
+    def run(self):
+        os.kill(os.getpid(), 9)
+
+
+class Broken(luigi.Task):
+    def complete(self):
+        raise KeyError("no such customer")
+
+
+class BrokenRequires(luigi.Task):
+    def requires(self):
+        if os.path.isdir(".metaflow/logs"):  # Luigi asks, not the check of the command line
+            raise KeyError("no such customer")
+        return []
+"""
+
+
+@pytest.fixture
+def tasks() -> Iterator[str]:
+    """The name of a module of tasks, in the repo for this test alone."""
+    file = REPO / "sales_pipelines" / "tasks" / "watched_tasks.py"
+    file.write_text(TASKS)
+    yield file.name
+    file.unlink()
+
+
+def run(
+    pipeline: Pipeline | Splitting,
+    *arguments: str,
+    code: str = START,
+    size: tuple[int, int] = (40, 120),
+    **variables: str,
+) -> Terminal:
+    """Start `run …` on a terminal."""
+    command = [sys.executable, "-c", code, "run", *arguments]
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}
+    return Terminal(command, pipeline.root, {**environment, **variables}, size)
+
+
+def log_of(terminal: Terminal, pipeline: Pipeline | Splitting) -> str:
+    """The contents of the log that the run names, in a line of its own."""
+    (name,) = re.findall(r"(?m)^log: (\S+)$", terminal.text)
+    return (pipeline.root / name).read_text()
+
+
+@pytest.mark.parametrize("workers", ["2", pytest.param("1", marks=pytest.mark.thorough)])
+def test_each_task_has_a_line_and_all_that_is_printed_is_in_the_log(
+    pipeline: Pipeline, tasks: str, workers: str
+) -> None:
+    pipeline.add_flow(start="print('a row')")
+    terminal = run(pipeline, tasks, "--workers", workers)
+    assert terminal.exit_code() == 0, terminal.text
+    printed = ["a row", "printed by a task", "printed by its child", "a warning of Python"]
+    printed += ["INFO: Informed scheduler", "This progress looks :)"]
+    log = log_of(terminal, pipeline)
+    for line in printed:
+        assert line not in terminal.text
+        assert line in log
+    for label in ("small.py day=2026-01-01", "small.py day=2026-01-02"):
+        assert re.search(rf"(?m)^done +{label} +2 of 2 steps +[0-9.]+ s", terminal.text)
+    assert re.search(r"(?m)^done +Publish +[0-9.]+ s", terminal.text)
+    assert "RootTask" not in terminal.text, "it does nothing"
+    assert re.search(r"(?m)^3 of 3 tasks done, \d+ s$", terminal.text)
+    assert terminal.text.rstrip().endswith("Publish: published/page"), "the result"
+    assert len(re.findall("(?m)^small.py: SmallFlow/", terminal.text)) == 2
+    assert terminal.shows_cursor()
+
+
+def test_the_line_of_a_flow_shows_its_steps_while_they_run(splitting: Splitting) -> None:
+    splitting.tell("wait-work1")
+    terminal = run(splitting, "split.py", "--workers", "2")
+    line = r"running +split.py +1 of 4 steps +\d+ s +step work, 2 of 3 done"
+    wait_until(lambda: re.search(line, terminal.text))
+    assert re.search(r"0 of 1 task done, \d+ s; log: \.metaflow/logs/\S+\.log", terminal.text)
+    terminal.resize(24, 40)
+    drawn = len(terminal.text)
+    # The second, because the first may have been on its way.
+    wait_until(lambda: len(re.findall("(?m)^running .*$", terminal.text[drawn:])) > 1)
+    assert len(re.findall("(?m)^running .*$", terminal.text[drawn:])[1]) <= 40
+    splitting.tell()
+    assert terminal.exit_code() == 0, terminal.text
+    assert re.search(r"(?m)^done +split.py +4 of 4 steps", terminal.text)
+
+
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.thorough)])
+def test_a_flow_that_fails_is_shown_once_with_its_traceback_and_how_to_go_on(
+    pipeline: Pipeline, workers: str
+) -> None:
+    # As markup this would be bold.
+    path = pipeline.add_flow(end="print('a row')\nraise ValueError('[bold]no such customer')")
+    terminal = run(pipeline, path, "--workers", workers)
+    assert terminal.exit_code() == 30
+    failed = re.search(
+        r"(?m)^failed +small.py +1 of 2 steps +[0-9.]+ s *\n"
+        r"small.py failed in step `end` \(task \d+/end/2\): exit code 1\n"
+        r"Traceback \(most recent call last\):\n"
+        r'  File ".*small.py", line \d+, in end\n(?:.*\n)+?'
+        r"ValueError: \[bold\]no such customer\n",
+        terminal.text,
+    )
+    assert failed, terminal.text
+    assert terminal.text.count("Traceback") == 1
+    assert terminal.text.count("ValueError: ") == 1
+    assert "a row" in log_of(terminal, pipeline)
+    assert re.search(r"(?m)^0 of 1 task done, failed: small.py, \d+ s$", terminal.text)
+    last = "run: the same command resumes what failed; --force starts afresh"
+    assert terminal.text.splitlines()[-1] == last
+
+
+@pytest.mark.parametrize(
+    ("task", "cause"),
+    [
+        ("Raising", "KeyError: 'no such customer'"),
+        ("Killed", "died unexpectedly with exit code -9"),
+        ("Broken", "KeyError: 'no such customer'"),
+        ("BrokenRequires", "KeyError: 'no such customer'"),
+    ],
+)
+def test_any_task_that_fails_is_shown_once(
+    pipeline: Pipeline, tasks: str, task: str, cause: str
+) -> None:
+    terminal = run(pipeline, tasks, task, "--workers", "2")
+    assert terminal.exit_code() != 0
+    assert terminal.text.count(cause) == 1, terminal.text
+    assert terminal.text.count("Traceback") == (0 if task == "Killed" else 1)
+    assert cause in log_of(terminal, pipeline)
+
+
+def test_ctrl_c_gives_the_cursor_back_and_the_last_line_says_how_to_go_on(
+    splitting: Splitting,
+) -> None:
+    splitting.tell("wait-work1")
+    terminal = run(splitting, "split.py")
+    wait_until(lambda: "step work, 2 of 3 done" in terminal.text)
+    terminal.type("\x03")
+    assert terminal.exit_code() == 130
+    assert terminal.shows_cursor()
+    assert re.search(r"(?m)^stopped +split.py +1 of 4 steps +[0-9.]+ s", terminal.text)
+    assert "Traceback" not in terminal.text
+    last = "run: stopped; the same command resumes what was running"
+    assert terminal.text.splitlines()[-1] == last
+
+
+def test_lines_fit_a_narrow_terminal_whatever_it_can_encode(pipeline: Pipeline) -> None:
+    path = pipeline.add_flow("a_folder/with_a_long_name/and_a_flow.py")
+    terminal = run(pipeline, path, size=(24, 40), PYTHONIOENCODING="ascii", NO_COLOR="1")
+    assert terminal.exit_code() == 0
+    lines = re.findall(r"(?:running|done ) .*", terminal.text)
+    assert max(map(len, lines)) <= 40
+    assert [line for line in lines if "?" in line and "_flow.py" in line], "the end of its path"
+    assert not re.search(r"\x1b\[[0-9;]*3\dm", terminal.printed), "NO_COLOR"
+
+
+# Twenty tasks start, and the run is over.
+MANY = """
+import luigi
+from sales_pipelines.runtime.commands import events, view
+
+class Some(luigi.Task):
+    number = luigi.IntParameter()
+
+tasks = [Some(number=number) for number in range(20)]
+with events.shared(), view.shown(tasks, []):
+    for task in tasks:
+        task.trigger_event(luigi.Event.START, task)
+"""
+
+
+def test_no_more_lines_are_drawn_than_the_terminal_has(pipeline: Pipeline) -> None:
+    terminal = run(pipeline, code=MANY, size=(10, 80))
+    assert terminal.exit_code() == 0, terminal.text
+    drawn = terminal.text.partition("log:")[0]
+    assert drawn.count("running") == 8
+    assert "0 of 20 tasks done" in drawn
+    assert len(re.findall("(?m)^stopped +Some number=", terminal.text)) == 20
+
+
+LOADED = "import atexit, sys; atexit.register(lambda: print('rich' in sys.modules))\n" + START
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variable"),
+    [(["--verbose"], ("LANG", "C")), ([], ("CI", "true")), ([], ("TERM", "dumb"))],
+    ids=["--verbose", "CI", "a dumb terminal"],
+)
+def test_every_line_is_printed_where_that_is_asked_for(
+    pipeline: Pipeline, arguments: list[str], variable: tuple[str, str]
+) -> None:
+    mark_done(MetaflowTask(pipeline.add_flow()))
+    more = dict([variable])
+    terminal = run(pipeline, "small.py", *arguments, code=LOADED, size=(40, 120), **more)
+    assert terminal.exit_code() == 0
+    assert "INFO: Informed scheduler" in terminal.text
+    assert "log:" not in terminal.text
+    assert terminal.text.splitlines()[-1] == "False", "rich is not loaded"
+    assert not (pipeline.root / ".metaflow" / "logs").exists()
+
+
+@pytest.mark.parametrize("stream", ["1", "2"])
+def test_every_line_is_printed_where_a_stream_is_no_terminal(
+    pipeline: Pipeline, stream: str
+) -> None:
+    mark_done(MetaflowTask(pipeline.add_flow()))
+    terminal = Terminal(
+        ["sh", "-c", f'"$@" {stream}>file', "sh", sys.executable, "-c", LOADED, "run", "small.py"],
+        pipeline.root,
+        {name: value for name, value in os.environ.items() if name != "CI"},
+    )
+    assert terminal.exit_code() == 0
+    everything = terminal.text + (pipeline.root / "file").read_text()
+    assert "INFO: Informed scheduler" in everything
+    assert "False" in everything.splitlines(), "rich is not loaded"
+
+
+OWN = """
+class Own(luigi.Task):
+    verbose = luigi.BoolParameter()
+
+    def run(self):
+        print("verbose:", self.verbose)
+"""
+
+
+def test_a_task_s_own_option_verbose_reaches_it(pipeline: Pipeline, tasks: str) -> None:
+    file = REPO / "sales_pipelines" / "tasks" / tasks
+    file.write_text(f"{TASKS}\n\n{OWN}")
+    terminal = run(pipeline, tasks, "Own", "--verbose")
+    terminal.exit_code()
+    assert "verbose: True" in terminal.text.splitlines()
+
+
+@pytest.fixture
+def reported() -> Iterator[list[Progress]]:
+    """The progress that tasks of this process report."""
+    progress: list[Progress] = []
+
+    def keep(task: luigi.Task, *details: Progress) -> None:
+        progress.extend(details)
+
+    luigi.Task.event_handler(luigi.Event.PROGRESS)(keep)
+    yield progress
+    luigi.Task.remove_event_handler(luigi.Event.PROGRESS, keep)
+
+
+def test_the_build_of_an_image_is_progress_of_its_task(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, reported: list[Progress]
+) -> None:
+    def image_for(flow: str, *, show: Callable[[str], None], **anew: bool) -> str:
+        show("building an image")
+        raise ImageError("no image")
+
+    monkeypatch.setattr(image, "image_for", image_for)
+    with pytest.raises(ImageError):
+        MetaflowTask(pipeline.add_flow(), runner="container").run()
+    assert reported == [Progress("building an image")]
+
+
+def test_the_making_of_an_overlay_is_progress_of_its_task(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, reported: list[Progress]
+) -> None:
+    def make(folder: Path, wanted: object, flow: str, show: Callable[[str], None]) -> None:
+        show("making an environment")
+
+    monkeypatch.setattr(overlay, "_make", make)
+    pipeline.add_file("requirements.txt", "cowsay\n")
+    MetaflowTask(pipeline.add_flow()).run()
+    assert reported[0] == Progress("making an environment")
+    assert reported[-1][1:] == (2, 2, 100), "the last report is made when the flow has ended"
+
+
+def test_a_line_is_named_by_flow_and_values(pipeline: Pipeline) -> None:
+    class Clean(MetaflowTask):
+        flow_path = pipeline.add_flow()
+        day = luigi.DateParameter()
+        secret = luigi.Parameter(visibility=ParameterVisibility.PRIVATE)
+
+    day, nested = datetime.date(2026, 1, 2), {"a": [1, {"b": None}]}
+    task = Clean(day=day, secret="x", flow_kwargs={"nested": nested, "text": "two\n lines"})
+    assert view.label(task) == f"small.py nested={nested} text=two lines day=2026-01-02"
+    assert view.label(Clean(day=day, secret="x")) == "small.py day=2026-01-02"
+
+    class Publish(luigi.Task):
+        page = luigi.Parameter()
+
+    assert view.label(Publish(page="x" * 99)) == f"Publish page={'x' * 60}"
+
+
+@pytest.mark.parametrize(
+    ("stdout", "stderr", "variables", "can"),
+    [
+        (True, True, {}, True),
+        (False, True, {}, False),
+        (True, False, {}, False),
+        (True, True, {"TERM": "dumb"}, False),
+        (True, True, {"CI": "1"}, False),
+        (True, True, {"CI": ""}, True),
+        (True, True, {"NO_COLOR": "1"}, True),
+    ],
+)
+def test_lines_are_drawn_again_only_on_a_terminal_that_people_watch(
+    monkeypatch: pytest.MonkeyPatch,
+    stdout: bool,
+    stderr: bool,
+    variables: dict[str, str],
+    can: bool,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("CI", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: stdout)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: stderr)
+    assert console.can_redraw() == can
+
+
+def test_the_folder_of_logs_is_that_which_clean_looks_into(pipeline: Pipeline) -> None:
+    assert paths.logs() == pipeline.root / ".metaflow" / "logs"
