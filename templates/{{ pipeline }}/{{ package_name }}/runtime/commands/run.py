@@ -29,6 +29,7 @@ from ..errors import PipelineError, did_you_mean
 from ..flow.flow_file import flow_paths
 from ..metaflow_config import datastore_root, local_root
 from ..settings import settings
+from ..task.forcing import check_end, is_asked
 from ..task.metaflow_task import MetaflowTask
 from . import failures
 
@@ -131,7 +132,11 @@ def how_to_run_again(tasks: list[luigi.Task]) -> str:
     """How to run tasks again that have all succeeded before."""
     if isinstance(tasks[-1], MetaflowTask):
         return "--force runs it again, --force-upstream also what it requires"
-    names = dict.fromkeys(type(task).__name__ for task in tasks if isinstance(task, MetaflowTask))
+    names = [
+        name
+        for name, task in vars(sys.modules[type(tasks[-1]).__module__]).items()
+        if isinstance(task, Register) and isinstance(getattr(task, "flow_path", None), str)
+    ]
     which = f", with TASK {' or '.join(names)}" if names else ""
     return f"nox -s run -- FILE TASK --force runs a flow again{which}"
 
@@ -318,12 +323,19 @@ def report(tasks: list[luigi.Task]) -> None:
 
 
 def in_order(task: luigi.Task) -> list[luigi.Task]:
-    """All that the task requires, and then the task, each once. UsageError if it is a circle."""
+    """All that the task requires, and then the task, each once. UsageError if it is a circle.
+
+    As by Luigi, a task that is complete is not asked what it requires.
+    """
     requires: dict[luigi.Task, list[luigi.Task]] = {}
-    waiting = [task]
+    waiting, asked = [task], list[luigi.Task]()
     for each in waiting:  # not recursive, because Python's stack is too short for a long chain
         if each not in requires:
-            requires[each] = flatten(each.requires())
+            requires[each] = []
+            if is_asked(each):
+                asked.append(each)
+                check_end(asked)
+                requires[each] = each.deps()
             waiting += requires[each]
             for required in requires[each]:
                 if not isinstance(required, luigi.Task):
