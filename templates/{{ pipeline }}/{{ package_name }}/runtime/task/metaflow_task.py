@@ -38,7 +38,7 @@ from ..version import Code, code
 from .attempts import Attempt, Attempts, AttemptsFile, read_attempts
 from .flow_kwargs import FlowKwargs
 from .forcing import force, time_of_forcing
-from .run_arguments import run_arguments
+from .run_arguments import run_arguments, task_and_values
 from .target import FlowTarget, Marker
 
 logger = logging.getLogger("luigi-interface")
@@ -215,6 +215,12 @@ class MetaflowTask(luigi.Task):
         """The file of the attempts, beside the marker."""
         return self.output().path.removesuffix(".json") + ".attempts"
 
+    @property
+    def _name_and_values(self) -> str:
+        if type(self) is MetaflowTask:  # of which the flow's path and parameters say all
+            return ""
+        return task_and_values(self, dict(MetaflowTask.get_params()))
+
     def _log_wait(self, what: str, process_id: str) -> None:
         logger.info("%s waits for process %s, which is running %s", self.task_id, process_id, what)
 
@@ -259,6 +265,7 @@ class MetaflowTask(luigi.Task):
         begun = msgspec.structs.replace(
             earlier if origin else Attempts(parameters=parameters),
             declared=flow_parameters(self._file),
+            task=self._name_and_values,
             env=settings().env,
             retry=run_arguments(self),
             written=time.time(),
@@ -380,6 +387,7 @@ class MetaflowTask(luigi.Task):
         """A marker with what it says of the task itself, and these fields."""
         return Marker(
             path=self.flow_path,
+            task=self._name_and_values,
             env=settings().env,
             flow_tag=self.flow_tag,
             written=max(time.time(), self.forced_at),
