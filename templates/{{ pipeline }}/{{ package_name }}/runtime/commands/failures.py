@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
+import signal
 import tempfile
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import luigi
 
@@ -29,6 +31,10 @@ class Failure(NamedTuple):
     is_resumed: bool
 
 
+class WorkerStoppedError(BaseException):
+    """A signal to a worker process; not KeyboardInterrupt, after which Luigi starts it again."""
+
+
 @contextlib.contextmanager
 def collected() -> Iterator[list[Failure]]:
     """Yield a list that holds, after the block, what failed in it, here and in workers."""
@@ -42,6 +48,19 @@ def collected() -> Iterator[list[Failure]]:
             failures += [Failure(*json.loads(line)) for line in file]
 
 
+@luigi.Task.event_handler(luigi.Event.START)
+def _stop_for_good(_: luigi.Task) -> None:
+    if multiprocessing.parent_process() is None:
+        return
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _fail)
+
+
+def _fail(number: int, frame: object) -> NoReturn:
+    raise WorkerStoppedError(f"its worker was stopped by {signal.Signals(number).name}")
+
+
 @luigi.Task.event_handler(luigi.Event.FAILURE)
 @luigi.Task.event_handler(luigi.Event.BROKEN_TASK)
 @luigi.Task.event_handler(luigi.Event.PROCESS_FAILURE)  # of a worker that was killed Luigi has text
@@ -50,7 +69,10 @@ def _keep(task: luigi.Task, error: BaseException | str) -> None:
     if isinstance(error, str):
         failure = Failure(error, isinstance(task, MetaflowTask))
     else:
-        failure = Failure(one_line(error), isinstance(error, FlowFailedError))
+        is_stopped = isinstance(error, WorkerStoppedError)
+        why = f"{task.task_id}: {error}" if is_stopped else one_line(error)
+        is_resumed = is_stopped and isinstance(task, MetaflowTask)
+        failure = Failure(why, is_resumed or isinstance(error, FlowFailedError))
     if _FILE in os.environ:
         with contextlib.suppress(OSError), Path(os.environ[_FILE]).open("a") as file:
             file.write(json.dumps(failure) + "\n")

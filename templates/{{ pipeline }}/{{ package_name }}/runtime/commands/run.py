@@ -183,7 +183,7 @@ def without_traceback(record: logging.LogRecord) -> bool:
     if message.startswith("Failed connecting to remote scheduler"):
         message += "; start it: luigid, or set local_scheduler = true in luigi.cfg"
         record.exc_info = None
-    elif isinstance(error, (PipelineError, RPCError)):
+    elif isinstance(error, (PipelineError, RPCError, failures.WorkerStoppedError)):
         message += f"\n{error}"
         record.exc_info = None
     elif _TRACEBACK.search(message):
