@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from fnmatch import fnmatch
 from pathlib import Path
 
 import luigi
@@ -425,6 +426,50 @@ def test_what_a_clean_that_was_killed_has_left_goes_with_the_next(
     assert old.count("cards") == 1
     assert len(old.ids()) == 1
     assert not trash.exists()
+
+
+def left(root: Path) -> set[str]:
+    """What there is below `.metaflow` beside what a run is to leave."""
+    files = (path.relative_to(root / ".metaflow") for path in (root / ".metaflow").rglob("*"))
+    kept = ("SplitFlow", "luigi", "data", "luigi-locks/dev", "luigi-locks/all-tasks")
+    top = {str(file) for file in files if file.parts[0] == "luigi-locks" or not file.parts[1:]}
+    return top - {*kept, "luigi-locks"}
+
+
+def test_a_run_leaves_nothing_and_what_a_killed_one_leaves_goes_with_clean(
+    splitting: Splitting, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = splitting.root / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    start(splitting.root, "run", "split.py", "--flow-tag", "other").communicate(timeout=120)
+    assert left(splitting.root) == set()
+    splitting.ran()
+    splitting.tell("wait-join")
+    running = start(splitting.root, "run", "split.py")
+    splitting.process_of("join")
+    (pid_file,) = splitting.root.rglob("*.pid")
+    assert pid_file.read_text().split() == [str(running.pid)]
+    assert pid_file not in {*records.left_by_kills(splitting.root / ".metaflow")}
+    running.kill()
+    running.communicate(timeout=60)
+    wait_until(lambda: not records.running_tasks(splitting.root / ".metaflow"))
+    overlays = splitting.root / ".metaflow" / "overlays"
+    (overlays / "0123.x.making").mkdir(parents=True)
+    (overlays / "4567.x.making").mkdir()
+    written = splitting.root / ".metaflow" / "luigi" / "dev" / "split.py" / "T.json.17.tmp"
+    written.write_text("{")
+    patterns = {"metaflow.[tf]*-*", "luigi-locks/*.lock", "luigi-locks/dev/*.pid", "overlays"}
+    for name in left(splitting.root):
+        assert any(fnmatch(name, pattern) for pattern in patterns), name
+    with locked(overlays / "4567.lock", lambda _: None):
+        report = output_of(capfd, clean, "--yes", "--older-than", "0h")
+    assert re.search(r"\n +6 left-overs ", report)
+    assert left(splitting.root) == {"overlays"}
+    assert [path.name for path in overlays.iterdir()] == ["4567.x.making"]
+    assert not written.exists()
+    outside = [path for path in temporary.iterdir() if not path.name.startswith("tmp")]
+    assert not outside, "those are Metaflow's own, of a step that was killed"
 
 
 @pytest.mark.nightly

@@ -178,8 +178,7 @@ def plan_for(datastore: str, local: Path, before: float) -> Plan:
     for client_cache in records.present_and_former(paths.client_cache()):
         for folder, _, names in os.walk(client_cache):
             items += [item_of(CACHED, name[:8], Path(folder, name)) for name in names]
-    for path in local.glob("metaflow.*"):  # on its way to or from S3 when the process was killed
-        items.append(item_of(LEFT_OVER, path.name, path))
+    items += [item_of(LEFT_OVER, path.name, path) for path in records.left_by_kills(local)]
     items += unstarted_containers()
     items = [
         item for item in items if (item.paths or item.kind in _REMOVERS) and item.used < before

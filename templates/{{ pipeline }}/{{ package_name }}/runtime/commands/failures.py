@@ -17,6 +17,7 @@ import luigi
 
 from .. import paths
 from ..errors import FlowFailedError, PipelineError
+from ..metaflow_config import local_root
 from ..task.metaflow_task import MetaflowTask
 
 # A task may fail in a worker process, which shares a file with this one, but no list.
@@ -39,7 +40,7 @@ class WorkerStoppedError(BaseException):
 def collected() -> Iterator[list[Failure]]:
     """Yield a list that holds, after the block, what failed in it, here and in workers."""
     failures: list[Failure] = []
-    with tempfile.NamedTemporaryFile("r", prefix="luigi-failures-") as file:
+    with tempfile.NamedTemporaryFile("r", prefix="metaflow.failures-", dir=local_root()) as file:
         os.environ[_FILE] = file.name
         try:
             yield failures

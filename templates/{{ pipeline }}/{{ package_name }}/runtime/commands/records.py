@@ -172,13 +172,44 @@ def usage(*files: Path) -> Usage:
 def running_tasks(local: Path) -> dict[str, float]:
     """The tasks that run on this machine, by their id in Luigi, and since when."""
     running = {}
-    for file in (local / paths.LOCKS).glob("*.lock"):
-        with contextlib.suppress(FileNotFoundError), file.open("rb") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                running[file.stem] = file.stat().st_mtime
+    for file in filter(is_held, (local / paths.LOCKS).glob("*.lock")):
+        with contextlib.suppress(FileNotFoundError):
+            running[file.stem] = file.stat().st_mtime
     return running
+
+
+def is_held(lock: Path) -> bool:
+    """True if a process holds the lock that is this file."""
+    with contextlib.suppress(FileNotFoundError), lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+def left_by_kills(local: Path) -> Iterator[Path]:
+    """What processes that were killed have left: temporary files and folders, and locks."""
+    yield from local.glob("metaflow.*")  # of a task, or on its way to or from S3
+    yield from (local / "luigi").rglob("*.tmp")  # a marker that was not yet whole
+    for folder in (paths.LOCKS, "overlays", "images"):
+        yield from (lock for lock in (local / folder).glob("*.lock") if not is_held(lock))
+    for overlay in (local / "overlays").glob("*.making"):
+        if not is_held(overlay.with_name(f"{overlay.name.partition('.')[0]}.lock")):
+            yield overlay
+    for file in (local / paths.LOCKS).glob("*/*.pid"):  # Luigi's, of one command each
+        if not any(map(_is_process, file.read_text().split())):
+            yield file
+
+
+def _is_process(text: str) -> bool:
+    try:
+        os.kill(int(text), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def running_flows(local: Path) -> set[str]:

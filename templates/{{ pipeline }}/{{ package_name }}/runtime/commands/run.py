@@ -16,6 +16,7 @@ from typing import Any
 
 import luigi
 import yaml
+from luigi import lock
 from luigi.cmdline_parser import CmdlineParser
 from luigi.parameter import MissingParameterException, ParameterException
 from luigi.retcodes import retcode, run_with_retcodes
@@ -111,6 +112,8 @@ def run(arguments: list[str], tasks: list[luigi.Task]) -> int:
             run_with_retcodes(arguments)
         except SystemExit as stop:
             exit_code = int(stop.code or 0)
+        finally:
+            remove_pid_file()
     if exit_code == 0 and not tasks[-1].complete():
         exit_code = 1  # luigi.cfg may set 0 for a failure
     lines = [failure.why for failure in failed]
@@ -172,6 +175,14 @@ def configure_luigi() -> None:
             if not config.has_option(section, name):
                 config.set(section, name, value)
     logging.getLogger("luigi-interface").addFilter(without_traceback)
+
+
+def remove_pid_file() -> None:
+    """Remove the file by which Luigi refuses a second run of this command; it never does so."""
+    pid, _, file = lock.get_info(luigi.interface.core().lock_pid_dir)
+    with contextlib.suppress(OSError):
+        if Path(file).read_text().split() == [str(pid)]:
+            Path(file).unlink()
 
 
 def without_traceback(record: logging.LogRecord) -> bool:

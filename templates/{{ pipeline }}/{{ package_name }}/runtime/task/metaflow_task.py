@@ -281,7 +281,8 @@ class MetaflowTask(luigi.Task):
         def keep(flow: str, run_id: str) -> None:
             attempts.add(flow, Attempt(run_id=run_id, started=_iso(started), **checkout._asdict()))
 
-        with tempfile.TemporaryDirectory(prefix="metaflowtask-") as folder:
+        # Left there by a kill, `clean` finds it, as what Metaflow calls so.
+        with tempfile.TemporaryDirectory(prefix="metaflow.task-", dir=local_root()) as folder:
             scratch = Path(folder)
             with attempts.noting_errors():
                 runner = self._runner(scratch)
