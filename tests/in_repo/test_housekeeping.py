@@ -428,6 +428,29 @@ def test_what_a_clean_that_was_killed_has_left_goes_with_the_next(
     assert not trash.exists()
 
 
+def test_a_flow_whose_run_was_stopped_is_not_taken_for_one_that_runs(
+    splitting: Splitting, capfd: pytest.CaptureFixture[str]
+) -> None:
+    splitting.task(flow_kwargs={"n": 1}).run()
+    splitting.task(flow_kwargs={"n": 1}, force=True).run()
+    splitting.ran()
+    splitting.tell("wait-join")
+    running = start(splitting.root, "run", "split.py")
+    splitting.process_of("join")
+    assert "May be running, so left alone: SplitFlow." in output_of(capfd, clean, "--dry-run")
+    running.kill()
+    running.communicate(timeout=60)
+    wait_until(lambda: not records.running_tasks(splitting.root / ".metaflow"))
+    output = output_of(capfd, clean, "--yes", "--older-than", "0h")
+    assert "May be running" not in output
+    assert re.search(r"\n +1 run ", output), "the one that was forced"
+    assert "Kept for a marker, or to retry what failed: 2 runs." in output
+    # Of one that no task has started, nobody knows.
+    bare = splitting.root / ".metaflow" / "SplitFlow" / "17" / "start"
+    bare.mkdir(parents=True)
+    assert "May be running, so left alone: SplitFlow." in output_of(capfd, clean, "--dry-run")
+
+
 def left(root: Path) -> set[str]:
     """What there is below `.metaflow` beside what a run is to leave."""
     files = (path.relative_to(root / ".metaflow") for path in (root / ".metaflow").rglob("*"))

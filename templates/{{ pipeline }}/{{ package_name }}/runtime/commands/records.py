@@ -14,7 +14,7 @@ import re
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -212,11 +212,11 @@ def _is_process(text: str) -> bool:
     return True
 
 
-def running_flows(local: Path) -> set[str]:
+def running_flows(local: Path, over: Collection[str]) -> set[str]:
     """The flows that may be running, however they were started.
 
     That is, a process of this machine names one of their runs, or one has not ended and did
-    something a short while ago.
+    something a short while ago. Those that are `over` are known to have ended, as `FLOW/RUN_ID`.
     """
     run_ids = _run_ids_of_processes()
     since = time.time() - RECENTLY
@@ -224,7 +224,11 @@ def running_flows(local: Path) -> set[str]:
         run.parent.name
         for run in metaflow_files.runs(local)
         if run.name in run_ids
-        or (metaflow_files.last_change(run) > since and not metaflow_files.has_succeeded(run))
+        or (
+            f"{run.parent.name}/{run.name}" not in over
+            and metaflow_files.last_change(run) > since
+            and not metaflow_files.has_succeeded(run)
+        )
     }
 
 

@@ -292,7 +292,7 @@ def disk(local: Path, on_s3: bool, nox: str) -> list[str]:
 def images(nox: str) -> str:
     """How many Docker images this checkout has made, and the disk that they use."""
     made = engine.images()
-    size = in_units(sum(image.bytes for image in made))
+    size = in_units(engine.size(made))
     return f"{counted(len(made), 'image')}, {size}; to delete old ones: {nox} -s clean"
 
 
