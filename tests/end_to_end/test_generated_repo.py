@@ -106,7 +106,8 @@ def test_run_takes_the_pipeline_to_its_report(repo: Repo) -> None:
     assert git(repo.folder, "status", "--porcelain") == "", "results are not for git"
     again = repo.nox("-s", "run")
     assert "Did not run any tasks" in again
-    assert "1960s: 0.807" in again
+    assert f"PublishCo2: {page}" in again
+    assert "1960s: 0.807" not in again, "what is done is not asked what it requires"
     commit = git(repo.folder, "rev-parse", "HEAD")
     (marker,) = (repo.folder / ".metaflow/luigi/dev/examples/co2/clean.py").glob("*.json")
     assert json.loads(marker.read_text())["commit"] == commit

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -234,6 +237,71 @@ def test_the_command_that_status_prints_resumes_a_pipeline_s_task_when_pasted(
     assert ran.read_text() == "end 2026-11-20 it's -1!\n"
     ran.unlink()
     assert "failed" not in repo.nox("-s", "status")
+
+
+WAITING = """
+import os, time
+from pathlib import Path
+
+from metaflow import FlowSpec, step
+
+
+class WaitingFlow(FlowSpec):
+    @step
+    def start(self):
+        Path("started").write_text(str(os.getpid()))
+        while Path("wait").exists():
+            time.sleep(0.02)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+if __name__ == "__main__":
+    WaitingFlow()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "exit_code"),
+    [
+        (signal.SIGTERM, 130),
+        pytest.param(signal.SIGHUP, 130, marks=pytest.mark.thorough),
+        pytest.param(signal.SIGKILL, -signal.SIGKILL, marks=pytest.mark.thorough),
+    ],
+)
+def test_a_signal_to_nox_itself_stops_the_run(
+    repo: Repo, number: signal.Signals, exit_code: int
+) -> None:
+    """As a scheduler's or a service manager's, which does not reach the whole process group."""
+    (repo.folder / "sales_pipelines" / "flows" / "waiting.py").write_text(WAITING)
+    (repo.folder / "wait").touch()
+    started = repo.folder / "started"
+    started.unlink(missing_ok=True)
+    command = [repo.python, "noxfile.py", "-s", "run", "--", "waiting.py"]
+    nox = subprocess.Popen(
+        command,
+        cwd=repo.folder,
+        env=clean_environment(repo.home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (started.exists() and started.read_text()):
+        assert nox.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    nox.send_signal(number)
+    printed, _ = nox.communicate(timeout=60)  # until nothing holds its output any more
+    assert nox.returncode == exit_code, printed
+    assert "run: stopped; the same command resumes what was running" in printed
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(started.read_text()), 0)
+    assert not list((repo.folder / ".metaflow/luigi/dev/waiting.py").glob("*.json"))
+    assert "stopped at start " in repo.nox("-s", "status")
 
 
 def test_clean_explains_itself_and_deletes_what_is_old(repo: Repo) -> None:

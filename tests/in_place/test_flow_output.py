@@ -108,7 +108,10 @@ def test_a_step_without_a_traceback_has_its_last_line_as_such() -> None:
 
 def test_a_time_limit_is_the_cause_whatever_was_printed_last() -> None:
     output = output_of("Workflow starting (run-id 17):", task_line("work/2", "Task is starting."))
-    assert output.failure("stopped after 4 seconds").cause == "stopped after 4 seconds"
+    error = output.failure("stopped after 4 seconds")
+    assert error.cause == "stopped after 4 seconds"
+    first = str(error).splitlines()[0]
+    assert first == "split.py failed in step work: stopped after 4 seconds", "with what was running"
 
 
 def test_a_failure_outside_a_step_has_the_last_lines() -> None:

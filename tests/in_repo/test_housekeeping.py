@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import os
 import pty
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from fnmatch import fnmatch
 from pathlib import Path
 
+import luigi
 import pytest
+from luigi.parameter import ParameterVisibility
 from sales_pipelines.runtime import FlowFailedError, MetaflowTask, ParameterError, paths
 from sales_pipelines.runtime.__main__ import main
 from sales_pipelines.runtime.commands import clean, records, status
 from sales_pipelines.runtime.store import metaflow_files
 from sales_pipelines.runtime.store.files import locked
+from sales_pipelines.runtime.task.attempts import Attempts, AttemptsFile
 
-from .conftest import Pipeline, Splitting, start
+from .conftest import Pipeline, Splitting, start, wait_until
 
 DAY = 86400.0
 
@@ -422,6 +428,73 @@ def test_what_a_clean_that_was_killed_has_left_goes_with_the_next(
     assert not trash.exists()
 
 
+def test_a_flow_whose_run_was_stopped_is_not_taken_for_one_that_runs(
+    splitting: Splitting, capfd: pytest.CaptureFixture[str]
+) -> None:
+    splitting.task(flow_kwargs={"n": 1}).run()
+    splitting.task(flow_kwargs={"n": 1}, force=True).run()
+    splitting.ran()
+    splitting.tell("wait-join")
+    running = start(splitting.root, "run", "split.py")
+    splitting.process_of("join")
+    assert "May be running, so left alone: SplitFlow." in output_of(capfd, clean, "--dry-run")
+    running.kill()
+    running.communicate(timeout=60)
+    wait_until(lambda: not records.running_tasks(splitting.root / ".metaflow"))
+    output = output_of(capfd, clean, "--yes", "--older-than", "0h")
+    assert "May be running" not in output
+    assert re.search(r"\n +1 run ", output), "the one that was forced"
+    assert "Kept for a marker, or to retry what failed: 2 runs." in output
+    # Of one that no task has started, nobody knows.
+    bare = splitting.root / ".metaflow" / "SplitFlow" / "17" / "start"
+    bare.mkdir(parents=True)
+    assert "May be running, so left alone: SplitFlow." in output_of(capfd, clean, "--dry-run")
+
+
+def left(root: Path) -> set[str]:
+    """What there is below `.metaflow` beside what a run is to leave."""
+    files = (path.relative_to(root / ".metaflow") for path in (root / ".metaflow").rglob("*"))
+    kept = ("SplitFlow", "luigi", "data", "luigi-locks/dev", "luigi-locks/all-tasks")
+    top = {str(file) for file in files if file.parts[0] == "luigi-locks" or not file.parts[1:]}
+    return top - {*kept, "luigi-locks"}
+
+
+def test_a_run_leaves_nothing_and_what_a_killed_one_leaves_goes_with_clean(
+    splitting: Splitting, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = splitting.root / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    start(splitting.root, "run", "split.py", "--flow-tag", "other").communicate(timeout=120)
+    assert left(splitting.root) == set()
+    splitting.ran()
+    splitting.tell("wait-join")
+    running = start(splitting.root, "run", "split.py")
+    splitting.process_of("join")
+    (pid_file,) = splitting.root.rglob("*.pid")
+    assert pid_file.read_text().split() == [str(running.pid)]
+    assert pid_file not in {*records.left_by_kills(splitting.root / ".metaflow")}
+    running.kill()
+    running.communicate(timeout=60)
+    wait_until(lambda: not records.running_tasks(splitting.root / ".metaflow"))
+    overlays = splitting.root / ".metaflow" / "overlays"
+    (overlays / "0123.x.making").mkdir(parents=True)
+    (overlays / "4567.x.making").mkdir()
+    written = splitting.root / ".metaflow" / "luigi" / "dev" / "split.py" / "T.json.17.tmp"
+    written.write_text("{")
+    patterns = {"metaflow.[tf]*-*", "luigi-locks/*.lock", "luigi-locks/dev/*.pid", "overlays"}
+    for name in left(splitting.root):
+        assert any(fnmatch(name, pattern) for pattern in patterns), name
+    with locked(overlays / "4567.lock", lambda _: None):
+        report = output_of(capfd, clean, "--yes", "--older-than", "0h")
+    assert re.search(r"\n +6 left-overs ", report)
+    assert left(splitting.root) == {"overlays"}
+    assert [path.name for path in overlays.iterdir()] == ["4567.x.making"]
+    assert not written.exists()
+    outside = [path for path in temporary.iterdir() if not path.name.startswith("tmp")]
+    assert not outside, "those are Metaflow's own, of a step that was killed"
+
+
 @pytest.mark.nightly
 def test_a_marker_that_cannot_be_read_protects_every_run(
     old: Keeping, capfd: pytest.CaptureFixture[str]
@@ -540,6 +613,104 @@ def test_the_command_that_status_prints_resumes_what_failed(
     report = output_of(capfd, status)
     assert "succeeded" in report
     assert "failed" not in report
+
+
+def last_run(capfd: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    """The line on the last run, and the one below it."""
+    first, second, *_ = output_of(capfd, status).partition("last runs")[2].splitlines()
+    return " ".join(first.split()), second.strip()
+
+
+@pytest.mark.parametrize(
+    ("number", "waiting", "state", "why"),
+    [
+        (signal.SIGTERM, "join", "stopped at join ", "by Ctrl-C or a signal"),
+        pytest.param(
+            *(signal.SIGKILL, "work1", "killed at work ", "by kill -9 or for lack of memory, or"),
+            marks=pytest.mark.thorough,
+        ),
+        pytest.param(
+            *(signal.SIGHUP, "end", "stopped at end ", "by Ctrl-C or a signal"),
+            marks=pytest.mark.thorough,
+        ),
+    ],
+)
+def test_of_a_run_that_was_ended_from_outside_status_says_how_and_at_which_step(
+    splitting: Splitting,
+    capfd: pytest.CaptureFixture[str],
+    number: signal.Signals,
+    waiting: str,
+    state: str,
+    why: str,
+) -> None:
+    splitting.tell(f"wait-{waiting}")
+    running = start(splitting.root, "run", "split.py")
+    splitting.process_of(waiting)
+    running.send_signal(number)
+    running.communicate(timeout=60)
+    wait_until(lambda: not records.running_tasks(splitting.root / ".metaflow"))
+    first, second = last_run(capfd)
+    assert first.startswith(state)
+    assert re.search(r" s ago split.py dev SplitFlow/\d+ \d+\.\d s$", first)
+    assert second.startswith(why)
+
+
+def test_of_a_time_limit_status_says_what_the_run_said(
+    splitting: Splitting, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait = subprocess.Popen.wait
+
+    def time_is_up(process: subprocess.Popen[str], timeout: float | None = None) -> int:
+        if timeout is None:
+            return wait(process)
+        splitting.process_of("join")
+        raise subprocess.TimeoutExpired("", timeout)
+
+    splitting.tell("wait-join")
+    monkeypatch.setattr(subprocess.Popen, "wait", time_is_up)
+    with pytest.raises(FlowFailedError) as error:
+        splitting.task(timeout=3600).run()
+    monkeypatch.setattr(subprocess.Popen, "wait", wait)
+    said = str(error.value).splitlines()[0]
+    assert said == "split.py failed in step join: stopped after 3600 seconds"
+    first, second = last_run(capfd)
+    assert first.startswith("failed at join ")
+    assert second == "stopped after 3600 seconds"
+
+
+def test_an_error_of_no_known_kind_is_noted_by_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "Small.attempts"
+    attempts = AttemptsFile(str(file), Attempts(parameters={}))
+    with pytest.raises(MemoryError), attempts.noting_errors():
+        raise MemoryError("17 GB\nare too many")
+    assert json.loads(file.read_text())["ended"] == "MemoryError: 17 GB"
+
+
+class DayTask(MetaflowTask):
+    """Its flow knows nothing of the day."""
+
+    flow_path = "small.py"
+    day = luigi.DateParameter()
+    token = luigi.Parameter("", visibility=ParameterVisibility.PRIVATE)
+    retries = luigi.IntParameter(3, significant=False)
+
+
+def test_status_tells_the_tasks_of_one_flow_apart(
+    pipeline: Pipeline, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pipeline.add_flow(
+        parameters="n = Parameter('n', default=1)", start="assert self.n == 1, 'no such customer'"
+    )
+    DayTask(day=datetime.date(2026, 1, 2), token="some token").run()
+    with pytest.raises(FlowFailedError):
+        DayTask(day=datetime.date(2026, 1, 3), flow_kwargs={"n": 2}).run()
+    report = output_of(capfd, status)
+    assert "  small.py DayTask day=2026-01-02  dev  SmallFlow/" in report
+    assert "  small.py DayTask day=2026-01-03 n=2  dev  SmallFlow/" in report
+    assert "AssertionError: no such customer" in report
+    assert "some token" not in report
+    marker = DayTask(day=datetime.date(2026, 1, 2), token="some token").output().marker
+    assert marker.task == "DayTask day=2026-01-02"
 
 
 def test_the_newest_runs_are_shown_first(

@@ -22,7 +22,7 @@ from sales_pipelines.runtime import paths
 from sales_pipelines.runtime.__main__ import main
 from sales_pipelines.runtime.commands import clean, status
 from sales_pipelines.runtime.commands import image as image_command
-from sales_pipelines.runtime.console import in_units
+from sales_pipelines.runtime.console import counted, in_units
 from sales_pipelines.runtime.container import build, engine, image
 from sales_pipelines.runtime.container.image import image_for, images_for
 from sales_pipelines.runtime.container.layers import repo_files
@@ -609,7 +609,7 @@ def test_the_message_for_no_engine_has_a_hint(
     assert re.fullmatch(r"image: you have no permi.*\nhint: .*usermod.*\n", capsys.readouterr().err)
     engine.use_record("x").parent.mkdir(parents=True)  # it has made some
     notes: list[str] = []
-    assert clean.unused_images(set(), notes) == clean.unstarted_containers() == []
+    assert clean.unused_images(set(), time.time(), notes) == clean.unstarted_containers() == []
     assert re.match("No image is touched: you have no permission", notes[0])
 
 
@@ -1094,6 +1094,116 @@ def test_an_image_has_what_its_name_is_of_though_files_are_edited_during_the_bui
     assert b"another" not in packed
 
 
+class FakeEngine:
+    """An engine with these images: the names of each, whether this checkout made it, its layers."""
+
+    def __init__(self, *images: tuple[str, bool, dict[str, int]]) -> None:
+        self.images = {f"sha256:{number}": image for number, image in enumerate(images)}
+
+    def count(self) -> int:
+        """The bytes of the images as `docker system df` has them: each layer once."""
+        chains = {}
+        for _, _, layers in self.images.values():
+            below: tuple[str, ...] = ()
+            for layer, size in layers.items():
+                below = (*below, layer)
+                chains[below] = size
+        return sum(chains.values())
+
+    def docker(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """What the docker command prints, of those that are used."""
+        printed = ""
+        if words[:2] == ("image", "ls"):
+            is_filtered = any("label=" in word for word in words)
+            ids = (each for each, image in self.images.items() if image[1] or not is_filtered)
+            printed = "\n".join(ids)
+        elif words[:2] == ("image", "inspect"):
+            printed = json.dumps([self.inspected(each) for each in words[2:]])
+        elif words[0] == "history":
+            lines = [{"CreatedBy": "LABEL a=b", "Size": "0"}]
+            for layer, size in reversed(self.images[words[-1]][2].items()):
+                lines.append({"CreatedBy": f"RUN {layer}", "Size": str(size)})
+            printed = "\n".join(map(json.dumps, lines))
+        elif words[:2] == ("image", "rm"):
+            for each in [each for each, image in self.images.items() if image[0] == words[2]]:
+                del self.images[each]
+        return subprocess.CompletedProcess(words, 0, printed, "")
+
+    def inspected(self, each: str) -> dict[str, object]:
+        """An image as `docker image inspect` shows it."""
+        name, _, layers = self.images[each]
+        return {
+            **{"Id": each, "RepoTags": [name], "Created": "2026-01-01T00:00:00Z"},
+            **{"Config": {"Labels": {engine.IMAGE: name}}, "Size": sum(layers.values())},
+            "RootFS": {"Layers": [*layers]},
+        }
+
+
+BASE = {"python": 148_000_000, "venv": 139_000_000}
+
+
+@pytest.mark.parametrize(
+    ("images", "kept", "deleted"),
+    [
+        pytest.param(
+            [("base:1", True, BASE), ("a:1", True, {**BASE, "a": 300_000})],
+            {"a:1"},
+            set[str](),
+            id="a base that a kept image stands on",
+        ),
+        pytest.param(
+            [
+                ("a:1", True, {**BASE, "own": 90_000_000, "a": 300_000}),
+                ("a:2", True, {**BASE, "own": 90_000_000, "a2": 0}),
+                ("b:1", True, {**BASE, "b": 200_000}),
+            ],
+            {"b:1"},
+            {"a:1", "a:2"},
+            id="two that share more than their base, which has no name any more",
+        ),
+        pytest.param(
+            [
+                ("base:1", True, BASE),
+                ("a:1", True, {**BASE, "a": 300_000}),
+                ("base:2", True, {"python": 148_000_000, "venv2": 150_000_000}),
+                ("another/base:1", False, {"python": 148_000_000, "other": 5}),
+            ],
+            set[str](),
+            {"base:1", "a:1", "base:2"},
+            id="one of another checkout, on the same Python",
+        ),
+        pytest.param(
+            [("a:1", True, {"x": 5, "y": 7}), ("b:1", True, {"y": 7, "x": 5})],
+            set[str](),
+            {"a:1", "b:1"},
+            id="the same layers in another order",
+        ),
+    ],
+)
+def test_images_count_and_free_what_docker_s_own_count_moves_by(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    images: list[tuple[str, bool, dict[str, int]]],
+    kept: set[str],
+    deleted: set[str],
+) -> None:
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    fake = FakeEngine(*images)
+    monkeypatch.setattr(engine, "docker", fake.docker)
+    before = fake.count()
+    if all(image[1] for image in images):
+        shown = f"{counted(len(images), 'image')}, {in_units(before)}; "
+        assert status.images("nox").startswith(shown)
+    items = clean.unused_images(kept, time.time(), [])
+    assert {item.name for item in items} == deleted
+    assert clean.delete(items, items) == 0
+    freed = before - fake.count()
+    assert sum(item.bytes for item in items) == freed
+    assert f"Freed {in_units(freed)}." in capsys.readouterr().out
+    assert {name for name, *_ in fake.images.values()} == {name for name, *_ in images} - deleted
+
+
 @pytest.mark.thorough
 @pytest.mark.docker
 def test_clean_takes_this_checkouts_old_images_but_those_that_a_marker_names(
@@ -1103,6 +1213,7 @@ def test_clean_takes_this_checkouts_old_images_but_those_that_a_marker_names(
     old = image_for(flow)
     checkout.add("own/flow.py", "# the next\n")
     named = image_for(flow)
+    base = names_of(flow)[0]
     monkeypatch.setattr(image, "checkout", lambda: "another")
     checkout.add("own/flow.py", "# another's\n")
     others = image_for(flow)
@@ -1111,14 +1222,17 @@ def test_clean_takes_this_checkouts_old_images_but_those_that_a_marker_names(
     kept = "kept.example.org/by/hand:1"
     engine.docker("image", "tag", named, kept)
     try:
-        sizes = {each.name: each.bytes for each in engine.images()}
-        assert {old, named} <= set(sizes)
-        size = in_units(sum(sizes.values()))
+        images = {each.name: each for each in engine.images()}
+        assert {old, named} <= set(images)
+        size = in_units(engine.size(images.values()))
         assert status.images("nox") == (
-            f"{len(sizes)} images, {size}; to delete old ones: nox -s clean"
+            f"{len(images)} images, {size}; to delete old ones: nox -s clean"
         )
-        assert not {others, kept} & set(sizes)
-        assert sizes[named] == 0 < sizes[old]  # the one is kept by its other name
+        assert not {others, kept} & set(images)
+        for each in (old, named):  # in Docker's own figures
+            whole = engine.docker("image", "inspect", "-f", "{{.Size}}", each).stdout
+            assert engine.size([images[each]]) == int(whole)
+            assert len(images[each].layers) > 1
         assert engine.remove("no/such:image") == ""  # as where somebody was faster
         root = checkout.root / ".metaflow"
         marker = root / "luigi" / "dev" / "own" / "flow.py" / "x.json"
@@ -1128,9 +1242,11 @@ def test_clean_takes_this_checkouts_old_images_but_those_that_a_marker_names(
         plan = clean.plan_for(str(root), root, time.time() - 3600)
         assert clean.IMAGE not in {item.kind for item in plan.items}
         plan = clean.plan_for(str(root), root, soon)
-        chosen = {item.name for item in plan.items if item.kind == clean.IMAGE}
+        chosen = {item.name: item.bytes for item in plan.items if item.kind == clean.IMAGE}
         assert old in chosen
-        assert not chosen & {named, others}
+        assert base not in chosen, "the base on which the named one stands"
+        assert 0 < chosen[old] < 10_000_000, "its own layers, and not the base's"
+        assert not chosen.keys() & {named, others}
         used = engine.use_record(old)
         os.utime(used, (soon, soon))
         plan_then = clean.plan_for(str(root), root, soon)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import os
 import shutil
@@ -10,11 +11,13 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import luigi
 import pytest
 from sales_pipelines.runtime import FlowFailedError, MetaflowTask, ParameterError, PipelineError
 from sales_pipelines.runtime.commands.run import UsageError, in_order
+from sales_pipelines.runtime.task import forcing
 from sales_pipelines.runtime.task.forcing import force
 
 from .conftest import ALL, Pipeline, Splitting, mark_done, start
@@ -261,6 +264,88 @@ def test_a_task_may_require_a_long_chain_in_many_ways(pipeline: Pipeline) -> Non
     assert len(days) == len({*days}) == 2 * 1200 + 2
     force([Day(1200)], 2e9)
     assert not Upstream().forced_at < 2e9
+
+
+class Daily(MetaflowTask):
+    """Requires itself for the day before, so that nothing but a complete day ends the chain."""
+
+    flow_path = "first.py"
+    day = luigi.DateParameter()
+    first = luigi.DateParameter(default=datetime.date(2026, 1, 1))
+
+    def requires(self) -> luigi.Task:
+        assert self.day >= self.first, "a complete task was asked what it requires"
+        return Daily(day=self.day - datetime.timedelta(days=1), first=self.first)
+
+    def complete(self) -> bool:
+        return self.day < self.first or super().complete()
+
+
+class Summary(luigi.Task):
+    """Of another kind, and done, though what it requires is broken."""
+
+    def complete(self) -> bool:
+        return True
+
+    def requires(self) -> luigi.Task:
+        raise LookupError("no such customer")
+
+
+class Hourly(luigi.Task):
+    """Its complete() fails on one hour, of which Luigi says that it will not run."""
+
+    hour = luigi.IntParameter()
+
+    def complete(self) -> bool:
+        if self.hour == 3:
+            raise LookupError("no such table")
+        return False
+
+    def requires(self) -> list[luigi.Task]:
+        return [Hourly(self.hour - 1), Summary()]
+
+
+def numbers(tasks: list[luigi.Task], name: str) -> list[Any]:
+    return [getattr(task, name) for task in tasks if hasattr(task, name)]
+
+
+def test_a_complete_task_is_not_asked_what_it_requires(pipeline: Pipeline) -> None:
+    pipeline.add_flow("first.py")
+    days = numbers(in_order(Daily(day=datetime.date(2026, 1, 3))), "day")
+    assert [day.isoformat() for day in days] == [
+        *("2025-12-31", "2026-01-01", "2026-01-02", "2026-01-03")
+    ]
+    mark_done(Daily(day=datetime.date(2026, 1, 2)))
+    days = numbers(in_order(Daily(day=datetime.date(2026, 1, 3))), "day")
+    assert [day.day for day in days] == [2, 3], "a marker ends the chain as well"
+    assert in_order(Summary()) == [Summary()]
+    assert numbers(in_order(Hourly(5)), "hour") == [3, 4, 5]
+    outside = luigi.task.externalize(Hourly(5))
+    assert in_order(outside) == [outside]
+
+
+def test_what_is_complete_although_it_is_forced_ends_a_forced_chain(pipeline: Pipeline) -> None:
+    pipeline.add_flow("first.py")
+    mark_done(Daily(day=datetime.date(2026, 1, 2)))
+    days = in_order(Daily(day=datetime.date(2026, 1, 4), force_upstream=True))
+    assert [day.day for day in numbers(days, "day")] == [31, 1, 2, 3, 4]
+    assert all(numbers(days, "forced_at"))
+    force([Summary()], 2e9)
+
+
+@pytest.mark.parametrize("force_upstream", [True, False])
+def test_a_chain_without_an_end_is_refused(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, force_upstream: bool
+) -> None:
+    monkeypatch.setattr(forcing, "ENDLESS", 50)
+    pipeline.add_flow("first.py")
+    endless = Daily(
+        day=datetime.date(2026, 1, 4),
+        first=datetime.date(1, 1, 1),
+        force_upstream=force_upstream,
+    )
+    with pytest.raises(PipelineError, match=r"more than 50 tasks .*day=2025.*\nhint: "):
+        in_order(endless)
 
 
 class Hen(luigi.Task):

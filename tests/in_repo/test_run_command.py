@@ -225,6 +225,68 @@ def test_a_mistake_in_a_task_is_shown_from_the_user_s_line_on(
     assert output[-1] == f"run: NameError: name 'REQUIRED' is not defined, at {file}, line 8"
 
 
+CHAIN = """
+import datetime
+
+import luigi
+
+from sales_pipelines.runtime import MetaflowTask, repo_root
+
+
+class Noted(luigi.Task):
+    day = luigi.DateParameter(datetime.date(2026, 1, 3))
+
+    def output(self):
+        return luigi.LocalTarget(str(repo_root() / f"{self.day}.txt"))
+
+    def run(self):
+        with self.output().open("w") as file:
+            file.write("noted")
+
+
+class RootTask(Noted):
+    def requires(self):
+        return [RootTask(self.day - datetime.timedelta(days=1)), Broken(self.day)]
+
+
+class Broken(Noted):
+    def complete(self):
+        return True
+
+    def requires(self):
+        raise LookupError("no such customer")
+
+
+class Clean(MetaflowTask):
+    flow_path = "small.py"
+"""
+
+
+def test_a_task_may_require_itself_for_the_day_before(
+    pipeline: Pipeline,
+    monkeypatch: pytest.MonkeyPatch,
+    tasks: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A day that is complete ends the chain, and is asked for nothing."""
+    monkeypatch.syspath_prepend(str(tasks.parent.parent))
+    module = ModuleType(f"{paths.PACKAGE.name}.tasks.sales")
+    (tasks / "sales.py").write_text(CHAIN)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(CHAIN, str(tasks / "sales.py"), "exec"), vars(module))
+    (pipeline.root / "2026-01-01.txt").touch()
+    assert main(["run", "sales.py"]) == 0
+    made = sorted(file.name for file in pipeline.root.glob("*.txt"))
+    assert made == ["2026-01-01.txt", "2026-01-02.txt", "2026-01-03.txt"]
+    assert "2026-01-03.txt" in capfd.readouterr().out
+    assert main(["run", "sales.py", "--no-lock"]) == 0  # this process has the lock
+    out, err = capfd.readouterr()
+    assert f"{paths.PACKAGE.name}.tasks.sales.RootTask: {pipeline.root}/2026-01-03.txt" in out
+    assert "2026-01-02.txt" not in out, "what is done was not asked what it requires"
+    assert "run: nothing to do; nox -s run -- FILE TASK --force runs a flow again" in err
+    assert err.rstrip().endswith(" TASK Clean")
+
+
 class Hungry(luigi.Task):
     """A task whose author forgot something."""
 

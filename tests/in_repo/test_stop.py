@@ -100,6 +100,56 @@ def test_a_killed_worker_leaves_no_process(splitting: Splitting) -> None:
     assert no_marker(splitting)
 
 
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.thorough),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.thorough),
+    ],
+)
+def test_a_signal_to_a_worker_stops_its_task_for_good(
+    splitting: Splitting, number: signal.Signals
+) -> None:
+    splitting.tell("wait-work1")
+    running = start(splitting.root, *COMMANDS["run with workers"])
+    step = splitting.process_of("work1")
+    flow_process, supervisor, worker, command = ancestors(step)[:4]
+    assert command == running.pid
+    os.kill(worker, number)
+    output, _ = running.communicate(timeout=60)
+    assert running.returncode == 30, output
+    assert not any(map(is_there, (step, flow_process, supervisor)))
+    assert splitting.ran().count("start") == 1, "Luigi has not started it again"
+    assert no_marker(splitting)
+    (attempts,) = (splitting.root / ".metaflow" / "luigi").rglob("*.attempts")
+    assert json.loads(attempts.read_text())["ended"] == "stopped"
+    *_, hint, cause = output.splitlines()
+    assert hint == "run: the same command resumes what failed; --force starts afresh"
+    assert cause.endswith(f": its worker was stopped by {number.name}")
+    assert "Traceback" not in output
+
+
+def test_the_end_of_nox_stops_the_command_even_if_nox_is_killed(
+    splitting: Splitting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uv, which is between them, stays."""
+    nox = subprocess.Popen(["sleep", "600"])
+    monkeypatch.setenv("NOX_PROCESS", str(nox.pid))
+    splitting.tell("wait-work1")
+    running = start(splitting.root, *COMMANDS["run"])
+    step = splitting.process_of("work1")
+    nox.kill()
+    if sys.platform != "linux":
+        nox.wait()
+    output, _ = running.communicate(timeout=60)
+    nox.wait()
+    assert running.returncode == 130
+    assert "run: stopped; the same command resumes what was running" in output
+    assert not is_there(step)
+    assert no_marker(splitting)
+
+
 @pytest.mark.thorough
 def test_a_killed_supervisor_leaves_no_process(splitting: Splitting) -> None:
     splitting.tell("wait-work1")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
 import sys
+import threading
+import time
 from importlib import import_module
 from typing import NoReturn
 
@@ -18,6 +22,8 @@ COMMANDS = {
     "status": "show the state of the repo and the last runs",
     "clean": "delete old runs, overlays and images",
 }
+
+PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: list[str]) -> int:
@@ -36,9 +42,10 @@ def main(arguments: list[str]) -> int:
             usage[:0] = [f"there is no command {name!r}{did_you_mean(name, COMMANDS)}"]
         print(*usage, sep="\n", file=sys.stderr)
         return 2
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, *PASSED_ON):
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, stop)
+    stop_with_nox()
     try:
         # Imported here, because `status` also works without the packages that others need.
         command = import_module(f".commands.{name}", __package__)
@@ -60,6 +67,31 @@ def main(arguments: list[str]) -> int:
         return 130
     print(f"{name}: {reason}", file=sys.stderr)
     return 2
+
+
+def stop(number: int, frame: object) -> NoReturn:
+    """Raise KeyboardInterrupt; what follows from nox and uv is the same signal, passed on."""
+    for each in PASSED_ON:
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def stop_with_nox() -> None:
+    """Stop when nox has gone without a word, by kill -9: uv, between it and this process, stays."""
+    if nox := os.environ.pop("NOX_PROCESS", ""):
+        threading.Thread(target=_stop_after, args=(int(nox),), daemon=True).start()
+
+
+def _stop_after(process: int) -> None:
+    with contextlib.suppress(AttributeError, OSError):  # Linux has this, and sees a zombie's end
+        select.select([os.pidfd_open(process)], [], [])
+        os.kill(os.getpid(), signal.SIGTERM)
+        return
+    with contextlib.suppress(ProcessLookupError):
+        while True:
+            os.kill(process, 0)
+            time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def open_streams() -> None:

@@ -50,6 +50,7 @@ class Item:
     bytes: int = field(compare=False)
     used: float = field(compare=False)
     """When it was last written or used, in seconds since 1970."""
+    image: engine.Resource | None = field(default=None, compare=False)
 
     @property
     def flow(self) -> str:
@@ -164,7 +165,7 @@ def plan_for(datastore: str, local: Path, before: float) -> Plan:
         notes.append(
             f"The bucket is left alone: {datastore}; runs of other machines cannot be seen here."
         )
-        items += unused_images(set(), notes)
+        items += unused_images(set(), before, notes)
     else:
         try:
             items += list(unneeded(local, before, notes))  # all of it, or nothing
@@ -177,8 +178,7 @@ def plan_for(datastore: str, local: Path, before: float) -> Plan:
         for folder, _, names in os.walk(client_cache):
             items += [item_of(CACHED, name[:8], Path(folder, name)) for name in names]
     items += [item_of(LOG, path.name, path) for path in local.glob("logs/*.log")]
-    for path in local.glob("metaflow.*"):  # on its way to or from S3 when the process was killed
-        items.append(item_of(LEFT_OVER, path.name, path))
+    items += [item_of(LEFT_OVER, path.name, path) for path in records.left_by_kills(local)]
     items += unstarted_containers()
     items = [
         item for item in items if (item.paths or item.kind in _REMOVERS) and item.used < before
@@ -195,18 +195,21 @@ def unneeded(local: Path, before: float, notes: list[str]) -> Iterator[Item]:
 
     Raises PipelineError or OSError if a marker cannot be read.
     """
-    needed: set[str] = set()
+    needed, over = set[str](), set[str]()
     images: set[str] = set()
+    running_tasks = records.running_tasks(local)
     lost: list[Item] = []
     runs = {f"{run.parent.name}/{run.name}" for run in metaflow_files.runs(local)}
     for record in records.records(str(local)):
         named = record.runs()
         needed |= named
+        if record.task_id not in running_tasks:  # whose lock would be held to the end of its run
+            over |= named
         if record.is_marker:
             images.add(str(record.read().get("image")))
         elif not named & runs:  # there is nothing left to resume
             lost.append(item_of(ATTEMPTS, record.task_id, Path(record.address)))
-    running = records.running_flows(local)
+    running = records.running_flows(local, over)
     if kept := len(runs & needed):
         notes.append(f"Kept for a marker, or to retry what failed: {counted(kept, 'run')}.")
     if running:
@@ -218,7 +221,7 @@ def unneeded(local: Path, before: float, notes: list[str]) -> Iterator[Item]:
                 yield from list(of_flow(flow, needed, before))
             except (OSError, ValueError) as error:
                 notes.append(f"{flow.name} is left alone: {error}.")
-    yield from unused_images(images, notes)
+    yield from unused_images(images, before, notes)
 
 
 def of_flow(flow: Path, needed: set[str], before: float) -> Iterator[Item]:
@@ -243,19 +246,31 @@ def of_flow(flow: Path, needed: set[str], before: float) -> Iterator[Item]:
             yield item_of(ARTIFACT, f"{flow.name}/{file.name[:8]}", file, metadata)
 
 
-def unused_images(needed: set[str], notes: list[str]) -> list[Item]:
-    """The images that this checkout made and no marker names."""
+def unused_images(needed: set[str], before: float, notes: list[str]) -> list[Item]:
+    """The old images that this checkout made, no marker names, and no image that is kept stands on.
+
+    A layer that several have counts for the first, and one that an image of anybody's keeps for
+    none.
+    """
     try:
         images = engine.images()
+        kept = [image for image in images if image.name in needed or image.used >= before]
+        old = [
+            image
+            for image in images
+            if image not in kept and not any(image.layers.keys() <= k.layers.keys() for k in kept)
+        ]
+        counted_layers = engine.layers_of_all(but=[image.name for image in old])
     except ImageError as error:
         if paths.images().is_dir():  # the checkout has made some
             notes.append(f"No image is touched: {error}.")
         return []
-    return [
-        Item(IMAGE, image.name, (), image.bytes, image.used)
-        for image in images
-        if image.name not in needed
-    ]
+    items = []
+    for image in old:
+        size = engine.size([image], without=counted_layers)
+        items.append(Item(IMAGE, image.name, (), size, image.used, image))
+        counted_layers |= image.layers.keys()
+    return items
 
 
 def unstarted_containers() -> list[Item]:
@@ -287,14 +302,17 @@ def delete(planned: Iterable[Item], confirmed: Iterable[Item]) -> int:
     unneeded = set(confirmed)
     used: list[Item] = []
     failed: list[Item] = []
-    freed = 0
+    freed, images = 0, list[engine.Resource]()
     for item in sorted(planned, key=lambda item: KINDS.index(item.kind)):
         if item not in unneeded:
             used.append(item)
         elif item.kind == ARTIFACT and item.flow in {run.flow for run in failed}:
             continue  # a run that could not be deleted may name it
         elif not (error := remove(item)):
-            freed += item.bytes
+            if item.image:
+                images.append(item.image)
+            else:
+                freed += item.bytes
         elif item.kind in _REMOVERS and "container" in error:  # an image's container may run
             used.append(item)
         else:
@@ -302,7 +320,11 @@ def delete(planned: Iterable[Item], confirmed: Iterable[Item]) -> int:
             print(f"clean: {item.name}: {error}", file=sys.stderr)
     if names := sorted({item.flow or item.name for item in used}):
         print(f"Used in the meantime, so left alone: {', '.join(names)}.")
-    print(f"Freed {in_units(freed)}.")
+    of_images = engine.size(images, without=engine.layers_of_all()) if images else 0
+    print(f"Freed {in_units(freed + of_images)}.")
+    if of_images:
+        size = in_units(of_images)
+        print(f"Docker's build cache may keep up to {size} of it: docker builder prune")
     return 1 if failed else 0
 
 

@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..metaflow_config import local_root
+
 _FILE = "LUIGI_EVENTS"
 
 
 @contextlib.contextmanager
 def shared() -> Iterator[None]:
     """Let events be told, here and in the processes that are started in the block."""
-    with tempfile.NamedTemporaryFile(prefix="luigi-events-") as file:
+    with tempfile.NamedTemporaryFile(prefix="metaflow.events-", dir=local_root()) as file:
         os.environ[_FILE] = file.name
         try:
             yield

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
+import signal
 import traceback
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import luigi
 
@@ -29,6 +31,10 @@ class Failure(NamedTuple):
     is_resumed: bool
 
 
+class WorkerStoppedError(BaseException):
+    """A signal to a worker process; not KeyboardInterrupt, after which Luigi starts it again."""
+
+
 @contextlib.contextmanager
 def collected() -> Iterator[list[Failure]]:
     """Yield a list that holds, after the block, what failed in it, here and in workers."""
@@ -44,11 +50,27 @@ def collected() -> Iterator[list[Failure]]:
             ]
 
 
+@luigi.Task.event_handler(luigi.Event.START)
+def _stop_for_good(_: luigi.Task) -> None:
+    if multiprocessing.parent_process() is None:
+        return
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _fail)
+
+
+def _fail(number: int, frame: object) -> NoReturn:
+    raise WorkerStoppedError(f"its worker was stopped by {signal.Signals(number).name}")
+
+
 def _keep(kind: str, task: luigi.Task, error: BaseException | str) -> None:
     if isinstance(error, str):
         failure = Failure(error, isinstance(task, MetaflowTask))
     else:
-        failure = Failure(one_line(error), isinstance(error, FlowFailedError))
+        is_stopped = isinstance(error, WorkerStoppedError)
+        why = f"{task.task_id}: {error}" if is_stopped else one_line(error)
+        is_resumed = is_stopped and isinstance(task, MetaflowTask)
+        failure = Failure(why, is_resumed or isinstance(error, FlowFailedError))
     tell(kind, task.task_id, *failure, in_full(error))
 
 
@@ -63,7 +85,7 @@ for _event, _kind in {
 
 def in_full(error: BaseException | str) -> str:
     """The error with its traceback, which begins with the user's own code if that is in it."""
-    if isinstance(error, str | PipelineError):  # which has the traceback of the flow
+    if isinstance(error, (str, PipelineError, WorkerStoppedError)):  # with the flow's traceback
         return str(error)
     shown = traceback.TracebackException.from_exception(error)
     frames = user_frames(error)

@@ -14,7 +14,7 @@ import re
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -172,20 +172,51 @@ def usage(*files: Path) -> Usage:
 def running_tasks(local: Path) -> dict[str, float]:
     """The tasks that run on this machine, by their id in Luigi, and since when."""
     running = {}
-    for file in (local / paths.LOCKS).glob("*.lock"):
-        with contextlib.suppress(FileNotFoundError), file.open("rb") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                running[file.stem] = file.stat().st_mtime
+    for file in filter(is_held, (local / paths.LOCKS).glob("*.lock")):
+        with contextlib.suppress(FileNotFoundError):
+            running[file.stem] = file.stat().st_mtime
     return running
 
 
-def running_flows(local: Path) -> set[str]:
+def is_held(lock: Path) -> bool:
+    """True if a process holds the lock that is this file."""
+    with contextlib.suppress(FileNotFoundError), lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+def left_by_kills(local: Path) -> Iterator[Path]:
+    """What processes that were killed have left: temporary files and folders, and locks."""
+    yield from local.glob("metaflow.*")  # of a task, or on its way to or from S3
+    yield from (local / "luigi").rglob("*.tmp")  # a marker that was not yet whole
+    for folder in (paths.LOCKS, "overlays", "images"):
+        yield from (lock for lock in (local / folder).glob("*.lock") if not is_held(lock))
+    for overlay in (local / "overlays").glob("*.making"):
+        if not is_held(overlay.with_name(f"{overlay.name.partition('.')[0]}.lock")):
+            yield overlay
+    for file in (local / paths.LOCKS).glob("*/*.pid"):  # Luigi's, of one command each
+        if not any(map(_is_process, file.read_text().split())):
+            yield file
+
+
+def _is_process(text: str) -> bool:
+    try:
+        os.kill(int(text), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def running_flows(local: Path, over: Collection[str]) -> set[str]:
     """The flows that may be running, however they were started.
 
     That is, a process of this machine names one of their runs, or one has not ended and did
-    something a short while ago.
+    something a short while ago. Those that are `over` are known to have ended, as `FLOW/RUN_ID`.
     """
     run_ids = _run_ids_of_processes()
     since = time.time() - RECENTLY
@@ -193,7 +224,11 @@ def running_flows(local: Path) -> set[str]:
         run.parent.name
         for run in metaflow_files.runs(local)
         if run.name in run_ids
-        or (metaflow_files.last_change(run) > since and not metaflow_files.has_succeeded(run))
+        or (
+            f"{run.parent.name}/{run.name}" not in over
+            and metaflow_files.last_change(run) > since
+            and not metaflow_files.has_succeeded(run)
+        )
     }
 
 

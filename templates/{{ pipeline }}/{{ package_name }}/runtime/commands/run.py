@@ -15,6 +15,7 @@ from typing import Any
 
 import luigi
 import yaml
+from luigi import lock
 from luigi.cmdline_parser import CmdlineParser
 from luigi.parameter import MissingParameterException
 from luigi.retcodes import retcode, run_with_retcodes
@@ -28,6 +29,7 @@ from ..errors import PipelineError, did_you_mean
 from ..flow.flow_file import flow_paths
 from ..metaflow_config import datastore_root, local_root
 from ..settings import settings
+from ..task.forcing import check_end, is_asked
 from ..task.metaflow_task import MetaflowTask
 from . import failures
 from .run_options import (
@@ -133,6 +135,8 @@ def run(arguments: list[str], tasks: list[luigi.Task], is_verbose: bool = False)
             run_with_retcodes(arguments)
         except SystemExit as stop:
             exit_code = int(stop.code or 0)
+        finally:
+            remove_pid_file()
     if exit_code == 0 and not tasks[-1].complete():
         exit_code = 1  # luigi.cfg may set 0 for a failure
     lines = [failure.why for failure in failed if not is_watched]
@@ -154,7 +158,11 @@ def how_to_run_again(tasks: list[luigi.Task]) -> str:
     """How to run tasks again that have all succeeded before."""
     if isinstance(tasks[-1], MetaflowTask):
         return "--force runs it again, --force-upstream also what it requires"
-    names = dict.fromkeys(type(task).__name__ for task in tasks if isinstance(task, MetaflowTask))
+    names = [
+        name
+        for name, task in vars(sys.modules[type(tasks[-1]).__module__]).items()
+        if isinstance(task, Register) and isinstance(getattr(task, "flow_path", None), str)
+    ]
     which = f", with TASK {' or '.join(names)}" if names else ""
     one = f"nox -s run -- FILE TASK --force runs one again{which}"
     return f"--force-upstream runs all flows again; {one}"
@@ -193,6 +201,14 @@ def configure_luigi() -> None:
     logging.getLogger("luigi-interface").addFilter(without_traceback)
 
 
+def remove_pid_file() -> None:
+    """Remove the file by which Luigi refuses a second run of this command; it never does so."""
+    pid, _, file = lock.get_info(luigi.interface.core().lock_pid_dir)
+    with contextlib.suppress(OSError):
+        if Path(file).read_text().split() == [str(pid)]:
+            Path(file).unlink()
+
+
 def without_traceback(record: logging.LogRecord) -> bool:
     """Log a PipelineError, or a scheduler that does not answer, as a message without traceback."""
     if record.levelno < logging.WARNING:
@@ -202,7 +218,7 @@ def without_traceback(record: logging.LogRecord) -> bool:
     if message.startswith("Failed connecting to remote scheduler"):
         message += "; start it: luigid, or set local_scheduler = true in luigi.cfg"
         record.exc_info = None
-    elif isinstance(error, (PipelineError, RPCError)):
+    elif isinstance(error, (PipelineError, RPCError, failures.WorkerStoppedError)):
         message += f"\n{error}"
         record.exc_info = None
     elif _TRACEBACK.search(message):
@@ -320,12 +336,19 @@ def report(tasks: list[luigi.Task]) -> None:
 
 
 def in_order(task: luigi.Task) -> list[luigi.Task]:
-    """All that the task requires, and then the task, each once. UsageError if it is a circle."""
+    """All that the task requires, and then the task, each once. UsageError if it is a circle.
+
+    As by Luigi, a task that is complete is not asked what it requires.
+    """
     requires: dict[luigi.Task, list[luigi.Task]] = {}
-    waiting = [task]
+    waiting, asked = [task], list[luigi.Task]()
     for each in waiting:  # not recursive, because Python's stack is too short for a long chain
         if each not in requires:
-            requires[each] = flatten(each.requires())
+            requires[each] = []
+            if is_asked(each):
+                asked.append(each)
+                check_end(asked)
+                requires[each] = each.deps()
             waiting += requires[each]
             for required in requires[each]:
                 if not isinstance(required, luigi.Task):

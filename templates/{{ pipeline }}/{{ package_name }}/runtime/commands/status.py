@@ -294,7 +294,7 @@ def disk(local: Path, on_s3: bool, nox: str) -> list[str]:
 def images(nox: str) -> str:
     """How many Docker images this checkout has made, and the disk that they use."""
     made = engine.images()
-    size = in_units(sum(image.bytes for image in made))
+    size = in_units(engine.size(made))
     return f"{counted(len(made), 'image')}, {size}; to delete old ones: {nox} -s clean"
 
 
@@ -327,14 +327,16 @@ def lines_of(record: Record, datastore: str, local: Path, is_running: bool, nox:
     """A line on a task's last run, and those that belong to it."""
     contents = record.read()
     run_id, seconds, step, is_local = contents.get("run_id"), contents.get("seconds"), "", False
+    cause, retry = contents.get("ended"), f"retry: {retry_command(contents, nox)}"
     if not record.is_marker:
         run_id = (records.dicts_in(contents.get("runs")) or [{}])[-1].get("run_id")
         folder = local / contents["flow"] / str(run_id)
         is_local = bool(run_id) and folder.is_dir()
         if is_local:
-            ended = time.time() if is_running else records.usage(folder).changed
-            seconds, step = ended - record.written, metaflow_files.step_of_end(folder)
-    cause, retry = contents.get("ended"), f"retry: {retry_command(contents, nox)}"
+            ended = record.written if cause else records.usage(folder).changed
+            begun = contents.get("written") or record.written
+            seconds = (time.time() if is_running else ended) - begun
+            step = metaflow_files.step_of_end(folder)
     more: list[Any] = []
     if record.is_marker:
         state, colour = "succeeded", GREEN
@@ -344,29 +346,38 @@ def lines_of(record: Record, datastore: str, local: Path, is_running: bool, nox:
         state, colour = "unfinished", YELLOW
         more = [f"unless another machine is running it, {retry}"]
     elif cause == "stopped":  # attempts.STOPPED, which takes packages to import
-        state, colour, more = "stopped", RED, [retry]
+        state, colour, more = "stopped", RED, ["by Ctrl-C or a signal", retry]
+    elif cause == "":  # nobody could note why
+        state, colour = "killed", RED
+        more = ["by kill -9 or for lack of memory, or the machine went down", retry]
+        if store.is_on_s3(datastore):
+            more[0] = f"or stopped, {more[0]}"
     else:
         state, colour, more = "failed", RED, [*filter(None, [cause]), retry]
     state = coloured(f"{f'{state} at {step}' if step else state:<18}", colour)
     ago = in_time(time.time() - record.written)
     tag, _, file = record.address.removeprefix(f"{datastore}/luigi/").partition("/")
-    task = " ".join([file.rpartition("/")[0], *named_values(contents.get("parameters"))])
+    task = " ".join([file.rpartition("/")[0], *named_values(contents)])
     run = f"{contents['flow']}/{run_id}" if run_id else "before there was a run"
     if isinstance(seconds, (int, float)) and seconds >= 0:
         run += f"  {seconds:.1f} s"
     return [f"{state} {ago:>6} ago  {task}  {tag}  {run}", *(f"  {line}" for line in more)]
 
 
-def named_values(parameters: Any) -> list[str]:
-    """What distinguishes tasks of one flow: `day=2026-11-20`; at most 60 letters of each value."""
-    if not isinstance(parameters, dict):
-        return []
+def named_values(contents: dict[str, Any]) -> list[str]:
+    """What distinguishes tasks of one flow: the task's name and values, and the flow's.
+
+    Such as `Clean day=2026-11-20`; at most 60 letters of each value.
+    """
+    task, parameters = str(contents.get("task", "")), contents.get("parameters")
     texts = {
         name: value if isinstance(value, str) else json.dumps(value)
-        for name, value in parameters.items()
-        if name != "production"  # which the tag shows
+        for name, value in (parameters.items() if isinstance(parameters, dict) else ())
+        # The tag shows whether it is in production.
+        if name != "production" and f" {name}=" not in task
     }
-    return [f"{name}={' '.join(text.split()):.60}" for name, text in texts.items()]
+    values = [f"{name}={' '.join(text.split()):.60}" for name, text in texts.items()]
+    return [*filter(None, [" ".join(task.split())]), *values]
 
 
 def retry_command(contents: dict[str, Any], nox: str) -> str:

@@ -8,11 +8,14 @@ from __future__ import annotations
 import calendar
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
 import subprocess
 import time
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,10 +52,10 @@ class Resource(NamedTuple):
 
     name: str
     """Its name; the id of an image whose name a newer one took."""
-    bytes: int
-    """What an image takes beside the image of this checkout that it is built on."""
     used: float
     """Time of its last use, in seconds since 1970."""
+    layers: Mapping[str, int]
+    """The bytes of each layer of an image, by an id that stands for all layers up to it."""
 
 
 def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -92,21 +95,29 @@ def images() -> list[Resource]:
     """The images that this checkout made, by the names that it gave them."""
     made = _of_this_checkout("image", "ls")
     resources = []
-    for image in made:
-        layers, names = _layers(image), image["RepoTags"] or [image["Id"]]
-        below = [
-            other["Size"]
-            for other in made
-            if len(_layers(other)) < len(layers) and _begins_with(layers, _layers(other))
-        ]
-        size = image["Size"] - max(below, default=0)
-        for name in names:
-            if name in (_label(image, IMAGE), image["Id"]):  # people gave it the others, to keep it
-                used = _created(image)
-                with contextlib.suppress(OSError):
-                    used = max(used, use_record(name).stat().st_mtime)
-                resources.append(Resource(name, size if len(names) == 1 else 0, used))
+    with ThreadPoolExecutor() as pool:
+        for image, layers in zip(made, pool.map(_sizes, made), strict=True):
+            for name in _names(image):
+                # People gave it the other names, to keep it.
+                if name in (_label(image, IMAGE), image["Id"]):
+                    used = _created(image)
+                    with contextlib.suppress(OSError):
+                        used = max(used, use_record(name).stat().st_mtime)
+                    resources.append(Resource(name, used, layers))
     return resources
+
+
+def size(images: Iterable[Resource], without: Iterable[str] = ()) -> int:
+    """The bytes that the images take as Docker counts: each layer once, none of those `without`."""
+    layers = {layer: size for image in images for layer, size in image.layers.items()}
+    return sum(layers[layer] for layer in layers.keys() - {*without})
+
+
+def layers_of_all(but: Collection[str] = ()) -> set[str]:
+    """The layers of all images that the engine has, without those that have but these names."""
+    ids = docker("image", "ls", "--all", "--quiet", "--no-trunc").stdout.split()
+    images = _inspect("image", *sorted({*ids})) if ids else []
+    return {layer for image in images if {*_names(image)} - {*but} for layer in _chain(image)}
 
 
 def unstarted_containers() -> list[Resource]:
@@ -115,7 +126,7 @@ def unstarted_containers() -> list[Resource]:
     A task that is killed while the engine creates its container may leave one.
     """
     return [
-        Resource(container["Name"].lstrip("/"), 0, _created(container))
+        Resource(container["Name"].lstrip("/"), _created(container), {})
         for container in _of_this_checkout("container", "ls", "--all", "--filter=status=created")
         if container["HostConfig"]["AutoRemove"]  # one made by hand has the image's labels, too
     ]
@@ -184,6 +195,35 @@ def _label(image: dict[str, Any], name: str) -> str | None:
 
 def _created(resource: dict[str, Any]) -> float:
     return calendar.timegm(time.strptime(resource["Created"][:19], "%Y-%m-%dT%H:%M:%S"))
+
+
+def _names(image: dict[str, Any]) -> list[str]:
+    return list(image["RepoTags"] or [image["Id"]])
+
+
+def _sizes(image: dict[str, Any]) -> dict[str, int]:
+    """The size of each layer, from the history, which has lines of no layer, too."""
+    how = ("--no-trunc", "--human=false", "--format={{json .}}")
+    history = docker("history", *how, image["Id"]).stdout
+    lines = [json.loads(line) for line in reversed(history.splitlines())]
+    sizes = [
+        int(line["Size"])
+        for line in lines
+        if line["Size"] != "0" or re.match("RUN|COPY|ADD|WORKDIR", line["CreatedBy"])
+    ]
+    chain = _chain(image)
+    if len(sizes) != len(chain):  # of an engine that counts in another way: as if it shared none
+        return {chain[-1]: image["Size"]} if chain else {}
+    return dict(zip(chain, sizes, strict=True))
+
+
+def _chain(image: dict[str, Any]) -> list[str]:
+    """An id for each layer, which tells it from the same layer on other ones."""
+
+    def on(below: str, layer: str) -> str:
+        return hashlib.sha256(f"{below} {layer}".encode()).hexdigest()
+
+    return list(itertools.accumulate(_layers(image), on))
 
 
 def _layers(image: dict[str, Any]) -> list[str]:

@@ -147,7 +147,8 @@ class FlowOutput:
             lines = [*self._other_lines][-20:]
             causes = [line.strip() for line in lines[-1:] if not _LOGGED.match(line)]
             cause = causes[0] if causes and why.startswith("exit code") else why
-            return FlowFailedError("\n".join([f"{self.label} failed: {why}", *lines]), cause)
+            at = f" in {self.status()}" if self._running else ""
+            return FlowFailedError("\n".join([f"{self.label} failed{at}: {why}", *lines]), cause)
         pathspec, step = next(iter(self._failed.items()))
         lines = [*self._tracebacks.get(pathspec, ())]
         cause = _exception_in(lines)

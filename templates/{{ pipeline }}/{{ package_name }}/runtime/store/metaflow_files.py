@@ -168,13 +168,13 @@ def last_change(run: Path) -> float:
 def step_of_end(run: Path) -> str:
     """The step at which the run stopped: one that failed, else one that did not finish."""
     unfinished = ""
-    for step in sorted(folders_in(run), key=lambda step: step.stat().st_mtime):
-        for task in folders_in(step) if not step.name.startswith("_") else ():
-            outcomes = sorted((task / "_meta").glob("sysmeta_attempt_ok_*.json"))
-            if outcomes and b'"False"' in outcomes[-1].read_bytes():
-                return step.name
-            if not outcomes and not list((task / "_meta").glob("sysmeta_origin-task-id_*.json")):
-                unfinished = unfinished or step.name
+    tasks = (task for task in run.glob("[!_]*/[!_]*") if task.is_dir())  # no `_meta`
+    for task in sorted(tasks, key=lambda task: task.parent.stat().st_mtime):
+        outcomes = sorted((task / "_meta").glob("sysmeta_attempt_ok_*.json"))
+        if outcomes and b'"False"' in outcomes[-1].read_bytes():
+            return task.parent.name
+        if not outcomes and not list((task / "_meta").glob("sysmeta_origin-task-id_*.json")):
+            unfinished = unfinished or task.parent.name
     return unfinished
 
 

@@ -39,6 +39,8 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True):
     """The names of the parameters in the flow's file when the last run was started."""
     runs: list[Attempt] = []
     """The oldest first; each but the first has taken over what an earlier one had finished."""
+    task: str = ""
+    """The task's name and its own parameters, for `nox -s status`."""
     env: str = ""
     retry: list[str] = []
     """The arguments of `nox -s run --` that name the task; empty if none can."""
@@ -93,6 +95,8 @@ class AttemptsFile:
             ended = error.cause
         elif isinstance(error, PipelineError):
             ended = str(error).strip().splitlines()[0].strip()
+        elif isinstance(error, Exception):
+            ended = f"{type(error).__name__}: {error}".splitlines()[0]
         elif store.is_on_s3(self._path):  # a task that is being stopped waits for no server
             return
         else:

@@ -9,29 +9,61 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import luigi
 from luigi.task import flatten
+
+from ..errors import PipelineError
+
+ENDLESS = 20_000
+"""More tasks than that, all to run, are taken for a chain that never ends."""
 
 
 def force(tasks: Iterable[luigi.Task], at: float) -> None:
     """Force these tasks, and all that they require.
 
     Luigi keeps one object for each task, so everybody who asks a task gets the same answer. A task
-    of another kind that is done is not asked what it requires: delete its output.
+    that is complete though it is forced, e.g. because it is of another kind, is not asked what it
+    requires. Raises PipelineError if there seems to be no end.
     """
-    waiting, seen = [*tasks], set()
+    waiting: list[Any] = [*tasks]
+    seen, asked = set(), list[luigi.Task]()
     while waiting:
         task = waiting.pop()
-        if task.task_id in seen:
+        if not isinstance(task, luigi.Task) or task in seen:  # Luigi refuses what is no task
             continue
-        seen.add(task.task_id)
+        seen.add(task)
         if hasattr(task, "forced_at"):
             if task.forced_at >= at:
                 continue
             task.forced_at = at
-        waiting += flatten(task.requires())
+        if is_asked(task):
+            asked.append(task)
+            check_end(asked)
+            waiting += flatten(task.requires())
+
+
+def is_asked(task: luigi.Task) -> bool:
+    """True if Luigi asks the task what it requires: it is neither complete nor external."""
+    if type(task).complete is luigi.WrapperTask.complete:
+        return True  # complete() itself asks, and then all that is required, and so on
+    try:
+        with warnings.catch_warnings(action="ignore"):  # Luigi warns itself
+            return getattr(task, "run", None) is not None and not task.complete()
+    except Exception:  # Luigi reports it, and runs what does not need this task
+        return False
+
+
+def check_end(asked: Sequence[luigi.Task]) -> None:
+    """Raise PipelineError if so many tasks were asked that there seems to be no end."""
+    if len(asked) > ENDLESS:
+        raise PipelineError(
+            f"more than {ENDLESS:,} tasks are to run, so far down to {asked[-1]}\n"
+            "hint: a task that requires itself for the day before needs a first day"
+        )
 
 
 def time_of_forcing() -> float:

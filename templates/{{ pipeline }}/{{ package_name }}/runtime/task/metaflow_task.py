@@ -40,7 +40,7 @@ from ..version import Code, code
 from .attempts import Attempt, Attempts, AttemptsFile, read_attempts
 from .flow_kwargs import FlowKwargs
 from .forcing import force, run_forced_at, time_of_forcing
-from .run_arguments import SETTINGS, run_arguments
+from .run_arguments import SETTINGS, run_arguments, task_and_values
 from .target import FlowTarget, Marker
 from .timeout import Timeout
 
@@ -293,6 +293,12 @@ class MetaflowTask(luigi.Task):
         """The file of the attempts, beside the marker."""
         return self.output().path.removesuffix(".json") + ".attempts"
 
+    @property
+    def _name_and_values(self) -> str:
+        if type(self) is MetaflowTask:  # of which the flow's path and parameters say all
+            return ""
+        return task_and_values(self, dict(MetaflowTask.get_params()))
+
     def _log_wait(self, what: str, process_id: str) -> None:
         logger.info("%s waits for process %s, which is running %s", self.task_id, process_id, what)
         self._report_progress("", Progress(f"waits for process {process_id}"))
@@ -346,6 +352,7 @@ class MetaflowTask(luigi.Task):
         begun = msgspec.structs.replace(
             earlier if origin else Attempts(parameters=parameters),
             declared=[*flow_parameters(self._file)],
+            task=self._name_and_values,
             env=settings().env,
             retry=run_arguments(self),
             written=time.time(),
@@ -362,7 +369,8 @@ class MetaflowTask(luigi.Task):
             attempt = Attempt(run_id=run_id, started=_iso(started), **checkout._asdict())
             attempts.add(flow, attempt, run.parameters)
 
-        with tempfile.TemporaryDirectory(prefix="metaflowtask-") as folder:
+        # Left there by a kill, `clean` finds it, as what Metaflow calls so.
+        with tempfile.TemporaryDirectory(prefix="metaflow.task-", dir=local_root()) as folder:
             scratch = Path(folder)
             with attempts.noting_errors():
                 runner = self._runner(scratch)
@@ -476,6 +484,7 @@ class MetaflowTask(luigi.Task):
         """A marker with what it says of the task itself, and these fields."""
         return Marker(
             path=self.flow_path,
+            task=self._name_and_values,
             env=settings().env,
             flow_tag=self.flow_tag,
             written=max(time.time(), self.forced_at),

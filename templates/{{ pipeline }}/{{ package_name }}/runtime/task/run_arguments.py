@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import luigi
@@ -64,6 +64,17 @@ def run_arguments(task: luigi.Task) -> list[str]:
         else:
             words += [flag, text]
     return words
+
+
+def task_and_values(task: luigi.Task, inherited: Iterable[str]) -> str:
+    """The task's name, and its parameters that are its own: `Clean day=2026-11-20`.
+
+    At most 60 letters of each value. Private and hidden ones are left out, because the text is
+    stored and shown, and so are those that do not distinguish tasks.
+    """
+    values = task.to_str_params(only_significant=True, only_public=True)
+    own = [f"{name}={value:.60}" for name, value in values.items() if name not in inherited]
+    return " ".join([type(task).__name__, *own])
 
 
 def _class_words(task_class: type[luigi.Task]) -> list[str]:

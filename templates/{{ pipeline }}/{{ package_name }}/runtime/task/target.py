@@ -31,6 +31,8 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str
     resumed: list[Attempt] = []
     """The runs that failed before, the oldest first: this one took over their finished steps."""
+    task: str = ""
+    """The task's name and its own parameters, for `nox -s status`."""
     parameters: dict[str, Any] = {}
     env: str = ""
     flow_tag: str = ""
