@@ -47,6 +47,15 @@ def environment_for(flow_file: Path) -> dict[str, str]:
     }
 
 
+def packages_for(flow_file: Path) -> list[str]:
+    """What the flow's overlay has, e.g. `cowsay==6.1`: the versions of its first run."""
+    folder = overlay(flow_file)
+    if not folder:
+        return []
+    packages: list[str] = json.loads((folder / MADE_FROM).read_text())["packages"]
+    return packages
+
+
 def overlay(flow_file: Path) -> Path | None:
     """The folder with the packages of the `requirements.txt` beside a flow's file.
 
