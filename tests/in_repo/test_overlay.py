@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -100,6 +101,21 @@ def test_a_flow_and_its_steps_see_their_packages_and_the_repo_does_not(
     assert sorted(str(package.metadata["Name"]) for package in distributions()) == before
     line = "group/small.py | making the environment of flows/group/requirements.txt, once"
     assert line in capfd.readouterr().out.splitlines()
+    assert task.output().marker.packages == ["cowsay==6.0"]
+
+
+@pytest.mark.parametrize("text", ["cowsay>=6\n", "cowsay\nmsgspec\n", "# nothing\n", None])
+def test_the_marker_names_the_version_of_an_unpinned_requirement(
+    pipeline: Pipeline, text: str | None
+) -> None:
+    path = pipeline.add_flow()
+    if text is not None:
+        pipeline.add_file("requirements.txt", text)
+    task = MetaflowTask(path)
+    assert run(task)
+    versions = packages(overlay(pipeline.flows / path)) if text and "cowsay" in text else []
+    assert task.output().marker.packages == versions
+    assert all(re.fullmatch(r"cowsay==6\.[0-9.]+", version) for version in versions)
 
 
 PROGRAMS = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import stat
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..conftest import ROOT, Generate, copy_working_tree, git, known, parses, pr
 TEMPLATES = ROOT / "templates"
 SCRIPTS = {"branch-name", "calver", "git-hook", "install", "staged-files", "tool"}
 EVERYWHERE = {
+    *(".devcontainer/Dockerfile", ".devcontainer/devcontainer.json"),
     *(".copier-answers.yml", ".dockerignore", ".editorconfig", ".gitattributes", ".gitignore"),
     *(".pre-commit-config.yaml", "hooks/branches", "hooks/release.py"),
     *(f"hooks/{name}" for name in SCRIPTS),
@@ -173,6 +175,32 @@ def test_no_advice_installs_into_a_python_that_the_system_keeps() -> None:
         if not name.startswith(("tests/", "includes/")) and "Dockerfile" not in name:
             text = (ROOT / name).read_bytes().decode(errors="replace") if name else ""
             assert not re.search(r"(?<!bin/)(?<!uv )\bpip3? install\b", text), name
+
+
+def test_dependabot_leaves_the_workflows_of_the_template_to_copier(generate: Generate) -> None:
+    folder = generate() / ".github"
+    updates = yaml.safe_load((folder / "dependabot.yml").read_text())["updates"]
+    by_ecosystem = {update["package-ecosystem"]: update for update in updates}
+    assert set(by_ecosystem) == {"uv", "github-actions"}
+    assert by_ecosystem["uv"]["versioning-strategy"] == "lockfile-only", "pyproject.toml is shared"
+    left_alone = {f".github/workflows/{path.name}" for path in (folder / "workflows").iterdir()}
+    assert set(by_ecosystem["github-actions"]["exclude-paths"]) == left_alone
+
+
+@pytest.mark.parametrize("python_version", ["3.11", "3.14"])
+def test_the_dev_container_has_the_python_of_the_images_and_no_secret(
+    generate: Generate, python_version: str
+) -> None:
+    repo = generate(python_version=python_version)
+    (base,) = re.findall("(?m)^FROM (.*)$", (repo / ".devcontainer" / "Dockerfile").read_text())
+    assert base == f"python:{python_version}-slim-bookworm"
+    images = (repo / "sales_pipelines/config/metaflowtask/Dockerfile-base").read_text()
+    assert f"PYTHON_VERSION={python_version}\n" in images
+    assert "python:${PYTHON_VERSION}-slim-bookworm" in images
+    container = json.loads((repo / ".devcontainer" / "devcontainer.json").read_text())
+    assert container["postCreateCommand"] == "python3 noxfile.py -s setup"
+    assert container["containerEnv"] == {"UV_PROJECT_ENVIRONMENT": "/home/dev/.venv"}
+    assert not {"mounts", "runArgs", "remoteEnv", "secrets"} & set(container)
 
 
 def test_the_main_branch_is_the_first_of_the_protected_ones(generate: Generate) -> None:

@@ -83,27 +83,27 @@ def test_any_folder_name_becomes_valid_names(
 
 
 REFUSED = [
-    ("repo_name", "", "must have 1 to 64 characters from A-Z"),
+    ("repo_name", "", "must have 1 to 64 characters, not 0"),
     ("repo_name", "-sales", "a letter or digit at both ends"),
     ("repo_name", "sales pipelines", "e.g. sales-pipelines"),
-    ("repo_name", "s" * 65, "must have 1 to 64"),
-    ("repo_name", "sales\n", "must have 1 to 64"),
+    ("repo_name", "s" * 65, "must have 1 to 64 characters, not 65"),
+    ("repo_name", "sales\n", "must have only A-Z"),
     ("repo_name", "Luigi", "try Luigi-pipelines"),
-    ("repo_name", "python_dotenv", "every repo depends on"),
-    ("package_name", "", "must have 1 to 40 characters from a-z"),
-    ("package_name", "Sales", "1 to 40 characters from a-z"),
-    ("package_name", "2sales", "starting with a letter"),
+    ("repo_name", "python_dotenv", "is a dependency of every repo"),
+    ("package_name", "", "must have 1 to 40 characters, not 0"),
+    ("package_name", "Sales", "only a-z, 0-9"),
+    ("package_name", "2sales", "begin with a letter"),
     ("package_name", "sales-x", "e.g. sales_pipelines"),
-    ("package_name", "\u00fcn\u00efcode", "1 to 40 characters from a-z"),
+    ("package_name", "\u00fcn\u00efcode", "must have only a-z, 0-9 and"),
     ("package_name", "s" * 41, "1 to 40"),
     ("package_name", "class", "try class_pipelines"),
     ("package_name", "json", "try json_pipelines"),
-    ("package_name", "luigi", "is the name of something in Python, a dependency"),
-    ("package_name", "yaml", "is the name of something in"),
-    ("package_name", "test", "is the name of something in"),
-    ("package_name", "tests", "is the name of something in"),
-    ("repo_name", "annotated.Types", "every repo depends on"),
-    ("package_name", "botocore", "is the name of something in"),
+    ("package_name", "luigi", "is taken by Python, a dependency"),
+    ("package_name", "yaml", "is taken by Python"),
+    ("package_name", "test", "is taken by Python"),
+    ("package_name", "tests", "is taken by Python"),
+    ("repo_name", "annotated.Types", "is a dependency of every repo"),
+    ("package_name", "botocore", "is taken by Python"),
     ("description", " ", "must not be blank"),
     ("description", "\u200b \u202e\ufeff", "must not be blank"),
     ("description", "a\nb", "one line"),
@@ -136,7 +136,7 @@ REFUSED = [
     ("python_version", "3.9", "3.9"),
     ("ci", "jenkins", "jenkins"),
     ("protected_branches", "", "must be branch names"),
-    ("protected_branches", "main  dev", "with one space between them"),
+    ("protected_branches", "main  dev", "one space between, e.g. main dev"),
     ("protected_branches", " main", "must be branch names"),
     ("protected_branches", "main,dev", "must be branch names"),
     ("protected_branches", "-main", "must be branch names"),
@@ -159,6 +159,19 @@ def test_a_wrong_answer_is_refused_with_the_rule_and_leaves_no_folder(
         generate("new", **{question: answer})
     assert reason in str(error.value)
     assert not (tmp_path / "new").exists()
+    _, is_a_rule, message = str(error.value).partition(f"question '{question}': ")
+    if is_a_rule:  # not a choice that is not there
+        assert len(message) <= 79, "Copier's prompt cuts it at the terminal's width"
+
+
+def test_the_longest_name_that_is_taken_is_refused_in_one_line(questions_only: Path) -> None:
+    for question, file in (("repo_name", "distributions"), ("package_name", "module-names")):
+        longest = max((ROOT / "includes" / f"{file}.txt").read_text().split(), key=len)
+        with pytest.raises(ValueError, match=question) as error:
+            copy(questions_only, questions_only / "new", **{question: longest})
+        message = str(error.value).partition(f"question '{question}': ")[2]
+        assert longest in message
+        assert len(message) <= 79
 
 
 @pytest.mark.parametrize(

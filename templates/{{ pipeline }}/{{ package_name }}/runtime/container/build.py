@@ -24,6 +24,7 @@ from .layers import FIRST_LINES
 # `#7 [packages 2/3] RUN …` begins a step, `#7 0.123 …` is what it prints.
 _STEP = re.compile(r"#\d+ (\[(?!internal|auth)[^\]]*\] .*)")
 _MOUNT = re.compile(r"--mount=\S+\s+")  # the step's command follows
+_NAMED = re.compile(r"RUN : ([^&;]+?) *(?:&&|;).*")  # its first command does nothing but name it
 _FAILED = re.compile(r"(?m)^[^\n:]*Dockerfile[^\n:]*:(\d+)\n-{10,}\n(.*?)^-{10,}$", re.DOTALL)
 _PRINTED = re.compile(r"(?m)^------\n > [^\n]*\n(.*?)^------$", re.DOTALL)
 _SHOWN_LINES, _SHOWN_OF_A_LINE = 15, 500
@@ -137,7 +138,7 @@ def _run(image: Image, command: Sequence[str], show: Callable[[str], None]) -> N
         line = _without_passwords(line)
         printed.append(line)
         if step := _STEP.match(line):
-            show(f"{_MOUNT.sub('', step[1]):.100}")
+            show(_NAMED.sub(r"\1", _MOUNT.sub("", step[1]))[:100])
 
     environment = {
         **{name: value for name, value in os.environ.items() if name != "BUILDX_BUILDER"},

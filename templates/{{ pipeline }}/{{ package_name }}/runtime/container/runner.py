@@ -104,6 +104,7 @@ class ContainerRunner:
         self._env = dict(_env(kwargs, self._environment))
         _check_servers({**self._environment, **self._env}, kwargs.network or "")
         self.image = image()
+        self.packages: list[str] = []
 
     def run(
         self,

@@ -29,6 +29,10 @@ class Runner(Protocol):
     def image(self) -> str | None:
         """The name of the image, if it is a container."""
 
+    @property
+    def packages(self) -> list[str]:
+        """What the flow's own requirements added; empty for an image, whose name stands for it."""
+
     def run(
         self,
         command: Sequence[str],
@@ -64,6 +68,14 @@ class ProcessRunner:
 
     def describe_exit(self, exit_code: int) -> str:
         return process.describe_exit(exit_code)
+
+    @property
+    def packages(self) -> list[str]:
+        if not self._overlay:
+            return []
+        from ..packages import overlay
+
+        return overlay.packages_for(Path(self.file))
 
     @cached_property
     def _overlay(self) -> dict[str, str]:

@@ -50,6 +50,15 @@ def environment_for(flow_file: Path, show: Callable[[str], None] | None = None) 
     }
 
 
+def packages_for(flow_file: Path) -> list[str]:
+    """What the flow's overlay has, e.g. `cowsay==6.1`: the versions of its first run."""
+    folder = overlay(flow_file)
+    if not folder:
+        return []
+    packages: list[str] = json.loads((folder / MADE_FROM).read_text())["packages"]
+    return packages
+
+
 def overlay(flow_file: Path, show: Callable[[str], None] | None = None) -> Path | None:
     """The folder with the packages of the `requirements.txt` beside a flow's file.
 

@@ -400,6 +400,7 @@ class MetaflowTask(luigi.Task):
             seconds=finished - started,
             result=result,
             image=runner.image,
+            packages=runner.packages,
         )
 
     def _earlier_attempts(self, parameters: dict[str, Any], offered: Mapping[str, Any]) -> Attempts:

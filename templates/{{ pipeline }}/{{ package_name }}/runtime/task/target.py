@@ -40,6 +40,8 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     branch: str | None = None
     commit: str | None = None
     image: str | None = None
+    packages: list[str] = []
+    """What the flow's own requirements added, as `cowsay==6.1`; empty if it ran in an image."""
     finished: str = ""
     """When the run was finished: date and time in UTC, as ISO 8601."""
     written: float = 0.0
