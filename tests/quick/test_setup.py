@@ -165,6 +165,22 @@ def test_lint_names_the_files_in_conflict(folder: Path, nox: SetUp) -> None:
     nox("lint")
 
 
+@pytest.mark.parametrize("command", [["status"], ["run", "nowhere.py"]])
+def test_a_variable_with_too_few_underscores_is_named_in_one_line(
+    folder: Path, tmp_path: Path, command: list[str]
+) -> None:
+    (tmp_path / "home").mkdir(exist_ok=True)
+    words = [sys.executable, "-m", "sales_pipelines.runtime", *command]
+    variables = {"SALES_PIPELINES_ENV": "production"}
+    exit_code = 2 if command[0] == "run" else 0
+    printed = output(words, folder, tmp_path / "home", exit_code, **variables).splitlines()
+    (line,) = (line for line in printed if "SALES_PIPELINES_ENV" in line)
+    assert line == (
+        f"{command[0]}: SALES_PIPELINES_ENV sets nothing; did you mean SALES_PIPELINES__ENV?"
+    )
+    assert not any("settings()" in line for line in printed), "no line of code"
+
+
 def owned_by_another(folder: Path) -> None:
     if os.geteuid():
         pytest.skip("only root can give files away")

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from importlib import import_module
 from typing import NoReturn
 
@@ -46,6 +47,8 @@ def main(arguments: list[str]) -> int:
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, stop)
     stop_with_nox()
+    # A line of code tells nothing to whoever set a variable.
+    warnings.showwarning = lambda message, *_, **__: print(f"{name}: {message}", file=sys.stderr)
     try:
         # Imported here, because `status` also works without the packages that others need.
         command = import_module(f".commands.{name}", __package__)
