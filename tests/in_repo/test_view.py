@@ -218,8 +218,11 @@ def test_lines_fit_a_narrow_terminal_whatever_it_can_encode(pipeline: Pipeline) 
 
 # Twenty tasks start, and the run is over.
 MANY = """
+import pathlib
 import luigi
+from sales_pipelines.runtime import paths
 from sales_pipelines.runtime.commands import events, view
+paths.ROOT = pathlib.Path.cwd()
 
 class Some(luigi.Task):
     number = luigi.IntParameter()
@@ -325,6 +328,8 @@ def test_the_making_of_an_overlay_is_progress_of_its_task(
 ) -> None:
     def make(folder: Path, wanted: object, flow: str, show: Callable[[str], None]) -> None:
         show("making an environment")
+        folder.mkdir(parents=True)
+        (folder / overlay.MADE_FROM).write_text('{"packages": []}')
 
     monkeypatch.setattr(overlay, "_make", make)
     pipeline.add_file("requirements.txt", "cowsay\n")
