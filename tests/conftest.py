@@ -12,6 +12,7 @@ import os
 import pty
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import termios
@@ -313,6 +314,15 @@ def noxfile(
     return output([python, "noxfile.py", *arguments], folder, home, exit_code, **variables)
 
 
+def take_terminal() -> None:
+    """Let Ctrl-C on the standard input, a terminal, stop this process.
+
+    A shell makes what it runs in the background ignore Ctrl-C, and so the tests in it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 class Terminal:
     """A command on a terminal of its own, as if somebody watched it.
 
@@ -338,7 +348,7 @@ class Terminal:
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0) and None,  # for Ctrl-C
+            preexec_fn=take_terminal,
         )
         os.close(theirs)
         self._reader = threading.Thread(target=self._read, daemon=True)

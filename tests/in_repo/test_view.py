@@ -189,16 +189,18 @@ def test_any_task_that_fails_is_shown_once(
     assert cause in log_of(terminal, pipeline)
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_ctrl_c_gives_the_cursor_back_and_the_last_line_says_how_to_go_on(
-    splitting: Splitting,
+    splitting: Splitting, workers: str
 ) -> None:
     splitting.tell("wait-work1")
-    terminal = run(splitting, "split.py")
+    terminal = run(splitting, "split.py", "--workers", workers)
     wait_until(lambda: "step work, 2 of 3 done" in terminal.text)
     terminal.type("\x03")
     assert terminal.exit_code() == 130
     assert terminal.shows_cursor()
     assert re.search(r"(?m)^stopped +split.py +1 of 4 steps +[0-9.]+ s", terminal.text)
+    assert "failed" not in terminal.text
     assert "Traceback" not in terminal.text
     last = "run: stopped; the same command resumes what was running"
     assert terminal.text.splitlines()[-1] == last
@@ -216,8 +218,11 @@ def test_lines_fit_a_narrow_terminal_whatever_it_can_encode(pipeline: Pipeline) 
 
 # Twenty tasks start, and the run is over.
 MANY = """
+import pathlib
 import luigi
+from sales_pipelines.runtime import paths
 from sales_pipelines.runtime.commands import events, view
+paths.ROOT = pathlib.Path.cwd()
 
 class Some(luigi.Task):
     number = luigi.IntParameter()
@@ -323,6 +328,8 @@ def test_the_making_of_an_overlay_is_progress_of_its_task(
 ) -> None:
     def make(folder: Path, wanted: object, flow: str, show: Callable[[str], None]) -> None:
         show("making an environment")
+        folder.mkdir(parents=True)
+        (folder / overlay.MADE_FROM).write_text('{"packages": []}')
 
     monkeypatch.setattr(overlay, "_make", make)
     pipeline.add_file("requirements.txt", "cowsay\n")

@@ -19,6 +19,7 @@ _FILE = "LUIGI_EVENTS"
 @contextlib.contextmanager
 def shared() -> Iterator[None]:
     """Let events be told, here and in the processes that are started in the block."""
+    local_root().mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(prefix="metaflow.events-", dir=local_root()) as file:
         os.environ[_FILE] = file.name
         try:

@@ -18,8 +18,8 @@ from ..errors import FlowFailedError, PipelineError
 from ..task.metaflow_task import MetaflowTask
 from .events import Events, shared, tell
 
-FAILED, BROKEN = "failed", "broken"
-"""Events of a task that failed, and of one that cannot be run."""
+FAILED, BROKEN, STOPPED = "failed", "broken", "stopped"
+"""Events of a task that failed, that cannot be run, and whose worker got a signal."""
 
 _RUNTIME = Path(paths.__file__).parent
 
@@ -46,7 +46,7 @@ def collected() -> Iterator[list[Failure]]:
             failures += [
                 Failure(*details[:2])
                 for kind, _, _, *details in events.new()
-                if kind in (FAILED, BROKEN)
+                if kind in (FAILED, BROKEN, STOPPED)
             ]
 
 
@@ -64,14 +64,14 @@ def _fail(number: int, frame: object) -> NoReturn:
 
 
 def _keep(kind: str, task: luigi.Task, error: BaseException | str) -> None:
+    is_stopped = isinstance(error, WorkerStoppedError)
     if isinstance(error, str):
         failure = Failure(error, isinstance(task, MetaflowTask))
     else:
-        is_stopped = isinstance(error, WorkerStoppedError)
         why = f"{task.task_id}: {error}" if is_stopped else one_line(error)
         is_resumed = is_stopped and isinstance(task, MetaflowTask)
         failure = Failure(why, is_resumed or isinstance(error, FlowFailedError))
-    tell(kind, task.task_id, *failure, in_full(error))
+    tell(STOPPED if is_stopped else kind, task.task_id, *failure, in_full(error))
 
 
 for _event, _kind in {

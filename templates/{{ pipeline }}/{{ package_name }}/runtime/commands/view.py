@@ -29,12 +29,12 @@ from ..console import counted
 from ..flow.output import Progress
 from ..task.metaflow_task import MetaflowTask
 from .events import Events, tell
-from .failures import FAILED
+from .failures import FAILED, STOPPED
 
 START, PROGRESS, DONE, WARNING = "start", "progress", "done", "warning"
-"""Events, in addition to that of a failure."""
+"""Events, in addition to those of a failure and a stop."""
 
-RUNNING, STOPPED = "running", "stopped"
+RUNNING = "running"
 
 _STYLES = {
     **{RUNNING: "cyan", DONE: "green", FAILED: "bold red", STOPPED: "yellow"},
@@ -151,16 +151,16 @@ class _Row:
     def text(self, width: int) -> Text:
         """The line, whose label is cut to this width."""
         done, steps = self.progress.done, self.progress.steps
-        is_running = self.state == RUNNING
+        digits = 0 if self.state == RUNNING else 1
         columns = [
             self.label if len(self.label) <= width else f"…{self.label[1 - width :]}",
             f"{done} of {counted(steps, 'step')}" if steps else "",
-            in_seconds((self.ended or time.time()) - self.started, 0 if is_running else 1),
+            in_seconds((self.ended or time.time()) - self.started, digits),
         ]
         return Text.assemble(
             (f"{self.state:<7}", _STYLES[self.state]),
             f"  {columns[0]:<{width}}  {columns[1]:>13}  {columns[2]:>9}  ",
-            (self.progress.status if is_running else "", "dim"),
+            (self.progress.status if self.state in (RUNNING, STOPPED) else "", "dim"),
             no_wrap=True,
             overflow="ellipsis",
         )
@@ -219,6 +219,10 @@ class _View:
         elif kind == FAILED:
             self._failed[task_id] = self._end(task_id, FAILED, moment)
             self._print(details[2])
+        elif kind == STOPPED and task_id in self._running:
+            row = self._running[task_id]
+            row.progress = row.progress._replace(status=details[2])
+            self._end(task_id, STOPPED, moment)
         elif kind == WARNING:
             level, text = details
             self._print((f"{level}: ", _STYLES.get(level, "")), text)
