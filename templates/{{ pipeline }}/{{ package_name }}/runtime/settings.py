@@ -70,6 +70,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
     """Seconds after which a flow is stopped; None for no limit."""
 
+    s3_timeout: Annotated[float, msgspec.Meta(gt=0)] = 60.0
+    """Seconds after which a task, or a step of a flow, no longer waits for S3."""
+
     metaflow: MetaflowSettings = MetaflowSettings()
 
     container: ContainerSettings = ContainerSettings()
