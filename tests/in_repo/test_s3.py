@@ -11,10 +11,13 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 from urllib.request import urlopen
@@ -25,10 +28,14 @@ from botocore.client import BaseClient
 from sales_pipelines.runtime import FlowFailedError, MetaflowTask, PipelineError
 from sales_pipelines.runtime.__main__ import main
 from sales_pipelines.runtime.commands import status
+from sales_pipelines.runtime.flow import flow_run
+from sales_pipelines.runtime.metaflow_config import metaflow_environment
+from sales_pipelines.runtime.settings import settings
 from sales_pipelines.runtime.store import s3
 from sales_pipelines.runtime.task.target import FlowTarget, Marker
 
-from .conftest import Pipeline, Splitting, s3_address, start
+from ..conftest import s3_server
+from .conftest import Pipeline, Splitting, s3_address, start, wait_until
 
 BUCKET, PREFIX = "pipelines", "team/metaflow"
 SECRET = "not-to-be-printed"
@@ -340,6 +347,90 @@ def test_a_marker_that_cannot_be_looked_up_is_an_error_and_not_an_unfinished_tas
     assert len(err.splitlines()) == 2
     assert SECRET not in err + out
     assert "small.py |" not in out
+
+
+@pytest.mark.parametrize("attempts", ["1", "3"])
+def test_an_s3_that_never_answers_is_waited_for_as_long_as_the_setting_says_and_not_in_silence(
+    pipeline: Pipeline,
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    attempts: str,
+) -> None:
+    (pipeline.config / "base.yaml").write_text("s3_timeout: 0.6\n")
+    settings.cache_clear()
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", attempts)
+    monkeypatch.setattr(s3, "SILENT", 0.01)
+    task = MetaflowTask(pipeline.add_flow())
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("METAFLOW_S3_ENDPOINT_URL", address)
+        s3._client_of.cache_clear()
+        for look in (task.complete, lambda: s3.write(task.output().path, b"{}")):
+            caplog.clear()
+            with pytest.raises(PipelineError, match=r"S3 cannot be reached: Read timeout"):
+                look()
+            assert f"{task.output().path}: waiting for S3, up to 0.6 s" in caplog.text
+        with pytest.raises(PipelineError, match="cannot be reached"):
+            s3.check(f"s3://{BUCKET}/{PREFIX}")
+        client = s3._client()
+        each = client.meta.config.read_timeout
+        assert each * int(attempts) < 0.6
+        assert client.meta.config.connect_timeout == each
+    s3._client_of.cache_clear()
+
+
+@pytest.mark.parametrize("limit", [1, 7, 60, 600, 3600])
+def test_metaflow_waits_for_s3_no_longer_than_the_setting_says(
+    pipeline: Pipeline, store: Store, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    (pipeline.config / "base.yaml").write_text(f"s3_timeout: {limit}\n")
+    settings.cache_clear()
+    code = "from metaflow.metaflow_config import *; import json; print(json.dumps([S3_RETRY_COUNT,"
+    code += " S3_TRANSIENT_RETRY_COUNT, S3_CLIENT_RETRY_CONFIG, DATATOOLS_CLIENT_PARAMS]))"
+    command = [sys.executable, "-c", code]
+    seen = json.loads(subprocess.check_output(command, env=metaflow_environment()))
+    retries, transient, client, parameters = seen
+    assert retries == transient
+    assert client == {"max_attempts": 0}
+    each = max(parameters["config"].values())
+    pauses = sum(2**attempt for attempt in range(retries + 1))
+    assert limit / 2 < pauses + (retries + 1) * each <= max(limit, 2)
+    monkeypatch.setenv("METAFLOW_S3_RETRY_COUNT", "9")
+    assert metaflow_environment()["METAFLOW_S3_RETRY_COUNT"] == "9"
+    monkeypatch.setenv("METAFLOW_DEFAULT_DATASTORE", "local")
+    assert "METAFLOW_S3_TRANSIENT_RETRY_COUNT" not in metaflow_environment()
+
+
+@pytest.mark.thorough
+def test_an_s3_that_goes_away_during_a_run_is_named_and_ends_it(
+    splitting: Splitting, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (splitting.root / "config" / "base.yaml").write_text("s3_timeout: 6\n")
+    settings.cache_clear()
+    monkeypatch.setattr(flow_run, "ASK_S3", 0.2)
+    lines: list[str] = []
+    monkeypatch.setattr(flow_run, "show_line", lambda _, line: lines.append(line))
+    splitting.tell("wait-join")
+    serving = ExitStack()
+    address = serving.enter_context(s3_server(tmp_path / "moto.log"))
+    monkeypatch.setenv("METAFLOW_S3_ENDPOINT_URL", address)
+    s3._client_of.cache_clear()
+    s3._client().create_bucket(Bucket=BUCKET)
+
+    def go_away() -> None:
+        splitting.process_of("join")
+        serving.close()
+        wait_until(lambda: any("S3 cannot be reached" in line for line in lines))
+        splitting.tell()  # the step goes on, and has artifacts to write
+
+    thread = Thread(target=go_away)
+    thread.start()
+    with pytest.raises(FlowFailedError, match=r"failed in step .?join") as error:
+        the_task(splitting).run()
+    thread.join()
+    assert "S3 operation failed" in str(error.value)
+    s3._client_of.cache_clear()
 
 
 class Refusing(BaseHTTPRequestHandler):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import json
+import math
 import os
 import re
 import sysconfig
@@ -34,10 +35,33 @@ def metaflow_environment() -> dict[str, str]:
         "DATATOOLS_LOCALROOT": local_root() / "data",
         "ARTIFACT_LOCALROOT": local_root(),
         "TEMPDIR": local_root(),
+        **(s3_limits() if _is_s3(environment) else {}),
     }.items():
         value = _configured(f"METAFLOW_{name}", environment)
         environment[f"METAFLOW_{name}"] = value or str(folder)
     return environment
+
+
+def _is_s3(environment: Mapping[str, str]) -> bool:
+    return _configured("METAFLOW_DEFAULT_DATASTORE", environment) == "s3"
+
+
+def s3_limits() -> dict[str, str | int]:
+    """Metaflow's settings with which a step waits for S3 as long as the setting `s3_timeout` says.
+
+    By default it tries again for more than an hour, without a word. It waits for 1, 2, 4 … seconds
+    after each attempt: half of the time, and the other half is for the attempts.
+    """
+    limit = settings().s3_timeout
+    retries = max(0, int(math.log2(limit / 2 + 1)) - 1)
+    each = limit / 2 / (retries + 1)
+    config = {"connect_timeout": each, "read_timeout": each}
+    return {
+        "S3_RETRY_COUNT": retries,
+        "S3_TRANSIENT_RETRY_COUNT": retries,
+        "S3_CLIENT_RETRY_CONFIG": '{"max_attempts": 0}',
+        "DATATOOLS_CLIENT_PARAMS": json.dumps({"config": config}),
+    }
 
 
 def _variables() -> dict[str, str]:

@@ -77,6 +77,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     container_kwargs: dict[str, Any] = {}
     """What a flow's container has, e.g. `memory: 4g`; see `docs/containers.md`."""
 
+    s3_timeout: Annotated[float, msgspec.Meta(gt=0)] = 60.0
+    """Seconds after which a task, or a step of a flow, no longer waits for S3."""
+
     metaflow: MetaflowSettings = MetaflowSettings()
 
     container: ContainerSettings = ContainerSettings()

@@ -6,12 +6,14 @@ import contextlib
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import paths, process
+from .. import paths, process, store
+from ..console import show_line
 from ..errors import FlowFailedError, PipelineError
 from ..metaflow_config import datastore_root, local_root
 from ..store import metaflow_files
@@ -32,6 +34,9 @@ WATCH = 0.05
 
 REPORT = 1.0
 """Seconds between two reports of how far a run is."""
+
+ASK_S3 = 8.0
+"""Seconds after which S3 is asked whether it still answers."""
 
 
 class FlowRun:
@@ -159,9 +164,13 @@ class FlowRun:
 
         def watch() -> None:
             progress, is_over = Progress(""), False
+            looked = time.monotonic()
             while not is_over:
                 is_over = over.wait(REPORT if self.run_id else WATCH)
                 self._look()
+                if time.monotonic() - looked > ASK_S3:
+                    self._ask_s3()
+                    looked = time.monotonic()
                 if self.run_id:
                     before, progress = progress, self._output.progress()
                     percentage = max(before.percentage, progress.percentage)
@@ -177,6 +186,13 @@ class FlowRun:
             over.set()
             watcher.join(REPORT)  # a scheduler that does not answer is not waited for
             self._look()
+
+    def _ask_s3(self) -> None:
+        """Say so if the datastore on S3 does not answer: Metaflow waits for it without a word."""
+        try:
+            store.check(datastore_root())
+        except PipelineError as error:
+            show_line(self._label, str(error).splitlines()[0])
 
     def _look(self) -> None:
         """Find out whether the run has begun: then Metaflow writes what it is."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,12 +25,21 @@ from botocore.config import Config
 from .. import paths
 from ..errors import PipelineError
 from ..metaflow_config import configured, export_environment
+from ..settings import settings
 
 KEPT = 60.0
 """Seconds for which a name in a listing counts as existing."""
 
-CONNECT = 10
-"""Seconds to wait for a connection; boto3 tries again, as AWS_MAX_ATTEMPTS says."""
+CONNECT = 10.0
+"""Seconds to wait for a connection, before another attempt."""
+
+ATTEMPTS = 3
+"""Attempts, unless AWS_MAX_ATTEMPTS says another number."""
+
+SILENT = 5.0
+"""Seconds after which a line says what is waited for."""
+
+logger = logging.getLogger("luigi-interface")
 
 
 @dataclass
@@ -124,12 +135,17 @@ def _pages(folder: str, **options: Any) -> Iterator[dict[str, float]]:
     bucket, key = _bucket_and_key(folder)
     prefix = f"{key}/" if key else ""
     with _explained(folder):
-        pages = _client().get_paginator("list_objects_v2")
-        for page in pages.paginate(Bucket=bucket, Prefix=prefix, **options):
-            yield {
-                f"s3://{bucket}/{entry['Key']}": entry["LastModified"].timestamp()
-                for entry in page.get("Contents", ())
-            }
+        paginator = _client().get_paginator("list_objects_v2")
+        pages = iter(paginator.paginate(Bucket=bucket, Prefix=prefix, **options))
+    while True:
+        with _explained(folder):  # not while the caller has the page
+            page = next(pages, None)
+        if page is None:
+            return
+        yield {
+            f"s3://{bucket}/{entry['Key']}": entry["LastModified"].timestamp()
+            for entry in page.get("Contents", ())
+        }
 
 
 def _bucket_and_key(url: str) -> tuple[str, str]:
@@ -156,12 +172,23 @@ def _client_of(process: int, root: Path) -> Any:
         "verify": "METAFLOW_S3_VERIFY_CERTIFICATE",
     }
     options = {option: configured(variable) for option, variable in variables.items()}
-    return boto3.session.Session().client("s3", config=Config(connect_timeout=CONNECT), **options)
+    attempts = int(os.environ.get("AWS_MAX_ATTEMPTS") or ATTEMPTS)
+    each = 0.9 * settings().s3_timeout / attempts  # boto3 pauses between them
+    config = Config(
+        connect_timeout=min(CONNECT, each),
+        read_timeout=each,
+        retries={"total_max_attempts": attempts},
+    )
+    return boto3.session.Session().client("s3", config=config, **options)
 
 
 @contextlib.contextmanager
 def _explained(url: str) -> Iterator[None]:
-    """Turn boto3's errors into a PipelineError with the cause and the way out."""
+    """Turn boto3's errors into a PipelineError with the cause and the way out; say if it waits."""
+    up_to = f"{settings().s3_timeout:g} s"
+    waiting = threading.Timer(SILENT, logger.warning, ("%s: waiting for S3, up to %s", url, up_to))
+    waiting.daemon = True
+    waiting.start()
     try:
         yield
     except exceptions.ClientError as error:
@@ -178,6 +205,8 @@ def _explained(url: str) -> Iterator[None]:
         ) from error
     except ValueError as error:  # boto3's, of an invalid address
         raise PipelineError(f"{url}: {error}\nhint: correct METAFLOW_S3_ENDPOINT_URL") from error
+    finally:
+        waiting.cancel()
 
 
 def _one_line(error: Exception) -> str:
