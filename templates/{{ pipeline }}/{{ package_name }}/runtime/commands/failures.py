@@ -40,6 +40,7 @@ class WorkerStoppedError(BaseException):
 def collected() -> Iterator[list[Failure]]:
     """Yield a list that holds, after the block, what failed in it, here and in workers."""
     failures: list[Failure] = []
+    local_root().mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("r", prefix="metaflow.failures-", dir=local_root()) as file:
         os.environ[_FILE] = file.name
         try:
