@@ -16,10 +16,12 @@ from typing import Any
 import luigi
 from luigi.task import flatten
 
-from ..errors import PipelineError
+from ..errors import FlowNotFoundError, ParameterError, PipelineError
 
 ENDLESS = 20_000
 """More tasks than that, all to run, are taken for a chain that never ends."""
+
+MISTAKES = (FlowNotFoundError, ParameterError)
 
 
 def force(tasks: Iterable[luigi.Task], at: float) -> None:
@@ -47,12 +49,17 @@ def force(tasks: Iterable[luigi.Task], at: float) -> None:
 
 
 def is_asked(task: luigi.Task) -> bool:
-    """True if Luigi asks the task what it requires: it is neither complete nor external."""
+    """True if Luigi asks the task what it requires: it is neither complete nor external.
+
+    Raises FlowNotFoundError or ParameterError of a task that complete() cannot make.
+    """
     if type(task).complete is luigi.WrapperTask.complete:
         return True  # complete() itself asks, and then all that is required, and so on
     try:
         with warnings.catch_warnings(action="ignore"):  # Luigi warns itself
             return getattr(task, "run", None) is not None and not task.complete()
+    except MISTAKES:
+        raise
     except Exception:  # Luigi reports it, and runs what does not need this task
         return False
 
