@@ -47,20 +47,17 @@ def _is_s3(environment: Mapping[str, str]) -> bool:
 
 
 def s3_limits() -> dict[str, str | int]:
-    """Metaflow's settings with which a step waits for S3 as long as the setting `s3_timeout` says.
+    """Metaflow's settings with which a step gives up on S3 within the setting `s3_timeout`.
 
-    By default it tries again for more than an hour, without a word. It waits for 1, 2, 4 … seconds
-    after each attempt: half of the time, and the other half is for the attempts.
+    By default it tries again for more than an hour, without a word. After each attempt it pauses
+    for 1, 2, 4 … seconds: half of the time. Of an S3 that takes connections and never answers, each
+    attempt takes a minute more. A setting for that would break exports, which cannot write it.
     """
-    limit = settings().s3_timeout
-    retries = max(0, int(math.log2(limit / 2 + 1)) - 1)
-    each = limit / 2 / (retries + 1)
-    config = {"connect_timeout": each, "read_timeout": each}
+    retries = max(0, int(math.log2(settings().s3_timeout / 2 + 1)) - 1)
     return {
         "S3_RETRY_COUNT": retries,
         "S3_TRANSIENT_RETRY_COUNT": retries,
         "S3_CLIENT_RETRY_CONFIG": '{"max_attempts": 0}',
-        "DATATOOLS_CLIENT_PARAMS": json.dumps({"config": config}),
     }
 
 

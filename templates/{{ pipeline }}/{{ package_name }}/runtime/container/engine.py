@@ -203,14 +203,15 @@ def _names(image: dict[str, Any]) -> list[str]:
 
 def _sizes(image: dict[str, Any]) -> dict[str, int]:
     """The size of each layer, from the history, which has lines of no layer, too."""
-    how = ("--no-trunc", "--human=false", "--format={{json .}}")
+    how = ("--no-trunc", "--human=false", "--format=json")
     history = docker("history", *how, image["Id"]).stdout
-    lines = [json.loads(line) for line in reversed(history.splitlines())]
-    sizes = [
-        int(line["Size"])
-        for line in lines
-        if line["Size"] != "0" or re.match("RUN|COPY|ADD|WORKDIR", line["CreatedBy"])
-    ]
+    sizes: list[int] = []
+    with contextlib.suppress(ValueError):  # an old docker command knows no JSON
+        sizes = [
+            int(line["Size"])
+            for line in map(json.loads, reversed(history.splitlines()))
+            if line["Size"] != "0" or re.match("RUN|COPY|ADD|WORKDIR", line["CreatedBy"])
+        ]
     chain = _chain(image)
     if len(sizes) != len(chain):  # of an engine that counts in another way: as if it shared none
         return {chain[-1]: image["Size"]} if chain else {}
