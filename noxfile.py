@@ -111,7 +111,7 @@ def demo(session: nox.Session) -> None:
     )
     reports = "\n    ".join(map(str, sorted((folder / "reports").rglob("*.html"))))
     session.log(
-        "The pipeline has run, with its results above.\n\n"
+        "The pipeline has run.\n\n"
         f"The report, to open in a browser:\n    {reports}\n"
         f"The repo:\n    {folder}\n"
         "Next:\n"

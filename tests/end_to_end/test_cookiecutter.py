@@ -279,7 +279,7 @@ def without_cruft(repo: Path) -> dict[str, tuple[int, bytes]]:
 @pytest.mark.parametrize(
     ("question", "answer", "message"),
     [
-        ("package_name", "class", "'package_name': is the name of something in Python"),
+        ("package_name", "class", "'package_name': is taken by Python, a dependency"),
         ("repo_name", "x" * 300, "'repo_name': must have 1 to 64"),
         pytest.param(
             *("package_name", "Ünïcode", "'package_name': must have 1 to 40 characters from a-z"),

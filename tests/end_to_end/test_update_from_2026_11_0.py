@@ -57,7 +57,7 @@ def edit(repo: Path, module: str, old: str, new: str) -> None:
 
 def test_an_untouched_repo_becomes_what_a_fresh_copy_gives(upstream: Path, repo: Path) -> None:
     copier.run_update(repo, defaults=True, overwrite=True, quiet=True)
-    fresh = copy(upstream, repo.parent / "fresh" / repo.name)
+    fresh = copy(upstream, repo.parent / "fresh" / repo.name, python_version="3.12")
     names = git(repo, "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
     left = {name for name in names if (repo / name).exists()}
     assert left == {

@@ -482,7 +482,7 @@ def test_a_run_leaves_nothing_and_what_a_killed_one_leaves_goes_with_clean(
     (overlays / "4567.x.making").mkdir()
     written = splitting.root / ".metaflow" / "luigi" / "dev" / "split.py" / "T.json.17.tmp"
     written.write_text("{")
-    patterns = {"metaflow.[tf]*-*", "luigi-locks/*.lock", "luigi-locks/dev/*.pid", "overlays"}
+    patterns = {"metaflow.[et]*-*", "luigi-locks/*.lock", "luigi-locks/dev/*.pid", "overlays"}
     for name in left(splitting.root):
         assert any(fnmatch(name, pattern) for pattern in patterns), name
     with locked(overlays / "4567.lock", lambda _: None):

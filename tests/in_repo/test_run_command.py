@@ -283,7 +283,7 @@ def test_a_task_may_require_itself_for_the_day_before(
     out, err = capfd.readouterr()
     assert f"{paths.PACKAGE.name}.tasks.sales.RootTask: {pipeline.root}/2026-01-03.txt" in out
     assert "2026-01-02.txt" not in out, "what is done was not asked what it requires"
-    assert "run: nothing to do; nox -s run -- FILE TASK --force runs a flow again" in err
+    assert "run: nothing to do; --force-upstream runs all flows again; nox -s run -- FILE" in err
     assert err.rstrip().endswith(" TASK Clean")
 
 

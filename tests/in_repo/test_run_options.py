@@ -110,7 +110,7 @@ def run(tasks: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Run:
     to_run: list[luigi.Task] = []
     environment = dict(os.environ)
 
-    def note(_: list[str], tasks: list[luigi.Task]) -> int:
+    def note(_: list[str], tasks: list[luigi.Task], __: bool) -> int:
         to_run.extend(tasks)
         return 0
 
