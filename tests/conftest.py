@@ -264,7 +264,18 @@ def answers_of(repo: Path) -> dict[str, Any]:
 
 # What tells tools how to behave.
 TELLING = (
-    *("COOKIECUTTER", "GIT_", "LUIGI", "METAFLOW", "NOX", "PYTHON", "UV_", "VIRTUAL_ENV", "XDG_"),
+    *(
+        "CI",
+        "COOKIECUTTER",
+        "GIT_",
+        "LUIGI",
+        "METAFLOW",
+        "NOX",
+        "PYTHON",
+        "UV_",
+        "VIRTUAL_ENV",
+        "XDG_",
+    ),
 )
 
 

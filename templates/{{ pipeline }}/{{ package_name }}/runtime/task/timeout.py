@@ -15,5 +15,7 @@ class Timeout(luigi.OptionalFloatParameter):
         return seconds(x) if x else None
 
     def normalize(self, x: float | str | None) -> float | None:
-        """The same for a value from code."""
-        return self.parse(x) if isinstance(x, str) else x
+        """The same for a value from code; Luigi warns of an int."""
+        if isinstance(x, str):
+            return self.parse(x)
+        return float(x) if isinstance(x, int) else x
