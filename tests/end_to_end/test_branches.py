@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -117,11 +118,14 @@ def test_every_branch_of_every_template_is_taken(
     for question, answer, _ in REFUSED:
         with contextlib.suppress(ValueError):
             copy(questions_only, tmp_path / "refused", **{question: answer})
+    with monkeypatch.context() as changed:
+        changed.setattr(sys, "executable", "/usr/bin/python3.12")  # Copier's
+        copy(questions_only, tmp_path / "with another Python")
     monkeypatch.chdir(questions_only.parent)
     copy(Path(questions_only.name), tmp_path / "by a relative path")
     for with_examples in (True, False):
         repo = tmp_path / "updated" / str(with_examples)
-        data = known({"with_examples": with_examples})
+        data = known({"with_examples": with_examples, "python_version": "3.12"})
         copier.run_copy(str(template), repo, data=data, defaults=True)
         git(repo, "init", "--quiet")
         commit(repo, "The repo")

@@ -102,7 +102,7 @@ def test_without_a_git_repo_build_and_lint_fail_with_a_hint(made: Repo) -> None:
     (made.folder / ".git").rename(away)
     try:
         for session in ("build", "lint"):
-            assert "nox -s setup makes" in made.nox("-s", session, exit_code=1)
+            assert "noxfile.py -s setup makes the git repo" in made.nox("-s", session, exit_code=1)
     finally:
         away.rename(made.folder / ".git")
 

@@ -73,7 +73,7 @@ def test_the_result_of_a_flow_that_a_flow_starts_is_not_its_own(pipeline: Pipeli
     )
     task = MetaflowTask(path)
     task.run()
-    assert task.output().result is None
+    assert task.output().marker.result is None
 
 
 SPAWNED = """

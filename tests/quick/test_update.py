@@ -266,7 +266,8 @@ def test_examples_that_are_switched_off_leave_nothing_that_the_last_words_do_not
     subprocess.run(mends, shell=True, cwd=upstream.repo, check=True)
     assert not any(folder.exists() for folder in folders)
     (upstream.repo / "mine.txt").touch()
-    assert "numpy" not in "".join(last_words(upstream, "--data", "ci=none")), "it was gone before"
+    for data in ("ci=none", "with_examples=false"):
+        assert "numpy" not in "".join(last_words(upstream, "--data", data)), "it was gone before"
 
 
 def test_the_first_version_is_what_the_answers_record(upstream: Upstream) -> None:

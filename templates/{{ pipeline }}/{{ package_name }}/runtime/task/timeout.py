@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import luigi
 
 from ..console import seconds
@@ -14,7 +16,7 @@ class Timeout(luigi.OptionalFloatParameter):
         """The seconds; None for empty text. Raises ValueError for text that is no time."""
         return seconds(x) if x else None
 
-    def normalize(self, x: float | str | None) -> float | None:
+    def normalize(self, x: Any) -> Any:
         """The same for a value from code; Luigi warns of an int."""
         if isinstance(x, str):
             return self.parse(x)
