@@ -147,6 +147,7 @@ def test_an_answer_that_a_stricter_rule_refuses_is_named(template: Template) -> 
     assert answers_of(template.repo)["description"] == new
 
 
+@pytest.mark.thorough
 def test_a_removed_question_loses_its_answer(template: Template) -> None:
     template.edit("'.' if ci == 'github' else ''", "''")
     for file in ASK_CI:
@@ -158,6 +159,7 @@ def test_a_removed_question_loses_its_answer(template: Template) -> None:
     assert "ci" not in answers_of(template.repo)
 
 
+@pytest.mark.thorough
 def test_an_answer_that_the_user_changes_is_not_named(template: Template) -> None:
     printed = template.update("--data", "license=MIT", "--data", "with_examples=no")
     assert "Changed answers" not in printed

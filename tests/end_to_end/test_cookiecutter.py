@@ -205,6 +205,7 @@ def test_both_doors_have_the_same_defaults(doors: Doors) -> None:
     assert tree(doors.folder / "my-pipelines") == tree(copied)
 
 
+@pytest.mark.thorough
 def test_typed_answers_are_kept_and_a_replay_repeats_them(doors: Doors) -> None:
     typed = ["Sales.2026", "", 'A "{{ 7 * 7 }}" \\ é', "", "", "", "3", "", "2", "", "n"]
     printed = doors.run(*COOKIECUTTER, doors.template, typed="\n".join([*typed, ""]))
@@ -467,6 +468,7 @@ def test_the_temporary_folder_can_be_noexec_and_have_a_folder_copier(
     assert (doors.folder / "my-pipelines" / "AGENTS.md").exists()
 
 
+@pytest.mark.thorough
 def test_an_existing_folder_is_refused_or_filled_or_overwritten(doors: Doors) -> None:
     repo = doors.folder / "Sales.2026"
     repo.mkdir()

@@ -428,6 +428,7 @@ def test_what_a_clean_that_was_killed_has_left_goes_with_the_next(
     assert not trash.exists()
 
 
+@pytest.mark.thorough
 def test_a_flow_whose_run_was_stopped_is_not_taken_for_one_that_runs(
     splitting: Splitting, capfd: pytest.CaptureFixture[str]
 ) -> None:
