@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from runtime import paths
 from runtime.commands.clean import age
-from runtime.console import counted, in_time, in_units, printable, seconds
+from runtime.console import as_called, counted, in_time, in_units, printable, seconds
 from runtime.errors import did_you_mean
 from runtime.process import describe_exit
 
@@ -101,3 +101,13 @@ def test_characters_that_the_terminal_cannot_show_become_question_marks(
 
     monkeypatch.setattr("sys.stdout", Terminal())
     assert printable("größe") == "gr??e"
+
+
+def test_commands_are_printed_as_the_user_calls_nox(monkeypatch: pytest.MonkeyPatch) -> None:
+    hint = "hint: nox -s setup, or nox -s run -- FILE"
+    monkeypatch.delenv("NOX_CALLED", raising=False)
+    assert as_called(hint) == hint
+    monkeypatch.setenv("NOX_CALLED", "python3 noxfile.py")
+    called = "hint: python3 noxfile.py -s setup, or python3 noxfile.py -s run -- FILE"
+    assert as_called(hint) == called
+    assert as_called(called) == called

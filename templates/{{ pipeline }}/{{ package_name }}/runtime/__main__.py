@@ -13,7 +13,7 @@ import warnings
 from importlib import import_module
 from typing import NoReturn
 
-from .console import reader_may_leave
+from .console import as_called, reader_may_leave
 from .errors import PipelineError, did_you_mean
 
 COMMANDS = {
@@ -59,8 +59,7 @@ def main(arguments: list[str]) -> int:
     except ImportError as error:
         if error.name is None or error.name.startswith(f"{__package__}."):
             raise
-        nox = options[1] if options[:1] == ["--nox"] else "nox"  # as the user calls it
-        reason = f"the environment has no {error.name}\nhint: {nox} -s setup"
+        reason = f"the environment has no {error.name}\nhint: nox -s setup"
     except OSError as error:
         file = f"{error.filename}: " if error.filename else ""  # standard output has no name
         reason = f"{file}{error.strerror or error}"
@@ -68,7 +67,7 @@ def main(arguments: list[str]) -> int:
         reason = "stopped" + ("; the same command resumes what was running" * (name == "run"))
         print(f"{name}: {reason}", file=sys.stderr)
         return 130
-    print(f"{name}: {reason}", file=sys.stderr)
+    print(as_called(f"{name}: {reason}"), file=sys.stderr)
     return 2
 
 

@@ -22,6 +22,11 @@ def seconds(text: str) -> float:
     return float(match[1]) * _LENGTHS[match[2]]
 
 
+def as_called(text: str) -> str:
+    """The text, with the nox in its commands as the user calls it, e.g. `python3 noxfile.py`."""
+    return text.replace("nox -s ", f"{os.environ.get('NOX_CALLED', 'nox')} -s ")
+
+
 def printable(text: str) -> str:
     """The text with `?` for each character that standard output cannot encode."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # a daemon may have closed it

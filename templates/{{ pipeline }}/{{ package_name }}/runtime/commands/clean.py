@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from .. import paths, store
-from ..console import counted, in_time, in_units, seconds
+from ..console import as_called, counted, in_time, in_units, seconds
 from ..container import engine
 from ..errors import ImageError, PipelineError
 from ..packages.overlay import MADE_FROM
@@ -68,7 +68,7 @@ class Plan(NamedTuple):
 def main(arguments: list[str]) -> int:
     """Show what is old, ask, and delete it; `--help` explains the exit codes."""
     parser = argparse.ArgumentParser(
-        prog="nox -s clean --",
+        prog=as_called("nox -s clean --"),
         description="Deletes what is older than a limit: runs with their artifacts and cards, "
         "overlays, cached files, logs, and Docker images that this checkout made. Shows what would "
         "be deleted, and asks. Keeps what a marker names or a retry would resume, all markers, and "
@@ -86,7 +86,6 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--dry-run", action="store_true", help="show, and delete nothing")
     parser.add_argument("--yes", action="store_true", help="delete without asking")
-    parser.add_argument("--nox", default="nox", help=argparse.SUPPRESS)  # as the user calls it
     options = parser.parse_args(arguments)
     datastore, local = records.datastore()
     make_plan = partial(plan_for, datastore, local, time.time() - options.older_than)
@@ -97,12 +96,12 @@ def main(arguments: list[str]) -> int:
     if not options.yes and not sys.stdin.isatty():
         raise PipelineError(
             "nothing is deleted, because there is no terminal to ask at\n"
-            f"hint: without a question: {options.nox} -s clean -- --yes"
+            "hint: without a question: nox -s clean -- --yes"
         )
     if not options.yes and not agreed():
         print("Nothing is deleted.")
         return 0
-    with locked(local / paths.TASKS_LOCK, partial(refuse, local, options.nox)):
+    with locked(local / paths.TASKS_LOCK, partial(refuse, local)):
         return delete(plan.items, make_plan().items)
 
 
@@ -117,7 +116,7 @@ def age(text: str) -> float:
     )
 
 
-def refuse(local: Path, nox: str, _: str) -> NoReturn:
+def refuse(local: Path, _: str) -> NoReturn:
     """Raise PipelineError with the tasks that are running."""
     now = time.time()
     running = [
@@ -126,8 +125,7 @@ def refuse(local: Path, nox: str, _: str) -> NoReturn:
     ]
     names = ", ".join(running) or "a task that has just started, or another clean"
     raise PipelineError(
-        f"nothing is deleted, because this is running: {names}\n"
-        f"hint: when it is done: {nox} -s clean"
+        f"nothing is deleted, because this is running: {names}\nhint: when it is done: nox -s clean"
     )
 
 

@@ -9,13 +9,14 @@ from functools import partial
 from pathlib import Path
 
 from .. import paths
+from ..console import as_called
 from ..container.image import image_for, push
 
 
 def main(arguments: list[str]) -> int:
     """Build the image, and push it if asked to; `--help` explains the exit codes."""
     parser = argparse.ArgumentParser(
-        prog="nox -s image --",
+        prog=as_called("nox -s image --"),
         description="Builds the image in which a flow runs as a container, unless there is one of "
         "what is in it now, and prints its name. docs/containers.md explains what goes in.",
         epilog="Exit codes: 0; 2 if it cannot be built or pushed; 130 if stopped.",

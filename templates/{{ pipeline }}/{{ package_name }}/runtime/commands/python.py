@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 
+from ..console import as_called
 from ..flow.flow_file import flow_file
 from ..metaflow_config import local_root, metaflow_environment
 from ..packages.overlay import environment_for
@@ -27,7 +28,7 @@ Metaflow's client finds the repo's runs, whichever folder you are in and whateve
 def main(arguments: list[str]) -> int:
     """Become the Python that the arguments ask for; returns only to print the usage."""
     if arguments[:1] in (["--help"], ["-h"]):
-        print(USAGE, end="")
+        print(as_called(USAGE), end="")
         return 0
     environment = metaflow_environment()
     # Metaflow's client looks for local runs above the current folder, unless it is set.

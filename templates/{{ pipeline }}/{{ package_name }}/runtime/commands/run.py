@@ -24,7 +24,7 @@ from luigi.task import flatten
 from luigi.task_register import Register
 
 from .. import paths, store
-from ..console import can_redraw, reader_may_leave
+from ..console import as_called, can_redraw, reader_may_leave
 from ..errors import PipelineError, did_you_mean
 from ..flow.flow_file import flow_paths
 from ..metaflow_config import datastore_root, local_root
@@ -86,7 +86,7 @@ def main(arguments: list[str]) -> int:
     Returns the exit codes of luigi.cfg, and 2 for a mistake in a user's task.
     """
     if arguments[:1] in (["--help"], ["-h"]):
-        print(USAGE + listing())
+        print(as_called(USAGE + listing()))
         return 0
     is_verbose = "--verbose" in arguments
     arguments = [argument for argument in arguments if argument != "--verbose"]
@@ -96,7 +96,7 @@ def main(arguments: list[str]) -> int:
         module, name, options = to_luigi(arguments)
         task_class = Register.get_task_cls(family(module, name))
         if {"--help", "-h"} & {*options}:
-            print(help_of(task_class, options), end="")
+            print(as_called(help_of(task_class, options)), end="")
             return 0
         store.check(datastore_root())  # else each task would report it
         options = arguments_of(task_class, of_run, options)
@@ -150,7 +150,7 @@ def run(arguments: list[str], tasks: list[luigi.Task], is_verbose: bool = False)
     elif exit_code == retcode().already_running:
         lines.insert(0, "this command is already running; wait for it, or stop it")
     for line in lines:
-        print(f"run: {line}", file=sys.stderr)
+        print(as_called(f"run: {line}"), file=sys.stderr)
     return exit_code
 
 

@@ -22,7 +22,7 @@ from threading import Thread
 from typing import Any
 
 from .. import paths, process, store
-from ..console import coloured, counted, in_time, in_units, printable, reader_may_leave
+from ..console import as_called, coloured, counted, in_time, in_units, printable, reader_may_leave
 from ..container import engine
 from ..errors import PipelineError
 from ..store import metaflow_files
@@ -42,7 +42,7 @@ GREEN, CYAN, RED, YELLOW, BOLD = "32", "36", "31", "33", "1"
 def main(arguments: list[str]) -> int:
     """Print the report; `--help` explains the exit codes."""
     parser = argparse.ArgumentParser(
-        prog="nox -s status --",
+        prog=as_called("nox -s status --"),
         description="Shows versions of the repo and its template, git hooks, environment, disk "
         "use, and the last runs, on this machine or on S3, with the command that retries what "
         "failed.",
@@ -51,16 +51,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--runs", type=int, default=SHOWN, metavar="N", help=f"how many runs; default: {SHOWN}"
     )
-    parser.add_argument("--nox", default="nox", help=argparse.SUPPRESS)  # as the user calls it
     options = parser.parse_args(arguments)
     with reader_may_leave():
-        report(options.runs, options.nox)
+        report(options.runs)
     return 0
 
 
-def report(count: int, nox: str) -> None:
+def report(count: int) -> None:
     """Look up everything at once, and print it line by line."""
-    setup = f"{nox} -s setup"
+    setup = "nox -s setup"
     answers = {
         "repo": looked_up(repo),
         "template": looked_up(template),
@@ -78,12 +77,12 @@ def report(count: int, nox: str) -> None:
     on_s3 = store.is_on_s3(datastore)
     if mistake or on_s3:
         answers["datastore"] = lambda: mistake or datastore
-    answers["disk"] = looked_up(partial(disk, local, on_s3, nox), DISK_LIMIT, f": du -sh {local}")
+    answers["disk"] = looked_up(partial(disk, local, on_s3), DISK_LIMIT, f": du -sh {local}")
     if paths.images().is_dir():
-        answers["images"] = looked_up(partial(images, nox), DISK_LIMIT)
+        answers["images"] = looked_up(images, DISK_LIMIT)
     if not mistake:
         limit, source = (S3_LIMIT, f" from {datastore}") if on_s3 else (TOOL_LIMIT, "")
-        runs = partial(last_runs, datastore, local, count, nox)
+        runs = partial(last_runs, datastore, local, count)
         answers["last runs"] = looked_up(runs, limit, source)
     for name, answer in answers.items():
         show(name, answer())
@@ -122,7 +121,8 @@ def answer_or_reason(look: Callable[[], Any]) -> Any:
 def show(name: str, text: str | Sequence[str]) -> None:
     """Print the name and the lines that belong to it."""
     for number, line in enumerate([text] if isinstance(text, str) else text):
-        print(coloured(f"{'' if number else name:<12}", BOLD), printable(line), flush=True)
+        heading = coloured(f"{'' if number else name:<12}", BOLD)
+        print(heading, printable(as_called(line)), flush=True)
 
 
 def run(*words: str, limit: float = TOOL_LIMIT, **variables: str) -> tuple[bool, list[str]]:
@@ -273,7 +273,7 @@ def environment(setup: str) -> str:
     return f"outdated, {some} would change: {setup}"
 
 
-def disk(local: Path, on_s3: bool, nox: str) -> list[str]:
+def disk(local: Path, on_s3: bool) -> list[str]:
     """The disk that each kind of thing uses on this machine."""
     overlays, runs = records.overlays(), counted(len(metaflow_files.runs(local)), "run")
     kinds = {
@@ -288,17 +288,17 @@ def disk(local: Path, on_s3: bool, nox: str) -> list[str]:
     lines = [
         f"{kind:<26}{in_units(records.usage(*folders).bytes):>8}" for kind, folders in kinds.items()
     ]
-    return [*lines, f"to delete what is old: {nox} -s clean"]
+    return [*lines, "to delete what is old: nox -s clean"]
 
 
-def images(nox: str) -> str:
+def images() -> str:
     """How many Docker images this checkout has made, and the disk that they use."""
     made = engine.images()
     size = in_units(engine.size(made))
-    return f"{counted(len(made), 'image')}, {size}; to delete old ones: {nox} -s clean"
+    return f"{counted(len(made), 'image')}, {size}; to delete old ones: nox -s clean"
 
 
-def last_runs(datastore: str, local: Path, count: int, nox: str) -> list[str]:
+def last_runs(datastore: str, local: Path, count: int) -> list[str]:
     """The newest runs, and for what failed the command that retries it.
 
     On S3 that takes one request for 1,000 markers, and one for each run that is shown.
@@ -316,18 +316,18 @@ def last_runs(datastore: str, local: Path, count: int, nox: str) -> list[str]:
     lines: list[str] = []
     for record in shown[: max(count, 0)]:
         is_running = record.task_id in running
-        answer = answer_or_reason(partial(lines_of, record, datastore, local, is_running, nox))
+        answer = answer_or_reason(partial(lines_of, record, datastore, local, is_running))
         lines += [answer] if isinstance(answer, str) else answer
     if len(shown) > count:
-        lines.append(f"and {len(shown) - count} more: {nox} -s status -- --runs {len(shown)}")
+        lines.append(f"and {len(shown) - count} more: nox -s status -- --runs {len(shown)}")
     return lines or ["none yet"]
 
 
-def lines_of(record: Record, datastore: str, local: Path, is_running: bool, nox: str) -> list[str]:
+def lines_of(record: Record, datastore: str, local: Path, is_running: bool) -> list[str]:
     """A line on a task's last run, and those that belong to it."""
     contents = record.read()
     run_id, seconds, step, is_local = contents.get("run_id"), contents.get("seconds"), "", False
-    cause, retry = contents.get("ended"), f"retry: {retry_command(contents, nox)}"
+    cause, retry = contents.get("ended"), f"retry: {retry_command(contents)}"
     if not record.is_marker:
         run_id = (records.dicts_in(contents.get("runs")) or [{}])[-1].get("run_id")
         folder = local / contents["flow"] / str(run_id)
@@ -380,7 +380,7 @@ def named_values(contents: dict[str, Any]) -> list[str]:
     return [*filter(None, [" ".join(task.split())]), *values]
 
 
-def retry_command(contents: dict[str, Any], nox: str) -> str:
+def retry_command(contents: dict[str, Any]) -> str:
     """The command, for a shell in the repo's root, that resumes these attempts."""
     words = contents.get("retry")
     if not (isinstance(words, list) and words):
@@ -388,7 +388,7 @@ def retry_command(contents: dict[str, Any], nox: str) -> str:
     env = contents.get("env") or "dev"
     variable = f"{paths.PACKAGE.name.upper()}__ENV"
     prefix = "" if env == environment_name(variable) else f"{variable}={shlex.quote(env)} "
-    return f"{prefix}{nox} -s run -- {shlex.join(map(str, words))}"
+    return f"{prefix}nox -s run -- {shlex.join(map(str, words))}"
 
 
 def environment_name(variable: str) -> str:
