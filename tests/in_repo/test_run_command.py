@@ -287,6 +287,33 @@ def test_a_task_may_require_itself_for_the_day_before(
     assert err.rstrip().endswith(" TASK Clean")
 
 
+FAILING = """
+import luigi
+from sales_pipelines.runtime import MetaflowTask
+
+class RootTask(luigi.WrapperTask):
+    def requires(self):
+        return MetaflowTask("small.py")
+"""
+
+
+def test_how_to_start_afresh_is_said_for_the_task_that_was_named(
+    pipeline: Pipeline,
+    monkeypatch: pytest.MonkeyPatch,
+    tasks: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    pipeline.add_flow(start="raise ValueError(3)")
+    (pipeline.root / "pyproject.toml").write_text('[project]\nversion = "2026.11.0"\n')
+    monkeypatch.syspath_prepend(str(tasks.parent.parent))
+    module = ModuleType(f"{paths.PACKAGE.name}.tasks.failing")
+    (tasks / "failing.py").write_text(FAILING)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(FAILING, str(tasks / "failing.py"), "exec"), vars(module))
+    assert main(["run", "failing.py"]) != 0
+    assert "resumes what failed; --force-upstream starts afresh\n" in capfd.readouterr().err
+
+
 class Hungry(luigi.Task):
     """A task whose author forgot something."""
 

@@ -125,7 +125,7 @@ def test_each_task_has_a_line_and_all_that_is_printed_is_in_the_log(
     assert "RootTask" not in terminal.text, "it does nothing"
     assert re.search(r"(?m)^3 of 3 tasks done, \d+ s$", terminal.text)
     assert terminal.text.rstrip().endswith("Publish: published/page"), "the result"
-    assert len(re.findall("(?m)^small.py: SmallFlow/", terminal.text)) == 2
+    assert len(re.findall(r"(?m)^small.py day=[0-9-]+: SmallFlow/", terminal.text)) == 2
     assert terminal.shows_cursor()
 
 

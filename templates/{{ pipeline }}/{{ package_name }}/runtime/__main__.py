@@ -49,6 +49,7 @@ def main(arguments: list[str]) -> int:
     stop_with_nox()
     # A line of code tells nothing to whoever set a variable.
     warnings.showwarning = lambda message, *_, **__: print(f"{name}: {message}", file=sys.stderr)
+    warnings.filterwarnings("ignore", 'Parameter "param_name"')  # a default of Luigi's range tools
     try:
         # Imported here, because `status` also works without the packages that others need.
         command = import_module(f".commands.{name}", __package__)

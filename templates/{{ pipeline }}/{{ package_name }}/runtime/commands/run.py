@@ -141,7 +141,8 @@ def run(arguments: list[str], tasks: list[luigi.Task], is_verbose: bool = False)
         exit_code = 1  # luigi.cfg may set 0 for a failure
     lines = [failure.why for failure in failed if not is_watched]
     if any(failure.is_resumed for failure in failed):
-        lines.insert(0, "the same command resumes what failed; --force starts afresh")
+        force = "--force" if isinstance(tasks[-1], MetaflowTask) else "--force-upstream"
+        lines.insert(0, f"the same command resumes what failed; {force} starts afresh")
     if exit_code == 0:
         with reader_may_leave():
             report(tasks)
@@ -326,7 +327,8 @@ def report(tasks: list[luigi.Task]) -> None:
     for task in tasks[-REPORTED:]:
         if isinstance(task, MetaflowTask) and task.output().exists():
             marker = task.output().marker
-            print(f"\n{marker.path}: {marker.pathspec}, {marker.seconds:.1f} s, {marker.finished}")
+            what = f"{marker.path} {marker.task.partition(' ')[2]}".strip()
+            print(f"\n{what}: {marker.pathspec}, {marker.seconds:.1f} s, {marker.finished}")
             if marker.result is not None:
                 text = yaml.safe_dump(marker.result, sort_keys=False, allow_unicode=True)
                 print("  " + text.rstrip().replace("\n", "\n  "))
