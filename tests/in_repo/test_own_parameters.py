@@ -404,3 +404,62 @@ def test_from_run_takes_a_run_without_a_file(pipeline: Pipeline) -> None:
     taken = MetaflowTask(path, from_run=pathspec)
     taken.run()
     assert taken.output().marker.parameters == {"table": None}
+
+
+def test_from_run_compares_text_as_text(pipeline: Pipeline) -> None:
+    class Versioned(MetaflowTask):
+        flow_path = PATH
+        text = luigi.Parameter()
+
+    echo(pipeline, 'text = Parameter("text", default="")')
+    task = Versioned(text="1.10")
+    task.run()
+    pathspec = task.output().marker.pathspec
+    for other in ("1.1", "1.100", "01.10"):
+        with pytest.raises(PipelineError, match=f"text '1.10', not '{other}'"):
+            Versioned(text=other, from_run=pathspec).run()
+
+
+def test_from_run_takes_a_run_with_the_same_list(pipeline: Pipeline) -> None:
+    echo(pipeline, 'rows = Parameter("rows", multiple=True)')
+    task = MetaflowTask(PATH, flow_kwargs={"rows": ["p", "q,r"]})
+    task.run()
+    pathspec = task.output().marker.pathspec
+    task.output().remove()
+    taken = MetaflowTask(PATH, flow_kwargs={"rows": ["p", "q,r"]}, from_run=pathspec)
+    assert results(taken) == {"rows": ["p", "q,r"]}
+
+
+def test_a_retry_starts_afresh_if_the_task_has_got_a_parameter_of_the_flow(
+    pipeline: Pipeline,
+) -> None:
+    limit = luigi.OptionalIntParameter(default=None, significant=False)
+    before = type("Task", (MetaflowTask,), {"flow_path": PATH})
+    after = type("Task", (MetaflowTask,), {"flow_path": PATH, "limit": limit})
+    pipeline.add_flow(
+        PATH,
+        talks=True,
+        parameters="limit = Parameter('limit', default=1)",
+        end="assert self.limit == 5\n        self.luigi_result = self.limit".replace(
+            "        ", ""
+        ),
+    )
+    with pytest.raises(FlowFailedError):
+        before().run()
+    task = after(limit=5)
+    assert task.task_id == before().task_id
+    assert results(task) == 5
+    assert task.output().marker.resumed == []
+
+
+def test_a_config_is_no_parameter(pipeline: Pipeline) -> None:
+    class Shop(Daily):
+        shop = luigi.Parameter("north")
+
+    pipeline.add_flow(
+        PATH,
+        talks=True,
+        parameters="shop = Config('shop', default_value='{}')\n    day = Parameter('day')",
+        end="self.luigi_result = self.day",
+    )
+    assert results(Shop(day=DAY)) == "2026-01-02"

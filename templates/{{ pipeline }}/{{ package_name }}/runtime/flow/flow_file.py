@@ -10,7 +10,9 @@ from pathlib import Path, PurePosixPath
 from .. import paths
 from ..errors import FlowNotFoundError
 
-_PARAMETERS = ("Parameter", "IncludeFile", "Config")
+CONFIG = "Config"
+
+_PARAMETERS = ("Parameter", "IncludeFile", CONFIG)
 
 
 def flow_file(flow_path: str) -> Path:
@@ -90,7 +92,7 @@ def flow_parameters(file: Path) -> dict[str, str | None]:
     """The parameters and configs in the file, without those that it imports: names and types.
 
     A type is written as in the file, `JSONType` or `int`; None if it is not a plain name, or if the
-    parameter is `multiple`.
+    parameter is `multiple`; CONFIG for a config.
     """
     parameters = {}
     for node in _nodes(file):
@@ -100,6 +102,8 @@ def flow_parameters(file: Path) -> dict[str, str | None]:
             if isinstance(name, ast.Constant) and isinstance(name.value, str):
                 type_ = None if "multiple" in keywords else keywords.get("type")
                 parameters[name.value] = _last_name(type_) if type_ else None
+                if _last_name(node.func) == CONFIG:
+                    parameters[name.value] = CONFIG
     return parameters
 
 

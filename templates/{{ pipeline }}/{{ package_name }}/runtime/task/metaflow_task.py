@@ -27,7 +27,7 @@ from ..container.kwargs import container_kwargs
 from ..errors import ParameterError, PipelineError
 from ..flow import handover
 from ..flow.command_line import as_list, flags
-from ..flow.flow_file import check_flow, flow_file, flow_names, flow_parameters
+from ..flow.flow_file import CONFIG, check_flow, flow_file, flow_names, flow_parameters
 from ..flow.flow_run import FlowRun
 from ..flow.metaflow_client import artifacts_of, metaflow_run, parameters_of, sha256
 from ..flow.output import Progress
@@ -322,7 +322,7 @@ class MetaflowTask(luigi.Task):
             if variable in files:
                 file = paths.ROOT / str(value)
                 wanted = sha256(file.read_bytes()) if file.is_file() else "a file that is not there"
-            if variable not in taken or _parsed(taken[variable]) != _parsed(wanted):
+            if variable not in taken or not _is_same(taken[variable], wanted):
                 differences.append(f"{name} {taken.get(variable)!r:.99}, not {wanted!r:.99}")
             elif variable in files:
                 taken[variable] = value  # its path, as in the marker of a run
@@ -413,7 +413,10 @@ class MetaflowTask(luigi.Task):
         # parameters of the first run, and no others.
         names = flow_names(self._file)
         new = {*flow_parameters(self._file)}.difference(earlier.declared or ())
-        if earlier.parameters != offered_to(earlier.parameters, offered) | parameters:
+        # Also a parameter of the task's own that it did not have then.
+        known = [*earlier.parameters]
+        known += [name for name, type_ in flow_parameters(self._file).items() if type_ != CONFIG]
+        if earlier.parameters != offered_to(known, offered) | parameters:
             reason = "its parameters have changed"
         elif earlier.flow and names and earlier.flow not in names:
             reason = f"{earlier.flow} is now {names[0]}"
@@ -493,6 +496,17 @@ class MetaflowTask(luigi.Task):
             **checkout._asdict(),
             **fields,
         )
+
+
+def _is_same(taken: Any, wanted: Any) -> bool:
+    """True if a flow whose parameter is `taken` may have read it from what is wanted.
+
+    Text is a number or JSON only for a flow that has read it so: `1.10` is not `1.1`.
+    """
+    taken = [*taken] if isinstance(taken, tuple) else taken  # of a parameter with `multiple`
+    if isinstance(taken, str) == isinstance(wanted, str):
+        return bool(taken == wanted)
+    return bool(_parsed(taken) == _parsed(wanted))
 
 
 def _parsed(value: Any) -> Any:
