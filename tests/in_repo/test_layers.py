@@ -1230,7 +1230,7 @@ def test_images_count_and_free_what_docker_s_own_count_moves_by(
     before = fake.count()
     if all(image[1] for image in images):
         shown = f"{counted(len(images), 'image')}, {in_units(before)}; "
-        assert status.images("nox").startswith(shown)
+        assert status.images().startswith(shown)
     items = clean.unused_images(kept, time.time(), [])
     assert {item.name for item in items} == deleted
     assert clean.delete(items, items) == 0
@@ -1261,7 +1261,7 @@ def test_clean_takes_this_checkouts_old_images_but_those_that_a_marker_names(
         images = {each.name: each for each in engine.images()}
         assert {old, named} <= set(images)
         size = in_units(engine.size(images.values()))
-        assert status.images("nox") == (
+        assert status.images() == (
             f"{len(images)} images, {size}; to delete old ones: nox -s clean"
         )
         assert not {others, kept} & set(images)
