@@ -36,7 +36,7 @@ def test_a_repo_without_examples_passes_on_the_newest_python_and_run_names_what_
     )
     passes(repo)
     printed = repo.nox("-s", "run", exit_code=1)
-    assert "say what to run: nox -s run -- FILE" in printed
+    assert "say what to run: python3 noxfile.py -s run -- FILE" in printed
     assert "Flows: none yet" in printed
 
 
