@@ -160,14 +160,14 @@ def test_the_readme_s_example_is_a_pipeline_that_runs_and_passes_lint(repo: Repo
     try:
         with readme_example(repo):
             repo.nox("-s", "lint")
-            said = repo.nox("-s", "run", "--", "sales_tasks.py", "--day", "2026-01-02")
+            printed = repo.nox("-s", "run", "--", "sales_tasks.py", "--day", "2026-01-02")
     finally:
         own.unlink()
     marker = next(repo.folder.glob(".metaflow/luigi/dev/sales/clean.py/*2026_01_02*.json"))
     assert json.loads(marker.read_text())["parameters"] == {"day": "2026-01-02"}
-    assert "\nsales/clean.py day=2026-01-02: CleanFlow/" in said
-    assert "\nsales/forecast.py day=2026-01-02: ForecastFlow/" in said
-    assert said.count("  rows: 1\n") == 2
+    assert "\nsales/clean.py day=2026-01-02: CleanFlow/" in printed
+    assert "\nsales/forecast.py day=2026-01-02: ForecastFlow/" in printed
+    assert printed.count("  rows: 1\n") == 2
 
 
 @pytest.mark.thorough
@@ -179,8 +179,8 @@ def test_luigi_s_range_tool_runs_the_readme_s_task_for_each_day_as_its_page_says
     words = shlex.split(command.replace("\\\n", " ").replace("2026-02-01", "2026-01-03"))
     with readme_example(repo) as tasks:
         tasks.write_text(f"from luigi.tools.range import RangeDaily\n{tasks.read_text()}")
-        said = repo.nox("-s", "run", "--", *words)
-    assert "is not of type" not in said, "Luigi warns of a default of its own"
+        printed = repo.nox("-s", "run", "--", *words)
+    assert "is not of type" not in printed, "Luigi warns of a default of its own"
     markers = repo.folder.glob(".metaflow/luigi/dev/sales/clean.py/*.json")
     days = {json.loads(marker.read_text())["parameters"]["day"] for marker in markers}
     assert days == {"2026-01-01", "2026-01-02"}

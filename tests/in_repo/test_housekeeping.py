@@ -672,8 +672,8 @@ def test_of_a_time_limit_status_says_what_the_run_said(
     with pytest.raises(FlowFailedError) as error:
         splitting.task(timeout=3600).run()
     monkeypatch.setattr(subprocess.Popen, "wait", wait)
-    said = str(error.value).splitlines()[0]
-    assert said == "split.py failed in step join: stopped after 3600 seconds"
+    reason = str(error.value).splitlines()[0]
+    assert reason == "split.py failed in step join: stopped after 3600 seconds"
     first, second = last_run(capfd)
     assert first.startswith("failed at join ")
     assert second == "stopped after 3600 seconds"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import bootstrapped, commit, git, output, project_of
+from ..conftest import HERE, bootstrapped, commit, git, output, project_of
 
 UV = """#!/bin/sh
 case $* in
@@ -71,11 +71,10 @@ def test_where_no_python_is_new_enough_setup_ends_with_both_ways_out_and_a_commi
     require(folder, "3.99")
     printed = nox(exit_code=1, NO_SYNC="1")
     assert "uv got: 3.99\n" in printed, "uv may download that one, and no newer one"
-    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
     *_, reason, first, second = printed.strip().splitlines()
     assert "needs Python 3.99 or newer, which is not on this machine" in reason
     assert "UV_PYTHON=/path/to/python nox -s setup" in first
-    assert f"copier update --defaults --vcs-ref=:current: --data python_version={here}" in second
+    assert f"copier update --defaults --vcs-ref=:current: --data python_version={HERE}" in second
     assert subjects(folder) == ["Generate the repo"]
     assert git(folder, "status", "--porcelain") == "", "or `copier update` refuses"
     (folder / "README.md").write_text("as an update changes it\n")

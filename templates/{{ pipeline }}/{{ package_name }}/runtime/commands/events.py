@@ -18,7 +18,7 @@ _FILE = "LUIGI_EVENTS"
 
 @contextlib.contextmanager
 def shared() -> Iterator[None]:
-    """Let events be told, here and in the processes that are started in the block."""
+    """Collect the events of this process and of those that it starts in the block."""
     local_root().mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(prefix="metaflow.events-", dir=local_root()) as file:
         os.environ[_FILE] = file.name
@@ -28,7 +28,7 @@ def shared() -> Iterator[None]:
             del os.environ[_FILE]
 
 
-def tell(kind: str, task_id: str, *details: Any) -> None:
+def send(kind: str, task_id: str, *details: Any) -> None:
     """Add an event, whose details can be written as JSON."""
     if _FILE in os.environ:
         with contextlib.suppress(OSError), Path(os.environ[_FILE]).open("a") as file:
@@ -36,7 +36,7 @@ def tell(kind: str, task_id: str, *details: Any) -> None:
 
 
 class Events:
-    """The events that have been told in the block of `shared`."""
+    """The events that have been sent in the block of `shared`."""
 
     def __init__(self) -> None:
         self._file = Path(os.environ[_FILE]).open()  # noqa: SIM115 - it is read again and again

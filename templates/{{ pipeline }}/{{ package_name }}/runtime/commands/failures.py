@@ -16,7 +16,7 @@ import luigi
 from .. import paths
 from ..errors import FlowFailedError, PipelineError
 from ..task.metaflow_task import MetaflowTask
-from .events import Events, shared, tell
+from .events import Events, send, shared
 
 FAILED, BROKEN, STOPPED = "failed", "broken", "stopped"
 """Events of a task that failed, that cannot be run, and whose worker got a signal."""
@@ -71,7 +71,7 @@ def _keep(kind: str, task: luigi.Task, error: BaseException | str) -> None:
         why = f"{task.task_id}: {error}" if is_stopped else one_line(error)
         is_resumed = is_stopped and isinstance(task, MetaflowTask)
         failure = Failure(why, is_resumed or isinstance(error, FlowFailedError))
-    tell(STOPPED if is_stopped else kind, task.task_id, *failure, in_full(error))
+    send(STOPPED if is_stopped else kind, task.task_id, *failure, in_full(error))
 
 
 for _event, _kind in {

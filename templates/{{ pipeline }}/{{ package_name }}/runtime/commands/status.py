@@ -59,12 +59,11 @@ def main(arguments: list[str]) -> int:
 
 def report(count: int) -> None:
     """Look up everything at once, and print it line by line."""
-    setup = "nox -s setup"
     answers = {
         "repo": looked_up(repo),
         "template": looked_up(template),
-        "hooks": looked_up(partial(hooks, setup)),
-        "environment": looked_up(partial(environment, setup)),
+        "hooks": looked_up(hooks),
+        "environment": looked_up(environment),
     }
     local = paths.metaflow_folder().resolve()
     datastore, mistake = str(local), ""
@@ -232,7 +231,7 @@ def version_key(tag: str) -> tuple[list[int], bool]:
     return ([int(part) for part in match[1].split(".")], not match[2]) if match else ([], False)
 
 
-def hooks(setup: str) -> str:
+def hooks() -> str:
     """Which git hooks are installed, and which of the configured ones are not."""
     succeeded, lines = run("git", "rev-parse", "--git-path", "hooks")
     if not succeeded:
@@ -247,15 +246,15 @@ def hooks(setup: str) -> str:
         match = re.search(r"^default_install_hook_types:\s*([^#:]+)", text, re.MULTILINE)
         configured = set(re.findall(r"[a-z]+(?:-[a-z]+)+", match[1] if match else "pre-commit"))
     if missing := ", ".join(sorted(configured - installed)):
-        return f"{names}; to install {missing}: {setup}"
+        return f"{names}; to install {missing}: nox -s setup"
     return names
 
 
-def environment(setup: str) -> str:
+def environment() -> str:
     """Whether there is an environment, and whether it matches pyproject.toml and uv.lock."""
     folder = paths.ROOT / os.environ.get("UV_PROJECT_ENVIRONMENT", ".venv")
     if not (folder / "bin" / "python").exists():
-        return f"none yet: {setup}"
+        return "none yet: nox -s setup"
     uv = os.environ.get("UV") or "uv"
     succeeded, lines = run(
         *(uv, "sync", "--check", "--locked", "--offline", "--color=never", "--no-progress")
@@ -264,13 +263,13 @@ def environment(setup: str) -> str:
         return "up to date with uv.lock"
     printed = "\n".join(lines)
     if re.search("needs to be updated|No solution found|Unable to find lockfile", printed):
-        return f"outdated, uv.lock does not match pyproject.toml: {setup}"
+        return "outdated, uv.lock does not match pyproject.toml: nox -s setup"
     if "is outdated" not in printed:
         return f"unknown: {reason(lines)}"
     # ` + numpy==2.4.6`, ` - numpy==2.4.5`
     names = sorted(set(re.findall(r"^ [-+~] ([\w.-]+)", printed, re.MULTILINE)))
     some = ", ".join(names[:3]) + (" and others" if names[3:] else "")
-    return f"outdated, {some} would change: {setup}"
+    return f"outdated, {some} would change: nox -s setup"
 
 
 def disk(local: Path, on_s3: bool) -> list[str]:

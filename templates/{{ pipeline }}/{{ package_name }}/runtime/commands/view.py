@@ -8,7 +8,6 @@ nothing else writes to the terminal.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import luigi
+from luigi.freezing import recursively_unfreeze
 from rich.console import Console, ConsoleDimensions, Group
 from rich.live import Live
 from rich.text import Text
@@ -28,7 +28,8 @@ from .. import paths
 from ..console import counted
 from ..flow.output import Progress
 from ..task.metaflow_task import MetaflowTask
-from .events import Events, tell
+from ..task.run_arguments import named_values, own_values
+from .events import Events, send
 from .failures import FAILED, STOPPED
 
 START, PROGRESS, DONE, WARNING = "start", "progress", "done", "warning"
@@ -56,7 +57,7 @@ def shown(tasks: Sequence[luigi.Task], present: Collection[str]) -> Iterator[Non
     logger = logging.getLogger("luigi-interface")
     over = threading.Event()
     with _output_to(log) as terminal, Events() as events:
-        logger.addFilter(_tell_warning)
+        logger.addFilter(_send_warning)
         view = _View(terminal, paths.shown(log), tasks, present)
         thread = threading.Thread(target=view.follow, args=(events, over), daemon=True)
         thread.start()
@@ -65,7 +66,7 @@ def shown(tasks: Sequence[luigi.Task], present: Collection[str]) -> Iterator[Non
         finally:
             over.set()
             thread.join()
-            logger.removeFilter(_tell_warning)
+            logger.removeFilter(_send_warning)
 
 
 @contextlib.contextmanager
@@ -97,40 +98,36 @@ def _output_to(log: Path) -> Iterator[IO[str]]:
 
 
 @luigi.Task.event_handler(luigi.Event.START)
-def _tell_start(task: luigi.Task) -> None:
+def _send_start(task: luigi.Task) -> None:
     if not isinstance(task, luigi.WrapperTask):  # which does nothing itself
-        tell(START, task.task_id, label(task))
+        send(START, task.task_id, label(task))
 
 
 @luigi.Task.event_handler(luigi.Event.PROGRESS)
-def _tell_progress(task: luigi.Task, *details: Any) -> None:
-    if details and isinstance(details[0], Progress):  # a user's task may tell anything
-        tell(PROGRESS, task.task_id, *details)
+def _send_progress(task: luigi.Task, *details: Any) -> None:
+    if details and isinstance(details[0], Progress):  # a user's task may send anything
+        send(PROGRESS, task.task_id, *details)
 
 
 @luigi.Task.event_handler(luigi.Event.SUCCESS)
-def _tell_success(task: luigi.Task) -> None:
-    tell(DONE, task.task_id)
+def _send_success(task: luigi.Task) -> None:
+    send(DONE, task.task_id)
 
 
-def _tell_warning(record: logging.LogRecord) -> bool:
+def _send_warning(record: logging.LogRecord) -> bool:
     text = logging.Formatter().format(record)
     # Luigi also logs the failure of a task, which has an event.
     if record.levelno >= logging.WARNING and not text.startswith("[pid "):
-        tell(WARNING, "", record.levelname, text)
+        send(WARNING, "", record.levelname, text)
     return True
 
 
 def label(task: luigi.Task) -> str:
     """The task's name for people: its flow's path or its class, and its own values."""
-    name, inherited = type(task).__name__, dict(MetaflowTask.get_params())
-    texts = task.to_str_params(only_significant=True, only_public=True)
-    values: dict[str, Any] = {}
+    values = own_values(task, dict(MetaflowTask.get_params()))
     if isinstance(task, MetaflowTask):
-        name, values = task.flow_path, json.loads(texts.get("flow_kwargs", "{}"))
-    values |= {name: text for name, text in texts.items() if name not in inherited}
-    named = (f"{name}={' '.join(str(value).split()):.60}" for name, value in values.items())
-    return " ".join([name, *named])
+        return named_values(task.flow_path, recursively_unfreeze(task.flow_kwargs) | values)
+    return named_values(type(task).__name__, values)
 
 
 def in_seconds(seconds: float, digits: int = 0) -> str:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import ast
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from .. import paths
 from ..errors import FlowNotFoundError
 
-CONFIG = "Config"
-
-_PARAMETERS = ("Parameter", "IncludeFile", CONFIG)
+_PARAMETERS = ("Parameter", "IncludeFile")
 
 
 def flow_file(flow_path: str) -> Path:
@@ -89,21 +87,28 @@ def flow_steps(file: Path) -> dict[str, str | None]:
 
 
 def flow_parameters(file: Path) -> dict[str, str | None]:
-    """The parameters and configs in the file, without those that it imports: names and types.
+    """The parameters in the file, without those that it imports: names and types.
 
     A type is written as in the file, `JSONType` or `int`; None if it is not a plain name, or if the
-    parameter is `multiple`; CONFIG for a config.
+    parameter is `multiple`.
     """
+    return _declared(file, _PARAMETERS)
+
+
+def flow_inputs(file: Path) -> list[str]:
+    """The names of the parameters and configs in the file, without those that it imports."""
+    return [*_declared(file, (*_PARAMETERS, "Config"))]
+
+
+def _declared(file: Path, kinds: Sequence[str]) -> dict[str, str | None]:
     parameters = {}
     for node in _nodes(file):
-        if isinstance(node, ast.Call) and _last_name(node.func) in _PARAMETERS:
+        if isinstance(node, ast.Call) and _last_name(node.func) in kinds:
             keywords = {keyword.arg: keyword.value for keyword in node.keywords}
             name = keywords.get("name", *node.args[:1])
             if isinstance(name, ast.Constant) and isinstance(name.value, str):
                 type_ = None if "multiple" in keywords else keywords.get("type")
                 parameters[name.value] = _last_name(type_) if type_ else None
-                if _last_name(node.func) == CONFIG:
-                    parameters[name.value] = CONFIG
     return parameters
 
 

@@ -20,7 +20,7 @@ from ..store import metaflow_files
 from . import handover
 from .command_line import check_length, options
 from .declared_parameters import FlowParameter, check_none, check_refused, declared_parameters
-from .flow_file import CONFIG, flow_parameters, flow_steps
+from .flow_file import flow_parameters, flow_steps
 from .output import FlowOutput, Progress
 from .parameter_values import offered_to
 
@@ -131,8 +131,7 @@ class FlowRun:
         The flow is asked for them where its file does not tell: whether it has one that it may
         inherit, whether None arrives as None, and what it makes of a list.
         """
-        declared_types = flow_parameters(paths.FLOWS / self._label).items()
-        types = {name: each for name, each in declared_types if each != CONFIG}
+        types = flow_parameters(paths.FLOWS / self._label)
         self.parameters = offered_to(types, offered) | given
         declared: Sequence[FlowParameter] = ()
         lists = [name for name, value in self.parameters.items() if isinstance(value, list)]

@@ -27,7 +27,7 @@ from ..container.kwargs import container_kwargs
 from ..errors import ParameterError, PipelineError
 from ..flow import handover
 from ..flow.command_line import as_list, flags
-from ..flow.flow_file import CONFIG, check_flow, flow_file, flow_names, flow_parameters
+from ..flow.flow_file import check_flow, flow_file, flow_inputs, flow_names, flow_parameters
 from ..flow.flow_run import FlowRun
 from ..flow.metaflow_client import artifacts_of, metaflow_run, parameters_of, sha256
 from ..flow.output import Progress
@@ -40,7 +40,7 @@ from ..version import Code, code
 from .attempts import Attempt, Attempts, AttemptsFile, read_attempts
 from .flow_kwargs import FlowKwargs
 from .forcing import force, run_forced_at, time_of_forcing
-from .run_arguments import SETTINGS, run_arguments, task_and_values
+from .run_arguments import SETTINGS, named_values, own_values, run_arguments
 from .target import FlowTarget, Marker
 from .timeout import Timeout
 
@@ -297,7 +297,8 @@ class MetaflowTask(luigi.Task):
     def _name_and_values(self) -> str:
         if type(self) is MetaflowTask:  # of which the flow's path and parameters say all
             return ""
-        return task_and_values(self, dict(MetaflowTask.get_params()))
+        own = own_values(self, dict(MetaflowTask.get_params()))
+        return named_values(type(self).__name__, own)
 
     def _log_wait(self, what: str, process_id: str) -> None:
         logger.info("%s waits for process %s, which is running %s", self.task_id, process_id, what)
@@ -351,7 +352,7 @@ class MetaflowTask(luigi.Task):
         origin = earlier.origin()
         begun = msgspec.structs.replace(
             earlier if origin else Attempts(parameters=parameters),
-            declared=[*flow_parameters(self._file)],
+            declared=flow_inputs(self._file),
             task=self._name_and_values,
             env=settings().env,
             retry=run_arguments(self),
@@ -412,10 +413,9 @@ class MetaflowTask(luigi.Task):
         # Metaflow could not resume these: it looks below the flow's name, and a resumed run has the
         # parameters of the first run, and no others.
         names = flow_names(self._file)
-        new = {*flow_parameters(self._file)}.difference(earlier.declared or ())
+        new = {*flow_inputs(self._file)}.difference(earlier.declared or ())
         # Also a parameter of the task's own that it did not have then.
-        known = [*earlier.parameters]
-        known += [name for name, type_ in flow_parameters(self._file).items() if type_ != CONFIG]
+        known = [*earlier.parameters, *flow_parameters(self._file)]
         if earlier.parameters != offered_to(known, offered) | parameters:
             reason = "its parameters have changed"
         elif earlier.flow and names and earlier.flow not in names:

@@ -66,15 +66,21 @@ def run_arguments(task: luigi.Task) -> list[str]:
     return words
 
 
-def task_and_values(task: luigi.Task, inherited: Iterable[str]) -> str:
-    """The task's name, and its parameters that are its own: `Clean day=2026-11-20`.
+def own_values(task: luigi.Task, inherited: Iterable[str]) -> dict[str, str]:
+    """The text of each of the task's own parameters, those that are not `inherited`.
 
-    At most 60 letters of each value. Private and hidden ones are left out, because the text is
-    stored and shown, and so are those that do not distinguish tasks.
+    Private and hidden ones are left out, because the texts are stored and shown, and so are those
+    that do not distinguish tasks.
     """
     values = task.to_str_params(only_significant=True, only_public=True)
-    own = [f"{name}={value:.60}" for name, value in values.items() if name not in inherited]
-    return " ".join([type(task).__name__, *own])
+    return {name: value for name, value in values.items() if name not in inherited}
+
+
+def named_values(name: str, values: Mapping[str, Any]) -> str:
+    """The name, and then the values: `Clean day=2026-11-20`; at most 60 letters of each value."""
+    return " ".join(
+        [name, *(f"{key}={' '.join(str(value).split()):.60}" for key, value in values.items())]
+    )
 
 
 def _class_words(task_class: type[luigi.Task]) -> list[str]:
