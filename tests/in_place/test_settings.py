@@ -67,6 +67,7 @@ def test_variables_reach_every_level(sources: Sources) -> None:
 )
 def test_a_time_is_read_from_every_source(sources: Sources, text: str, length: float) -> None:
     assert sources.load(TIMEOUT=text).timeout == length
+    assert sources.load(S3_TIMEOUT=text).s3_timeout == length
     (sources.root / ".env").write_text(f"{PREFIX}TIMEOUT={text}\n")
     assert sources.load().timeout == length
     (sources.root / ".env").unlink()
@@ -121,6 +122,7 @@ def test_an_empty_file_or_section_sets_nothing(sources: Sources, text: str) -> N
         ("timeout: soon\n", ["timeout: Expected `float | null`, got `str`"]),
         ("timeout: 1 hour\n", ["timeout: ", "got `str`", "; it is seconds, or a number and s, m,"]),
         ("timeout: 0\n", ["timeout: ", "> 0"]),
+        ("s3_timeout: soon\n", ["s3_timeout: ", "got `str`", "; it is seconds, or a number"]),
         ("runner: rocket\n", ["runner: ", "rocket", "'process' or 'container'"]),
         ("metaflow:\n  with: retry\n", ["metaflow.with: Expected `array`"]),
         ("- a\n", ["key: value"]),

@@ -78,7 +78,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What a flow's container has, e.g. `memory: 4g`; see `docs/containers.md`."""
 
     s3_timeout: Annotated[float, msgspec.Meta(gt=0)] = 60.0
-    """Seconds after which a task, or a step of a flow, no longer waits for S3."""
+    """Time after which a task, or a step of a flow, no longer waits for S3, e.g. 90 or 2m."""
 
     metaflow: MetaflowSettings = MetaflowSettings()
 
@@ -91,6 +91,9 @@ _SECTIONS = {
     for name, value in msgspec.structs.asdict(_DEFAULTS).items()
     if isinstance(value, msgspec.Struct)
 }
+
+_TIMES = {"timeout", "s3_timeout"}
+"""Settings that are a time, which `console.seconds` reads."""
 
 # PyYAML lets through what Python says of a value such as `2026-02-30` or `!!timestamp soon`; text
 # that is not UTF-8 is a ValueError as well.
@@ -208,9 +211,10 @@ def _parse(text: str, source: str) -> Any:
 
 def _check(layer: dict[str, Any], source: str, *, strict: bool) -> None:
     """Raise SettingsError where a layer, taken alone, does not fit; every field has a default."""
-    if isinstance(text := layer.get("timeout"), str):
-        with contextlib.suppress(ValueError):
-            layer["timeout"] = seconds(text)
+    for name in _TIMES & layer.keys():
+        if isinstance(text := layer[name], str):
+            with contextlib.suppress(ValueError):
+                layer[name] = seconds(text)
     try:
         msgspec.convert(layer, Settings, strict=strict)
     except msgspec.ValidationError as error:
@@ -229,7 +233,7 @@ def _explain(message: str) -> str:
         path = f"{path}.{key}".lstrip(".")
     elif path == "runner":
         reason += "; it is 'process' or 'container'"
-    elif path == "timeout" and "got `str`" in reason:
+    elif path in _TIMES and "got `str`" in reason:
         reason += f"; it is {TIME}"
     return f"{path or 'the file'}: {reason}"
 
