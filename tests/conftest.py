@@ -84,6 +84,9 @@ def compile_once(self: jinja2.Environment, source: Any, *names: Any, **more: Any
 
 jinja2.Environment.compile = compile_once  # type: ignore[method-assign]
 
+# A shell makes what it runs in the background ignore Ctrl-C, also the commands that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 # Each time the same sets; `nox -s nightly` looks further, at other sets each time.
 settings.register_profile("default", max_examples=30, derandomize=True, deadline=None)
@@ -326,11 +329,7 @@ def noxfile(
 
 
 def take_terminal() -> None:
-    """Let Ctrl-C on the standard input, a terminal, stop this process.
-
-    A shell makes what it runs in the background ignore Ctrl-C, and so the tests in it.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Let Ctrl-C on the standard input, a terminal, stop this process."""
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 

@@ -304,6 +304,20 @@ else:
 """
 
 
+def below(parent: int) -> dict[int, list[str]]:
+    """The processes below this one, with their commands."""
+    commands: dict[int, list[str]] = {}
+    parents = [parent]
+    for each in parents:
+        for children in Path(f"/proc/{each}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                for child in map(int, children.read_text().split()):
+                    words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+                    commands[child] = [word.decode() for word in words]
+                    parents.append(child)
+    return commands
+
+
 def start(
     root: Path, *arguments: str, stdout: IO[str] | int = subprocess.PIPE
 ) -> subprocess.Popen[str]:
@@ -315,5 +329,4 @@ def start(
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
     )

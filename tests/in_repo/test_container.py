@@ -43,7 +43,7 @@ from sales_pipelines.runtime.metaflow_config import (
 from sales_pipelines.runtime.settings import PREFIX, settings
 from sales_pipelines.runtime.task.run_arguments import run_arguments
 
-from .conftest import is_there, s3_address, wait_until
+from .conftest import below, is_there, s3_address, wait_until
 
 pytestmark = pytest.mark.docker
 
@@ -202,20 +202,6 @@ def containers() -> list[str]:
     """The containers of this repo, running or not."""
     command = ["docker", "ps", "--all", "--quiet", f"--filter=label={CHECKOUT}={checkout()}"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-
-
-def below(parent: int) -> dict[int, list[str]]:
-    """The processes below this one, with their commands."""
-    commands: dict[int, list[str]] = {}
-    parents = [parent]
-    for each in parents:
-        for children in Path(f"/proc/{each}/task").glob("*/children"):
-            with contextlib.suppress(OSError):
-                for child in map(int, children.read_text().split()):
-                    words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-                    commands[child] = [word.decode() for word in words]
-                    parents.append(child)
-    return commands
 
 
 @pytest.fixture(scope="module")

@@ -42,9 +42,7 @@ def tasks(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Path:
 def in_a_process(pipeline: Pipeline, *arguments: str) -> subprocess.Popen[str]:
     """Start main() in a process of its own, for which the pipeline is the repo."""
     code = (
-        "import pathlib, signal, sys\n"
-        # A shell makes what it runs in the background ignore Ctrl-C, and so the tests in it.
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "import pathlib, sys\n"
         "from sales_pipelines.runtime import paths\n"
         "paths.ROOT, paths.FLOWS = map(pathlib.Path, sys.argv[1:3])\n"
         "from sales_pipelines.runtime.__main__ import main\n"

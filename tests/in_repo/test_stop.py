@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import pytest
 from sales_pipelines.runtime import process
+from sales_pipelines.runtime.commands import events
+from sales_pipelines.runtime.metaflow_config import local_root
 
-from .conftest import START, Pipeline, Splitting, is_there, start, wait_until
+from .conftest import START, Pipeline, Splitting, below, is_there, start, wait_until
 
 WITHIN = 10  # seconds
 
@@ -229,3 +232,41 @@ def test_the_next_process_waits_until_the_flow_of_a_killed_one_is_gone(
     assert not is_there(step)
     assert f"waits for process {running.pid}" in caplog.text
     assert "start" not in splitting.ran()
+
+
+def test_a_signal_that_another_thread_takes_stops_the_command(pipeline: Pipeline) -> None:
+    code = """
+import os, signal, sys, threading, pathlib
+from sales_pipelines.runtime import process
+from sales_pipelines.runtime.commands import events
+from sales_pipelines.runtime.metaflow_config import local_root
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))
+threading.Thread(target=signal.pause, daemon=True).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+print("on", flush=True)
+process.run(
+    sys.argv[1:], cwd=pathlib.Path.cwd(), env=os.environ, timeout=None, on_line=print
+)
+"""
+    for command in (["sleep", "60"], ["sh", "-c", "exec >&- 2>&-; sleep 60"]):
+        running = subprocess.Popen(
+            [sys.executable, "-c", code, *command], stdout=subprocess.PIPE, text=True
+        )
+        assert running.stdout is not None
+        assert running.stdout.readline() == "on\n"
+        children = functools.partial(below, running.pid)
+        wait_until(lambda: "sleep" in [words[0] for words in children().values()], within=WITHIN)
+        running.terminate()
+        assert running.wait(WITHIN) == 9
+
+
+def test_a_worker_that_outlives_its_run_leaves_no_file_of_events(pipeline: Pipeline) -> None:
+    with events.shared():
+        (file,) = local_root().glob("metaflow.events-*")
+        events.send("start", "a")
+        assert json.loads(file.read_text())[:2] == ["start", "a"]
+        file.rename(file.with_name("gone"))
+        events.send("end", "a")
+        assert not [*local_root().glob("metaflow.events-*")]
+        file.with_name("gone").rename(file)

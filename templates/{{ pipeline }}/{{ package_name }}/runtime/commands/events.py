@@ -31,8 +31,16 @@ def shared() -> Iterator[None]:
 def send(kind: str, task_id: str, *details: Any) -> None:
     """Add an event, whose details can be written as JSON."""
     if _FILE in os.environ:
-        with contextlib.suppress(OSError), Path(os.environ[_FILE]).open("a") as file:
+        with (
+            contextlib.suppress(OSError),
+            open(os.environ[_FILE], "a", opener=_open_existing) as file,
+        ):
             file.write(json.dumps([kind, task_id, time.time(), *details]) + "\n")
+
+
+def _open_existing(path: str, flags: int) -> int:
+    """Open the file unless it is gone: a worker may outlive the run for a moment."""
+    return os.open(path, flags & ~os.O_CREAT)
 
 
 class Events:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import math
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
@@ -17,6 +20,9 @@ from . import supervisor
 
 GRACE = 5.0
 """Seconds between asking processes to stop and killing them."""
+
+_SLICE = 0.2
+"""Seconds at most between a signal and its effect."""
 
 
 class TimeLimitError(Exception):
@@ -74,9 +80,7 @@ def run(
     ended = threading.Event()
     threading.Thread(target=_exit_with_parent, args=(ended,), daemon=True).start()
     try:
-        return process.wait(timeout)
-    except subprocess.TimeoutExpired:
-        raise TimeLimitError(f"stopped after {timeout:g} seconds") from None
+        return _wait(process, reader, timeout)
     finally:
         os.close(own_end)
         if process.wait() < 0 and supervisor.LINUX:  # the supervisor itself was killed
@@ -89,6 +93,25 @@ def run(
         reader.join(GRACE)  # on macOS a process outside the group may hold the pipe for ever
         if not reader.is_alive():
             process.stdout.close()
+
+
+def _wait(process: subprocess.Popen[str], reader: threading.Thread, timeout: float | None) -> int:
+    """The exit code of the process, whose output the reader reads to its end.
+
+    It looks up again and again, because a signal may come to any thread: Python handles it in this
+    one, whose wait it does not interrupt then.
+    """
+    deadline = math.inf if timeout is None else time.monotonic() + timeout
+    while (exit_code := process.poll()) is None:
+        left = min(deadline - time.monotonic(), _SLICE)
+        if left <= 0:
+            raise TimeLimitError(f"stopped after {timeout:g} seconds")
+        if reader.is_alive():
+            reader.join(left)
+        else:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(left)
+    return exit_code
 
 
 def _pipe() -> tuple[int, int]:
