@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import os
@@ -234,7 +233,10 @@ def test_the_next_process_waits_until_the_flow_of_a_killed_one_is_gone(
     assert "start" not in splitting.ran()
 
 
-def test_a_signal_that_another_thread_takes_stops_the_command(pipeline: Pipeline) -> None:
+@pytest.mark.parametrize("command", [["sleep", "60"], ["sh", "-c", "exec >&- 2>&-; sleep 60"]])
+def test_a_signal_that_another_thread_takes_stops_the_command(
+    pipeline: Pipeline, command: list[str]
+) -> None:
     code = """
 import os, signal, sys, threading, pathlib
 from sales_pipelines.runtime import process
@@ -249,16 +251,16 @@ process.run(
     sys.argv[1:], cwd=pathlib.Path.cwd(), env=os.environ, timeout=None, on_line=print
 )
 """
-    for command in (["sleep", "60"], ["sh", "-c", "exec >&- 2>&-; sleep 60"]):
-        running = subprocess.Popen(
-            [sys.executable, "-c", code, *command], stdout=subprocess.PIPE, text=True
-        )
-        assert running.stdout is not None
-        assert running.stdout.readline() == "on\n"
-        children = functools.partial(below, running.pid)
-        wait_until(lambda: "sleep" in [words[0] for words in children().values()], within=WITHIN)
-        running.terminate()
-        assert running.wait(WITHIN) == 9
+    running = subprocess.Popen(
+        [sys.executable, "-c", code, *command], stdout=subprocess.PIPE, text=True
+    )
+    assert running.stdout is not None
+    assert running.stdout.readline() == "on\n"
+    wait_until(
+        lambda: "sleep" in [words[0] for words in below(running.pid).values()], within=WITHIN
+    )
+    running.terminate()
+    assert running.wait(WITHIN) == 9
 
 
 def test_a_worker_that_outlives_its_run_leaves_no_file_of_events(pipeline: Pipeline) -> None:
