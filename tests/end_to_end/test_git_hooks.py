@@ -228,6 +228,79 @@ THOROUGH = [
 ]
 
 
+SECRET = 'api_key = "' + "q8Zt3LmX0vKd7RbW" + '"\n'
+
+
+@pytest.fixture
+def remote(git: Git, made: Repo) -> Path:
+    """An empty remote."""
+    folder = made.folder.parent / "empty.git"
+    shutil.rmtree(folder, ignore_errors=True)
+    git("init", "--quiet", "--bare", str(folder))
+    git("switch", "--quiet", "--create", "6_secret")
+    return folder
+
+
+@ANY_INSTALLATION
+def test_a_secret_that_only_the_work_tree_has_lost_is_not_pushed(
+    git: Git, made: Repo, remote: Path
+) -> None:
+    write(made, "settings.py", SECRET, git)
+    git("commit", "-m", "With a secret")
+    write(made, "settings.py", "", git)
+    for _ in ("staged", "deleted"):
+        printed = git("push", str(remote), "6_secret", exit_code=1)
+        assert "settings.py:1 of commit " + git("rev-parse", "--short=8", "HEAD").strip() in printed
+        assert "git rebase -i" in printed
+        (made.folder / "settings.py").unlink(missing_ok=True)
+    assert not git("ls-remote", str(remote))
+    git("commit", "--all", "--amend", "--allow-empty", "-m", "Without")
+    git("push", str(remote), "6_secret")
+
+
+def test_a_secret_that_a_later_commit_takes_out_is_not_pushed(
+    git: Git, made: Repo, remote: Path
+) -> None:
+    odd = "a b/größe\tx.ini"
+    for name in (odd, "settings.py"):
+        write(made, name, SECRET, git)
+    git("commit", "-m", "With a secret")
+    git("rm", "--quiet", odd)
+    write(made, "settings.py", "", git)
+    git("commit", "-m", "Without")
+    git("tag", "old", "HEAD^")
+    git("switch", "--quiet", "main")
+    for pushed in ("6_secret", "old", "6_secret:refs/heads/7_other"):
+        printed = git("push", str(remote), pushed, exit_code=1)
+        assert f"{odd}:1 of commit " in printed
+        assert "settings.py:1 of commit " in printed
+    assert not git("ls-remote", str(remote))
+    git("push", "--no-verify", "origin", "6_secret")
+    git("push", "origin", "6_secret:7_other", "old")  # what is there already is not looked at
+    git("push", "--delete", "origin", "6_secret", "7_other", "old")
+    git("tag", "--delete", "old")
+
+
+def test_what_only_looks_like_a_secret_can_be_pushed_with_a_comment(
+    git: Git, made: Repo, remote: Path
+) -> None:
+    write(made, "settings.py", SECRET, git)
+    write(made, "data/words.txt", SECRET, git)
+    git("commit", "-m", "With words like secrets")
+    write(made, "settings.py", SECRET.rstrip() + "  # pragma: allowlist secret\n", git)
+    config = (made.folder / ".pre-commit-config.yaml").read_text()
+    assert r"exclude: ^uv\.lock$" in config
+    write(made, ".pre-commit-config.yaml", config.replace(r"^uv\.lock$", "^(uv.lock|data/)"), git)
+    git("commit", "-m", "Say that they are none")
+    git("push", str(remote), "6_secret")
+    for other in ("", "data.py"):
+        write(made, other or "settings.py", SECRET.replace("q8", "r9"), git)
+        git("commit", "-m", "Another")
+        printed = git("push", str(remote), "6_secret", exit_code=1)
+        assert f"{other or 'settings.py'}:1 of commit" in printed
+        assert "words.txt" not in printed
+
+
 @ANY_INSTALLATION
 def test_a_linked_work_tree_has_the_same_hooks(git: Git, made: Repo) -> None:
     linked = made.folder.parent / "linked"

@@ -19,7 +19,8 @@ SCRIPTS = {"branch-name", "calver", "git-hook", "install", "staged-files", "tool
 EVERYWHERE = {
     *(".devcontainer/Dockerfile", ".devcontainer/devcontainer.json"),
     *(".copier-answers.yml", ".dockerignore", ".editorconfig", ".gitattributes", ".gitignore"),
-    *(".pre-commit-config.yaml", "hooks/branches", "hooks/release.py"),
+    *(".pre-commit-config.yaml", "hooks/branches"),
+    *("hooks/pushed_secrets.py", "hooks/release.py"),
     *(f"hooks/{name}" for name in SCRIPTS),
     *("AGENTS.md", "CHANGELOG.md", "LICENSE", "README.md", "bootstrap.py", "luigi.cfg"),
     *(f"docs/{name}.md" for name in ("containers", "how-a-flow-runs", "own-packages")),
@@ -125,7 +126,7 @@ def test_the_hooks_are_executable_nothing_else_is_and_nothing_is_a_link(
 
 def test_the_hooks_are_the_templates_own(generate: Generate) -> None:
     repo = generate()
-    for name in (*SCRIPTS, "release.py"):
+    for name in (*SCRIPTS, "release.py", "pushed_secrets.py"):
         assert (repo / "hooks" / name).read_bytes() == (ROOT / "hooks" / name).read_bytes()
 
 

@@ -1,0 +1,155 @@
+"""Rejects a push that would publish secrets: pushed_secrets.py REMOTE, with refs as its input.
+
+It reads what the pushed commits add, not the work tree: a secret stays in the history when a later
+commit, or an edit that is not committed, takes it out. The hook `detect-secrets` of
+.pre-commit-config.yaml does the same for the files as they are, and says which it leaves out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+try:
+    import detect_secrets  # noqa: F401
+    import yaml  # comes with it
+except ImportError:
+    sys.exit("no secrets: detect-secrets is not installed\nhint: nox -s setup")
+
+DETECT = (sys.executable, "-m", "detect_secrets.pre_commit_hook", "--json")
+CHUNK = 1000
+"""Files of one call: a command cannot be of any length."""
+
+
+class Version(NamedTuple):
+    """A file as a commit has made it."""
+
+    commit: str
+    path: str
+    blob: str
+
+
+def main(remote: str, refs: Sequence[str]) -> int:
+    """Check the lines `LOCAL_REF COMMIT REMOTE_REF COMMIT`; 1 if what they push has a secret."""
+    pushed = [ref.split() for ref in refs if ref.strip()]
+    tips = [commit for _, commit, _, _ in pushed if commit.strip("0")]
+    there = [commit for *_, commit in pushed if commit.strip("0") and exists(commit)]
+    if not tips:
+        return 0
+    left_out = [re.compile(pattern) for pattern in exclusions()]
+    versions = [
+        version
+        for version in added([*tips, "--not", f"--remotes={remote}", *there])
+        if not any(pattern.search(version.path) for pattern in left_out)
+    ]
+    if len(versions) > CHUNK:
+        print(f"no secrets: reads {len(versions):,} versions of files", file=sys.stderr)
+    excused: str | None = None
+    status = 0
+    for version, line, kind, text in found(versions):
+        if excused is None:  # a comment in a later commit is enough where there is no secret
+            excused = git("grep", "-h", "-A1", "-e", "pragma: allowlist", *tips, may_fail=True)
+        if text in excused:
+            continue
+        status = 1
+        where = f"{version.path}:{line} of commit {version.commit[:8]}"
+        print(f"no secrets: {where} looks like a secret ({kind})", file=sys.stderr)
+    if status:
+        print(
+            "hint: take it out of the commits with git commit --amend or git rebase -i, and keep it"
+            " in .env; if it is no secret, end its line with `pragma: allowlist secret`",
+            file=sys.stderr,
+        )
+    return status
+
+
+def git(*arguments: str, may_fail: bool = False, given: str | None = None) -> str:
+    """What git prints."""
+    command = ("git", "-c", "core.quotePath=false", *arguments)
+    done = subprocess.run(
+        command,
+        input=given,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL if may_fail else None,
+        encoding="utf-8",
+        errors="surrogateescape",
+        check=not may_fail,
+    )
+    return done.stdout
+
+
+def exists(commit: str) -> bool:
+    """True if the remote's commit has been fetched."""
+    return bool(git("rev-parse", "--verify", "--quiet", commit + "^0", may_fail=True))
+
+
+def exclusions() -> Iterator[str]:
+    """The patterns of files in which the hook `detect-secrets` looks for none."""
+    config = Path(".pre-commit-config.yaml")
+    if config.exists():
+        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+        hooks = [hook for repo in settings["repos"] for hook in repo["hooks"]]
+        for hook in [settings, *(hook for hook in hooks if hook["id"] == "detect-secrets")]:
+            if isinstance(hook.get("exclude"), str):
+                yield hook["exclude"]
+
+
+def added(commits: Sequence[str]) -> Iterator[Version]:
+    """Each file that one of the commits has made or changed, once for each of its contents."""
+    seen = set()
+    listed = git("rev-list", "--reverse", *commits)
+    options = ("-z", "-r", "-m", "--root", "--no-renames", "--diff-filter=AMT")
+    fields = iter(git("diff-tree", "--stdin", *options, given=listed).split("\0"))
+    commit = ""
+    for field in fields:
+        if not field.startswith(":"):
+            commit = field or commit
+            continue
+        _, mode, _, blob, _ = field.split(" ")
+        path = next(fields)
+        if mode.startswith("100") and (path, blob) not in seen:  # no link and no submodule
+            seen.add((path, blob))
+            yield Version(commit, path, blob)
+
+
+def found(versions: Sequence[Version]) -> Iterator[tuple[Version, int, str, str]]:
+    """The line, kind and text of each secret in these files."""
+    for start in range(0, len(versions), CHUNK):
+        with tempfile.TemporaryDirectory(prefix="pushed-") as folder:
+            # Each in a folder of its own, with its path, by which detect-secrets knows its kind.
+            files = {
+                f"{number}/{version.path}": version
+                for number, version in enumerate(versions[start : start + CHUNK])
+            }
+            with subprocess.Popen(
+                ("git", "cat-file", "--batch"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            ) as objects:
+                assert objects.stdin is not None
+                assert objects.stdout is not None
+                for name, version in files.items():
+                    objects.stdin.write(f"{version.blob}\n".encode())
+                    objects.stdin.flush()
+                    size = int(objects.stdout.readline().split()[2])
+                    file = Path(folder, name)
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.write_bytes(objects.stdout.read(size + 1)[:size])
+                objects.stdin.close()
+            done = subprocess.run(
+                (*DETECT, *files), cwd=folder, stdout=subprocess.PIPE, text=True, check=False
+            )
+            results = json.loads(done.stdout)["results"] if done.returncode else {}
+            for name, secrets in results.items():
+                lines = Path(folder, name).read_text("utf-8", errors="replace").splitlines()
+                for secret in secrets:
+                    line = secret["line_number"]
+                    yield files[name], line, secret["type"], lines[line - 1].strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.stdin.read().splitlines()))
