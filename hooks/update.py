@@ -1,0 +1,961 @@
+"""`nox -s update`: brings what is new in the template into this repo, on a branch of its own.
+
+Copier makes the repo twice from its answers: as the template was when the repo last took it, and as
+it is now. git merges the difference into the last commit, in a work tree of its own, which follows
+files that have moved and keeps what both sides changed. Only the result comes into the user's tree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import fcntl
+import functools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+try:
+    import copier
+    import jinja2  # this and what follows come with Copier
+    import plumbum
+    import yaml
+    from packaging.version import InvalidVersion, Version
+    from pathspec import GitIgnoreSpec
+except ImportError:
+    sys.exit("update: Copier is not installed\nhint: nox -s update")
+
+NOX = os.environ.get("NOX_CALLED", "nox")
+"""How the user calls nox."""
+ANSWERS = ".copier-answers.yml"
+CHANGELOG = "CHANGELOG.md"
+LOCK_FILE = "uv.lock"
+TEMPORARY = "template-update-"
+"""The prefix of temporary folders."""
+
+DONE, FAILED, CONFLICT, REFUSED, NO_TEMPLATE, BAD_ANSWERS = 0, 1, 3, 4, 5, 6
+EXIT_CODES = """\
+exit codes: 0 updated, or nothing to do; 1 failed, e.g. a check; 2 wrong usage; 3 updated, with
+conflicts to resolve; 4 the repo cannot take an update now, e.g. with uncommitted changes; 5 the
+template cannot be read, or has no such version; 6 the repo's answers are missing or wrong"""
+
+GIT = (
+    *("git", "-c", "core.quotePath=false", "-c", "core.hooksPath=/dev/null"),
+    *("-c", "merge.renames=true", "-c", "merge.renameLimit=10000"),
+    # The template moves its own files; what the user has added beside them stays.
+    *("-c", "merge.directoryRenames=false"),
+    *("-c", "merge.renormalize=true"),  # line ends alone are no conflict
+)
+"""git, with the settings on which the result depends, whatever the user's are."""
+
+Entries = dict[str, tuple[str, str]]
+"""The files of a tree: the mode and blob of each path."""
+
+
+class UpdateError(Exception):
+    """Why there is no update, and a hint on what to do."""
+
+    def __init__(self, code: int, message: str, hint: str = "") -> None:
+        super().__init__(f"{message}\nhint: {hint}" if hint else message)
+        self.code = code
+
+
+@dataclass
+class Report:
+    """What an update does to a repo. Paths are relative to the repo's folder."""
+
+    old: str
+    new: str
+    changelog: str = ""
+    answers: dict[str, str] = field(default_factory=dict)
+    """What has become of each answer that is new, gone or another one."""
+    added: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    merged: list[str] = field(default_factory=list)
+    """Files that both the user and the template have changed."""
+    moved: dict[str, str] = field(default_factory=dict)
+    removed: list[str] = field(default_factory=list)
+    conflicts: dict[str, str] = field(default_factory=dict)
+    """What is in conflict in each file."""
+    kept: dict[str, str] = field(default_factory=dict)
+    """Where the copy lies of each file that git ignored and that one of the template replaces."""
+    notes: list[str] = field(default_factory=list)
+    branch: str = ""
+
+    def markdown(self) -> str:
+        """The report as text; it is Markdown, and reads well on a terminal."""
+        parts = [f"# Template {self.old} → {self.new}" if self.old != self.new else "# New answers"]
+        if self.changelog:
+            parts.append(self.changelog)
+        for title, entries in (
+            ("In conflict", self.conflicts),
+            ("Answers", self.answers),
+            ("Merged with your changes", self.merged),
+            ("Moved", self.moved),
+            ("Added", self.added),
+            ("Changed", self.changed),
+            ("Removed", self.removed),
+            ("Ignored by git, and replaced; the copy", self.kept),
+        ):
+            if not entries:
+                continue
+            if isinstance(entries, dict):
+                lines = [f"- {name}: {text}" for name, text in entries.items()]
+            else:
+                lines = [f"- {name}" for name in entries]
+            parts.append("\n".join([f"## {title} ({len(entries)})", "", *lines]))
+        parts += self.notes
+        return "\n\n".join(parts)
+
+
+class Template:
+    """A clone of the template in a temporary folder."""
+
+    def __init__(self, source: str, folder: Path) -> None:
+        self.source = source
+        self._folder = folder
+        clone = folder / "clone.git"
+        try:
+            git(folder, "clone", "--quiet", "--bare", "--", address(source), str(clone))
+        except GitError as error:
+            raise UpdateError(
+                NO_TEMPLATE,
+                f"cannot read the template {source}: {error}",
+                f"if it has moved: {NOX} -s update -- --template ADDRESS",
+            ) from None
+        self.clone = clone
+
+    @functools.cached_property
+    def versions(self) -> list[str]:
+        """The tags that are versions, the oldest first."""
+        tags = git(self.clone, "for-each-ref", "--format=%(refname:lstrip=2)", "refs/tags")
+        known = [(version, tag) for tag in tags.split() if (version := version_of(tag))]
+        return [tag for _, tag in sorted(known)]
+
+    @property
+    def newest(self) -> str:
+        """The newest version that is no pre-release; the last commit if there is none."""
+        released = [
+            tag for tag in self.versions if (found := version_of(tag)) and not found.is_prerelease
+        ]
+        return released[-1] if released else "HEAD"
+
+    def commit(self, version: str) -> str:
+        """The commit of a version, which may be a tag, a branch, a commit or what git describes."""
+        with contextlib.suppress(GitError):
+            return git(self.clone, "rev-parse", "--verify", "--quiet", f"{version}^0")
+        some = ", ".join(self.versions[-5:][::-1]) or "none"
+        raise UpdateError(
+            NO_TEMPLATE,
+            f"the template {self.source} has no version {version}",
+            f"its last versions: {some}",
+        )
+
+    def name(self, commit: str) -> str:
+        """The commit's name in a repo's answers, as Copier writes it."""
+        return git(self.clone, "describe", "--tags", "--always", commit)
+
+    def is_older(self, commit: str, other: str) -> bool:
+        """True if the commit is part of the other's history."""
+        with contextlib.suppress(GitError):
+            return commit != other and git(self.clone, "merge-base", commit, other) == commit
+        return False
+
+    def files(self, commit: str) -> Path:
+        """A folder with the files of the commit."""
+        folder = self._folder / commit
+        if not folder.exists():
+            making = Path(tempfile.mkdtemp(dir=self._folder))
+            env = {"GIT_INDEX_FILE": str(making) + ".index"}
+            plain = ("-c", "core.autocrlf=false", "-c", "core.eol=lf", f"--git-dir={self.clone}")
+            git(making, *plain, "--work-tree=.", "checkout", commit, "--", ".", env=env)
+            with contextlib.suppress(OSError):  # another process has made it
+                making.rename(folder)
+        return folder
+
+
+class GitError(Exception):
+    """What git says when it fails."""
+
+
+@dataclass(frozen=True)
+class Repo:
+    """A generated repo, or a folder of a git repo that was generated."""
+
+    folder: Path
+    top: Path
+    prefix: str
+    """The folder's path below `top`, with a slash at its end; empty if it is the whole repo."""
+
+    @classmethod
+    def of(cls, folder: Path) -> Repo:
+        """The repo in this folder, which must have a commit."""
+        try:
+            top = git(folder, "rev-parse", "--show-toplevel")
+            git(folder, "rev-parse", "--verify", "--quiet", "HEAD")
+        except GitError as error:
+            reason = str(error) or "the git repo has no commit"
+            raise UpdateError(
+                REFUSED, reason, f"{NOX} -s setup makes the repo's first commit"
+            ) from None
+        # Relative to the top as git writes it, where a folder of the path is a link.
+        prefix = git(folder, "rev-parse", "--show-prefix")
+        return cls(folder, Path(top), prefix)
+
+    @functools.cached_property
+    def entries(self) -> Entries:
+        """The files of the last commit."""
+        listed = git(self.top, "ls-tree", "-r", "-z", "--full-tree", "HEAD").split("\0")
+        entries = {}
+        for line in filter(None, listed):
+            mode, _, rest = line.partition(" ")
+            blob, path = rest.partition(" ")[2].split("\t", 1)
+            entries[path] = (mode, blob)
+        return entries
+
+    @functools.cached_property
+    def answers_text(self) -> str:
+        """The answers file of the last commit."""
+        return git(self.top, "show", f"HEAD:{self.prefix}{ANSWERS}") + "\n"
+
+    @functools.cached_property
+    def answers(self) -> dict[str, Any]:
+        """The repo's answers, and where its template is."""
+        if self.prefix + ANSWERS not in self.entries:
+            raise UpdateError(
+                BAD_ANSWERS,
+                f"no {ANSWERS} in the last commit: no template knows this repo",
+                f"if it is gone, `git log -- {ANSWERS}` finds it",
+            )
+        try:
+            answers = yaml.safe_load(self.answers_text)
+            for name in ("_src_path", "_commit"):
+                answers[name] = str(answers[name])
+        except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError) as error:
+            reason = f"it has no {error}" if isinstance(error, KeyError) else error
+            raise UpdateError(
+                BAD_ANSWERS,
+                f"{ANSWERS} is not as Copier writes it: {reason}",
+                f"git log -p -- {ANSWERS}",
+            ) from None
+        return dict(answers)
+
+    def check_state(self) -> None:
+        """Check that nothing can be lost, and nothing is under way."""
+        if not self.branch:
+            raise UpdateError(REFUSED, "no branch is checked out", "git switch BRANCH")
+        for name in (
+            "MERGE_HEAD",
+            "CHERRY_PICK_HEAD",
+            "REVERT_HEAD",
+            "rebase-merge",
+            "rebase-apply",
+        ):
+            if self.git_path(name).exists():
+                what = name.partition("_HEAD")[0].partition("-")[0].replace("_", "-").lower()
+                raise UpdateError(
+                    REFUSED, f"a {what} is under way", f"git {what} --abort, or finish it"
+                )
+        status = (
+            "status",
+            "--porcelain",
+            "--untracked-files=no",
+            "--ignore-submodules=dirty",
+            "-z",
+        )
+        changed = [line[3:] for line in git(self.top, *status).split("\0") if line[2:3] == " "]
+        if changed:
+            names = ", ".join(changed[:3]) + (", …" if changed[3:] else "")
+            raise UpdateError(
+                REFUSED, f"uncommitted changes in {names}", "commit them, or git stash"
+            )
+        try:
+            git(self.top, "var", "GIT_COMMITTER_IDENT")
+        except GitError:
+            raise UpdateError(
+                REFUSED,
+                "git does not know who you are",
+                "git config --global user.name NAME; git config --global user.email ADDRESS",
+            ) from None
+
+    @functools.cached_property
+    def branch(self) -> str:
+        """The branch that is checked out; empty if none is."""
+        with contextlib.suppress(GitError):
+            return git(self.top, "symbolic-ref", "--quiet", "--short", "HEAD")
+        return ""
+
+    def git_path(self, name: str) -> Path:
+        """A path in the folder .git, wherever git has it."""
+        return self.top / git(self.top, "rev-parse", "--git-path", name)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other updates from this repo."""
+        common = self.top / git(self.top, "rev-parse", "--git-common-dir")
+        with (common / "template-update.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UpdateError(
+                    REFUSED, "another update of this repo is running", "wait until it has ended"
+                ) from None
+            self._drop_left_over()
+            yield
+
+    def _drop_left_over(self) -> None:
+        """Remove the work trees of updates that were killed."""
+        for line in git(self.top, "worktree", "list", "--porcelain").splitlines():
+            folder = Path(line.removeprefix("worktree "))
+            if folder.parent.name.startswith(TEMPORARY):
+                self.remove(folder)
+                shutil.rmtree(folder.parent, ignore_errors=True)
+
+    def remove(self, work_tree: Path) -> None:
+        """Remove a work tree."""
+        with contextlib.suppress(GitError):
+            # Twice, because git locks a work tree until it is complete.
+            git(self.top, "worktree", "remove", "--force", "--force", str(work_tree))
+        with contextlib.suppress(GitError):
+            git(self.top, "worktree", "prune")
+
+    def written(self, folder: Path) -> Entries:
+        """The files in a folder, as entries of a tree in this repo's database."""
+        paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
+        files = [path for path in paths if not path.is_symlink()]
+        given = "".join(f"{path}\n" for path in files)
+        blobs = git(
+            self.top, "hash-object", "-w", "--no-filters", "--stdin-paths", given=given
+        ).splitlines()
+        entries = {
+            path: ("100755" if path.stat().st_mode & 0o100 else "100644", blob)
+            for path, blob in zip(files, blobs, strict=True)
+        }
+        for path in set(paths) - set(files):
+            blob = git(self.top, "hash-object", "-w", "--stdin", given=str(path.readlink()))
+            entries[path] = ("120000", blob)
+        return {
+            self.prefix + path.relative_to(folder).as_posix(): entry
+            for path, entry in entries.items()
+        }
+
+    def tree(self, entries: Entries, index: Path) -> str:
+        """A tree of these files."""
+        given = "".join(f"{mode} {blob}\t{path}\0" for path, (mode, blob) in entries.items())
+        env = {"GIT_INDEX_FILE": str(index)}
+        git(self.top, "update-index", "-z", "--index-info", given=given, env=env)
+        return git(self.top, "write-tree", env=env)
+
+
+class Versions(NamedTuple):
+    """Commits of the template: the repo's, and the one to update to."""
+
+    old: str
+    new: str
+
+
+def update(
+    repo: Repo,
+    template: Template,
+    options: argparse.Namespace,
+    temporary: Path,
+) -> tuple[int, Report | None]:
+    """Update the repo as the options say; the exit code, and the report if there is an update."""
+    answers = repo.answers
+    versions = Versions(
+        template.commit(answers["_commit"]), template.commit(options.to or template.newest)
+    )
+    is_moved = options.template is not None and options.template != answers["_src_path"]
+    if template.is_older(versions.new, versions.old):
+        if options.to:
+            raise UpdateError(
+                NO_TEMPLATE,
+                f"{options.to} is older than the repo's version, {answers['_commit']}",
+                "an update goes forward only; git revert takes one back",
+            )
+        versions = Versions(versions.old, versions.old)  # the repo follows a branch
+    if versions.old == versions.new and not options.answers and not is_moved:
+        return DONE, None
+    with repo.locked():
+        branch = "" if options.preview else branch_of(repo, template.name(versions.new), options)
+        with merged(repo, template, versions, options, temporary) as result:
+            report = result.report()
+            if options.preview:
+                if options.diff:
+                    result.show_diff()
+                return DONE, report
+            report.branch = branch
+            result.keep_ignored(report)
+            if report.conflicts:
+                result.bring_conflicts(branch)
+                return CONFLICT, report
+            commit = result.commit(report)
+            if options.check:
+                result.check()
+            if options.diff:
+                result.show_diff()
+            detached(repo.top, [*GIT, "switch", "--quiet", "--no-track", "-c", branch, commit])
+            return DONE, report
+
+
+def branch_of(repo: Repo, version: str, options: argparse.Namespace) -> str:
+    """The branch of the update, which must not exist."""
+    repo.check_state()
+    issue = options.issue
+    if not issue and sys.stdin.isatty() and sys.stderr.isatty():
+        print("The issue of this update, which names its branch, e.g. 9: ", end="", file=sys.stderr)
+        sys.stderr.flush()
+        issue = issue_number(sys.stdin.readline().strip())
+    if not issue:
+        raise UpdateError(2, "the branch needs an issue's number", f"{NOX} -s update -- --issue 9")
+    branch = f"{issue}_template-" + re.sub(r"[^a-z0-9]+", "-", version.lower()).strip("-")
+    with contextlib.suppress(GitError):
+        git(repo.top, "rev-parse", "--verify", "--quiet", f"refs/heads/{branch}")
+        raise UpdateError(
+            REFUSED,
+            f"the branch {branch} exists already",
+            f"git switch {branch}; or git branch -D {branch}, and again",
+        )
+    return branch
+
+
+def issue_number(text: str) -> str:
+    """The number of an issue."""
+    if not re.fullmatch(r"[1-9][0-9]*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no issue's number, such as 9")
+    return text
+
+
+@contextlib.contextmanager
+def merged(
+    repo: Repo,
+    template: Template,
+    versions: Versions,
+    options: argparse.Namespace,
+    temporary: Path,
+) -> Iterator[Result]:
+    """Merge the difference between two versions of the template in a work tree."""
+    new_files = template.files(versions.new)
+    check_answers(new_files, options.answers)
+    source = options.template or repo.answers["_src_path"]
+    commit = template.name(versions.new)
+    folders = [temporary / name for name in ("old", "new")]
+    render(template.files(versions.old), folders[0], repo, {}, "", "")
+    render(new_files, folders[1], repo, options.answers, source, commit)
+    old, new = (repo.written(folder) for folder in folders)
+    ours = repo.entries
+    base = {path: entry for path, entry in ours.items() if not path.startswith(repo.prefix)} | old
+    theirs = {path: entry for path, entry in ours.items() if not path.startswith(repo.prefix)} | new
+
+    # Files that are the user's once they exist, and the answers, which only Copier writes.
+    users = users_files(new_files)
+    for path in [*base, *(path for path in new if path in ours)]:
+        if path.startswith(repo.prefix) and users.match_file(path.removeprefix(repo.prefix)):
+            for side in (base, theirs):
+                side.pop(path, None)
+                if path in ours:
+                    side[path] = ours[path]
+    base[repo.prefix + ANSWERS] = ours[repo.prefix + ANSWERS]
+    # What the user has deleted stays deleted; what the user has renamed is merged.
+    base_tree = repo.tree(base, temporary / "index.base")
+    deleted = git(
+        repo.top,
+        *("diff-tree", "-r", "-z", "--name-only", "--diff-filter=D", "--find-renames"),
+        *("-l10000", base_tree, "HEAD"),
+    )
+    for path in filter(None, deleted.split("\0")):
+        base.pop(path)
+        theirs.pop(path, None)
+
+    message = f"Update the template to {commit}"
+    if versions.old == versions.new:
+        message = "Change answers to the template"
+    parent = repo_commit(repo, repo.tree(base, temporary / "index.base2"), "The template before")
+    pick = repo_commit(repo, repo.tree(theirs, temporary / "index.theirs"), message, parent)
+    work_tree = Path(tempfile.mkdtemp(prefix=TEMPORARY)) / repo.top.name
+    try:
+        env = {"GIT_LFS_SKIP_SMUDGE": "1"}
+        git(repo.top, "worktree", "add", "--quiet", "--detach", str(work_tree), "HEAD", env=env)
+        with contextlib.suppress(GitError):  # conflicts, which the index lists
+            git(work_tree, "cherry-pick", "--no-commit", pick, env=env)
+        yield Result(repo, template, versions, work_tree, pick, message, base, theirs)
+    finally:
+        repo.remove(work_tree)
+        shutil.rmtree(work_tree.parent, ignore_errors=True)
+
+
+def render(
+    template: Path, folder: Path, repo: Repo, data: Mapping[str, str], source: str, commit: str
+) -> None:
+    """Make the repo in the folder from its answers, with those in `data` changed."""
+    folder.mkdir()
+    (folder / ANSWERS).write_text(repo.answers_text, encoding="utf-8")
+    try:
+        with quick_copies():
+            copier.run_copy(
+                str(template), folder, data=dict(data), defaults=True, overwrite=True, quiet=True
+            )
+    except Exception as error:  # of Copier, of Jinja, of a template's own
+        raise UpdateError(
+            BAD_ANSWERS if isinstance(error, ValueError) else FAILED,
+            f"Copier cannot make the repo from its answers: {error}",
+        ) from None
+    if commit:
+        answers = folder / ANSWERS
+        lines = yaml.safe_dump(
+            {"_commit": commit, "_src_path": source}, allow_unicode=True, indent=4
+        )
+        text = answers.read_text(encoding="utf-8")
+        text = re.sub(r"^_commit: .*\n", "", text, flags=re.MULTILINE)
+        pattern = re.compile(r"^_src_path: .*\n(?: .*\n)*", re.MULTILINE)
+        answers.write_text(pattern.sub(lambda _: lines, text, count=1), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def quick_copies() -> Iterator[None]:
+    """Make a copy take a quarter of its time, which goes into two things that change nothing in it.
+
+    Copier compiles each part of each path again for each file; here each text is compiled once. And
+    it asks git about each file, in case that the folder is a git repo; here it finds no git.
+    """
+    compiled: dict[tuple[object, ...], Any] = {}
+    compile_template = jinja2.Environment.compile
+
+    def compile_once(self: jinja2.Environment, source: Any, *names: Any, **more: Any) -> Any:
+        key = (type(self), self.lexer, *self.extensions, source, *names, *more.items())
+        if key not in compiled:
+            compiled[key] = compile_template(self, source, *names, **more)
+        return compiled[key]
+
+    jinja2.Environment.compile = compile_once  # type: ignore[method-assign]
+    try:
+        with plumbum.local.env(PATH=""):
+            yield
+    finally:
+        jinja2.Environment.compile = compile_template  # type: ignore[method-assign]
+
+
+def users_files(template: Path) -> GitIgnoreSpec:
+    """The patterns of the files that are the user's once they exist."""
+    patterns = configuration(template).get("yours", {}).get("default", [])
+    return GitIgnoreSpec.from_lines(patterns)
+
+
+def configuration(template: Path) -> dict[str, Any]:
+    """The template's questions and settings."""
+    for name in ("copier.yml", "copier.yaml"):
+        if (template / name).exists():
+            loaded = yaml.safe_load((template / name).read_text(encoding="utf-8"))
+            return loaded if isinstance(loaded, dict) else {}
+    return {}
+
+
+def check_answers(template: Path, answers: Mapping[str, str]) -> None:
+    """Check that these are answers to questions of the template."""
+    questions = {
+        name: question
+        for name, question in configuration(template).items()
+        if name[0] != "_" and not (isinstance(question, dict) and question.get("when") is False)
+    }
+    for name in answers:
+        if name not in questions:
+            near = difflib.get_close_matches(name, questions, 1) or sorted(questions)
+            raise UpdateError(
+                BAD_ANSWERS, f"the template has no question {name}", f"it has {', '.join(near)}"
+            )
+
+
+def repo_commit(repo: Repo, tree: str, message: str, *parents: str) -> str:
+    """A commit that is on no branch; git deletes it some weeks later."""
+    who = {
+        f"GIT_{role}_{what}": value
+        for role in ("AUTHOR", "COMMITTER")
+        for what, value in (("NAME", "template"), ("EMAIL", "template@localhost"))
+    }
+    options = [f"-p{parent}" for parent in parents]
+    return git(repo.top, "commit-tree", "-m", message, *options, tree, env=who)
+
+
+@dataclass
+class Result:
+    """The result of a merge, in a work tree of its own."""
+
+    repo: Repo
+    template: Template
+    versions: Versions
+    work_tree: Path
+    pick: str
+    """The commit that makes the update when it is cherry-picked."""
+    message: str
+    base: Entries
+    theirs: Entries
+
+    @functools.cached_property
+    def unmerged(self) -> dict[str, set[str]]:
+        """The paths in conflict, each with its stages in the index: 1 base, 2 user, 3 template."""
+        found: dict[str, set[str]] = {}
+        for line in filter(None, git(self.work_tree, "ls-files", "-u", "-z").split("\0")):
+            head, path = line.split("\t", 1)
+            found.setdefault(path, set()).add(head.split()[2])
+        return found
+
+    @functools.cached_property
+    def entries(self) -> Entries:
+        """The files of the result, without those in conflict."""
+        entries = {}
+        for line in filter(None, git(self.work_tree, "ls-files", "-s", "-z").split("\0")):
+            head, path = line.split("\t", 1)
+            mode, blob, stage = head.split()
+            if stage == "0":
+                entries[path] = (mode, blob)
+        return entries
+
+    def report(self) -> Report:
+        """What the update does."""
+        report = Report(
+            self.repo.answers["_commit"],
+            self.template.name(self.versions.new),
+            changelog_between(*(self.template.files(commit) for commit in self.versions)),
+        )
+        answers = yaml.safe_load((self.work_tree / self.repo.prefix / ANSWERS).read_text("utf-8"))
+        for name in sorted({*answers, *self.repo.answers}):
+            before, after = self.repo.answers.get(name), answers.get(name)
+            if name == "_commit" or before == after:
+                continue
+            if name not in self.repo.answers:
+                report.answers[name] = f"{after}, the default of a new question"
+            elif name not in answers:
+                report.answers[name] = "not asked any more"
+            else:
+                report.answers[name] = f"{before} → {after}"
+        ours, result = self.repo.entries, self.entries
+        renamed = git(
+            self.work_tree,
+            *("diff", "--cached", "--name-status", "-z", "--find-renames", "-l10000"),
+            *("--diff-filter=R", "HEAD"),
+        ).split("\0")
+        moved = dict(zip(renamed[1::3], renamed[2::3], strict=False))
+        short = self._short
+        report.moved = {short(old): short(new) for old, new in moved.items()}
+        for path in sorted({*ours, *result} - set(self.unmerged)):
+            if path not in ours:
+                if path not in moved.values():
+                    report.added.append(short(path))
+            elif path not in result:
+                if path not in moved:
+                    report.removed.append(short(path))
+            elif result[path] != ours[path]:
+                is_merged = result[path] != self.theirs.get(path)
+                (report.merged if is_merged else report.changed).append(short(path))
+        for path, stages in sorted(self.unmerged.items()):
+            report.conflicts[short(path)] = self._conflict(path, stages)
+        return report
+
+    def _short(self, path: str) -> str:
+        return path.removeprefix(self.repo.prefix)
+
+    def _conflict(self, path: str, stages: set[str]) -> str:
+        name = self._short(path)
+        if stages == {"1", "2"}:
+            return (
+                f"you changed it, the template removed it; git add {name} keeps it, git rm {name}"
+            )
+        if "2" not in stages:
+            return (
+                f"you removed it, the template changed it; git rm {name}, git add {name} keeps it"
+            )
+        file = self.work_tree / path
+        numbers = []
+        if file.is_file() and not file.is_symlink():
+            lines = file.read_bytes().splitlines()
+            numbers = [str(i) for i, line in enumerate(lines, 1) if line.startswith(b"<<<<<<< ")]
+        if numbers:
+            return (
+                f"line {', '.join(numbers)}" if len(numbers) == 1 else f"lines {', '.join(numbers)}"
+            )
+        return f"git add {name} keeps yours; git checkout --theirs {name} takes the template's"
+
+    def keep_ignored(self, report: Report) -> None:
+        """Copy files that git ignores and that a file of the template would replace."""
+        in_the_way = []
+        for path in self.entries.keys() | self.unmerged.keys() - self.repo.entries.keys():
+            if path in self.repo.entries:
+                continue
+            for part in (path, *(str(parent) for parent in Path(path).parents[:-1])):
+                file = self.repo.top / part
+                is_here = os.path.lexists(file) and (part == path or not file.is_dir())
+                if is_here and part not in self.repo.entries:
+                    in_the_way.append(part)
+        for path in sorted(set(in_the_way)):
+            with contextlib.suppress(GitError):
+                git(self.repo.top, "check-ignore", "--quiet", "--", path)
+                file = self.repo.top / path
+                copy = self.repo.git_path(f"replaced-by-update/{report.branch}/{path}")
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                if file.is_dir() and not file.is_symlink():
+                    shutil.copytree(file, copy, symlinks=True, dirs_exist_ok=True)
+                else:
+                    shutil.copy2(file, copy, follow_symlinks=False)
+                report.kept[self._short(path)] = str(copy)
+                continue
+            raise UpdateError(
+                REFUSED,
+                f"{path} is in the way: the template brings a file of this name",
+                f"git add {path}, and commit it; or move it away",
+            )
+
+    def commit(self, report: Report) -> str:
+        """Commit the result, with a lock file that fits, and return the commit."""
+        prefix = self.repo.prefix
+        project = prefix + "pyproject.toml"
+        is_locked = prefix + LOCK_FILE in self.repo.entries
+        if is_locked and self.entries.get(project) != self.repo.entries.get(project):
+            uv = os.environ.get("UV") or shutil.which("uv") or "uv"
+            env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+            command = [uv, "lock", "--quiet", "--project", str(self.work_tree / prefix)]
+            try:
+                subprocess.run(command, check=True, capture_output=True, text=True, env=env)
+                git(self.work_tree, "add", "--", prefix + LOCK_FILE)
+            except (OSError, subprocess.CalledProcessError) as error:
+                reason = str(getattr(error, "stderr", "") or error).strip().splitlines()[-1]
+                report.notes.append(f"{LOCK_FILE} is as it was; {NOX} -s setup updates it: {reason}")
+        git(self.work_tree, "commit", "--quiet", "--no-verify", "--message", self.message)
+        return git(self.work_tree, "rev-parse", "HEAD")
+
+    def check(self) -> None:
+        """Run the repo's lint and tests on the result."""
+        nox = (os.environ.get("NOX_PYTHON", sys.executable), "-m", "nox", "-s", "lint", "test")
+        env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+        folder = self.work_tree / self.repo.prefix
+        if subprocess.run(nox, cwd=folder, env=env, stdout=sys.stderr, check=False).returncode:
+            raise UpdateError(
+                FAILED,
+                "the updated repo fails its lint or tests, so nothing has changed",
+                "without --check it is updated all the same, and can be mended there",
+            )
+
+    def bring_conflicts(self, branch: str) -> None:
+        """Make the branch in the user's work tree, with the merge that has conflicts."""
+        # One command, so that nothing comes between; `"$@"` is git with its settings.
+        script = (
+            'branch=$1 pick=$2; shift 2; "$@" switch --quiet --no-track -c "$branch" && '
+            '"$@" cherry-pick --no-commit "$pick"'
+        )
+        detached(self.repo.top, ["sh", "-c", script, "sh", branch, self.pick, *GIT], may_fail=True)
+
+    def show_diff(self) -> None:
+        """Print the whole difference to the last commit."""
+        last = git(self.repo.top, "rev-parse", "HEAD")
+        sys.stdout.flush()
+        command = [*GIT, "--no-pager", "diff", "--find-renames", last]
+        subprocess.run(command, cwd=self.work_tree, check=False)
+
+
+def changelog_between(old: Path, new: Path) -> str:
+    """The sections of the new changelog that the old one lacks, or has with another text."""
+    before, after = (
+        dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", text, re.MULTILINE))
+        for text in (
+            (folder / CHANGELOG).read_text("utf-8") + "\n" if (folder / CHANGELOG).exists() else ""
+            for folder in (old, new)
+        )
+    )
+    return "\n\n".join(
+        f"## {title}\n\n{text.strip()}"
+        for title, text in after.items()
+        if text.strip() and before.get(title, "").strip() != text.strip()
+    )
+
+
+def address(source: str) -> str:
+    """The address for git of a template, as Copier understands it."""
+    for short, host in (("gh:", "https://github.com/"), ("gl:", "https://gitlab.com/")):
+        if source.startswith(short):
+            return f"{host}{source.removeprefix(short)}.git"
+    return source.removeprefix("git+")
+
+
+def version_of(tag: str) -> Version | None:
+    """The tag as a version; None if it is not one."""
+    with contextlib.suppress(InvalidVersion):
+        return Version(tag)
+    return None
+
+
+def git(
+    folder: Path, *arguments: str, given: str | None = None, env: Mapping[str, str] | None = None
+) -> str:
+    """The output of git in the folder; GitError with its messages if it fails."""
+    done = subprocess.run(
+        [*GIT, *arguments],
+        cwd=folder,
+        env={**environment(), **(env or {})},
+        input=given,
+        stdin=subprocess.DEVNULL if given is None else None,
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",
+        check=False,
+    )
+    if done.returncode:
+        messages = done.stderr.strip().splitlines()
+        raise GitError(" ".join(line.removeprefix("fatal: ") for line in messages[-2:]))
+    return done.stdout.removesuffix("\n")
+
+
+@functools.cache
+def environment() -> dict[str, str]:
+    """The variables of this process, without those that choose a repo for git."""
+    command = ["git", "rev-parse", "--local-env-vars"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return {
+        "GIT_TERMINAL_PROMPT": "0",
+        **{
+            name: value
+            for name, value in os.environ.items()
+            if name not in listed or name.startswith("GIT_CONFIG_")
+        },
+        "LC_ALL": "C",
+    }
+
+
+def detached(folder: Path, command: Sequence[str], *, may_fail: bool = False) -> None:
+    """Run a command that changes the user's tree, to its end even if this process is killed."""
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    )
+    while True:
+        with contextlib.suppress(KeyboardInterrupt):
+            printed, _ = process.communicate()
+            break
+    if process.returncode and not may_fail:
+        raise UpdateError(FAILED, f"git cannot bring the update in: {printed.strip()}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of an update."""
+    made = argparse.ArgumentParser(
+        prog="nox -s update --",
+        description="Bring what is new in the template into this repo, as one commit on a branch "
+        "of its own. What you have changed is kept and merged; nothing of yours is lost.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument(
+        "answers", nargs="*", metavar="NAME=VALUE", help="another answer, e.g. with_examples=false"
+    )
+    made.add_argument("--preview", action="store_true", help="show what would change, and stop")
+    made.add_argument("--diff", action="store_true", help="show every line that changes")
+    made.add_argument("--issue", type=issue_number, help="the issue that names the branch, e.g. 9")
+    made.add_argument("--to", metavar="VERSION", help="this version instead of the newest")
+    made.add_argument(
+        "--check", action="store_true", help="run lint and tests on the result before it comes in"
+    )
+    made.add_argument("--template", metavar="ADDRESS", help="where the template is now")
+    made.add_argument(
+        "--report", type=Path, metavar="FILE", help="also write the report, to a .md or .json file"
+    )
+    return made
+
+
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options, in which the answers are a dict."""
+    made = parser()
+    options = made.parse_intermixed_args(arguments)
+    pairs = [answer.partition("=") for answer in options.answers]
+    for name, equals, _ in pairs:
+        if not equals:
+            made.error(f"{name} is no answer; write NAME=VALUE, e.g. with_examples=false")
+    options.answers = {name: value for name, _, value in pairs}
+    if options.report and options.report.suffix not in (".md", ".json"):
+        made.error(f"--report {options.report}: the file's name ends in .md or .json")
+    return options
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Update the repo in the current folder; see EXIT_CODES."""
+    options = parsed(arguments)
+    try:
+        if not shutil.which("git"):
+            raise UpdateError(FAILED, "git is not on PATH", "apt install git, or brew install git")
+        repo = Repo.of(Path.cwd())
+        if not options.preview:
+            repo.check_state()
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY) as folder:
+            source = options.template or repo.answers["_src_path"]
+            tell(f"Reading the template {source}")
+            template = Template(
+                str(repo.folder / source) if is_relative(source) else source, Path(folder)
+            )
+            code, report = update(repo, template, options, Path(folder))
+    except UpdateError as error:
+        print(f"update: {error}", file=sys.stderr)
+        return error.code
+    except GitError as error:
+        print(f"update: git failed: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("update: interrupted", file=sys.stderr)
+        return 130
+    if report is None:
+        print(f"The repo has the template's newest version, {repo.answers['_commit']}")
+        return code
+    if options.report:
+        text = json.dumps(asdict(report), indent=2, ensure_ascii=False)
+        is_json = options.report.suffix == ".json"
+        options.report.write_text((text if is_json else report.markdown()) + "\n", encoding="utf-8")
+    print(report.markdown() + "\n")
+    back = f"git switch {'--force ' if report.conflicts else ''}{repo.branch}"
+    undo = f"{back} && git branch -D {report.branch}"
+    if options.preview:
+        print(f"Nothing has changed. Next: {NOX} -s update -- --issue NUMBER")
+    elif report.conflicts:
+        print(
+            f"You are on the branch {report.branch}. Make one text of what is between <<<<<<< and\n"
+            f">>>>>>>, git add each file in conflict, and git commit.\nUndo: {undo}"
+        )
+        names = ", ".join(report.conflicts)
+        print(f"update: in conflict: {names}", file=sys.stderr)
+    else:
+        print(
+            f"You are on the branch {report.branch}, whose one commit is the update.\n"
+            f"Next: {NOX} -s setup lint test, then git push\nUndo: {undo}"
+        )
+    return code
+
+
+def is_relative(source: str) -> bool:
+    """True if the template's address is a path from the repo."""
+    return not source.startswith(("/", "~")) and not re.match(r"[^/]+:", source)
+
+
+def tell(text: str) -> None:
+    """Say what takes a while, to somebody who watches."""
+    if sys.stderr.isatty():
+        print(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    try:
+        code = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)

@@ -1,0 +1,847 @@
+"""`nox -s update`: what people do to a repo between two versions, and what becomes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import copier
+import pytest
+import yaml
+
+from ..conftest import FIRST, SECOND, clean_environment, commit, copy, git, make_template
+
+PIPELINE = Path("templates", "{{ pipeline }}")
+PACKAGE = PIPELINE / "{{ package_name }}"
+BRANCH = "9_template-" + SECOND.replace(".", "-")
+PICTURE = bytes(range(256))
+
+
+def replace(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert text.count(old) == 1, f"{old!r} is not once in {file}"
+    file.write_text(text.replace(old, new))
+
+
+def write(file: Path, content: str | bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template with a second version, which changes, moves, adds and removes files."""
+    template = tmp_path_factory.mktemp("released") / "template"
+    template.mkdir()
+    write(template / PIPELINE / "docs" / "picture.png", PICTURE)
+    write(template / PIPELINE / "docs" / "old.md", "# Old\n")
+    write(template / PACKAGE / "runtime" / "shelf.py", SHELF)
+    make_template(template)
+    runtime = template / PACKAGE / "runtime"
+    write(template / PIPELINE / "docs" / "picture.png", PICTURE[::-1])
+    (template / PIPELINE / "docs" / "old.md").unlink()
+    write(template / PIPELINE / "docs" / "new.md", "# New\n")
+    write(template / PIPELINE / "hooks" / "new", "#!/bin/sh\n")
+    (template / PIPELINE / "hooks" / "new").chmod(0o755)
+    write(template / PACKAGE / "config" / "new.yaml", "new: 1\n")
+    write(template / PACKAGE / "config" / "base.yaml.jinja", "# Base, anew\n")
+    (runtime / "shelf.py").rename(runtime / "store" / "shelf.py")
+    replace(runtime / "store" / "shelf.py", "third = 3", "third = 33")
+    replace(runtime / "errors.py", '"""Errors that a user can', '"""All errors that a user can')
+    replace(template / PIPELINE / "README.md.jinja", "## Settings", "## The settings")
+    replace(
+        template / "CHANGELOG.md", "## Unreleased\n", f"## Unreleased\n\n## {SECOND}\n\n- New.\n"
+    )
+    commit(template, "What is new", tag=SECOND)
+    return template
+
+
+SHELF = '"""A shelf."""\n\n' + "".join(
+    f"{name} = {number}\n\n\ndef get_{name}() -> int:\n    return {name}\n\n\n"
+    for number, name in enumerate(("zeroth", "first", "second", "third", "fourth"))
+)
+
+
+@pytest.fixture(scope="module")
+def first(released: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repo of the first version."""
+    folder = tmp_path_factory.mktemp("first") / "sales-pipelines"
+    with at_version(released, FIRST):
+        copy(released, folder)
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    git(folder, "config", "user.name", "Tester")
+    git(folder, "config", "user.email", "t@example.org")
+    answers = yaml.safe_load((folder / ".copier-answers.yml").read_text())
+    assert answers["_commit"] == FIRST
+    commit(folder, "Generate the repo")
+    return folder
+
+
+@contextlib.contextmanager
+def at_version(template: Path, version: str) -> Any:
+    """The template, whose newest version this is for a while."""
+    tag = git(template, "rev-parse", SECOND)
+    git(template, "tag", "--delete", SECOND)
+    try:
+        git(template, "checkout", "--quiet", version)
+        yield
+    finally:
+        git(template, "checkout", "--quiet", "main")
+        git(template, "tag", SECOND, tag)
+
+
+@dataclass
+class Repo:
+    """A repo, and what `nox -s update` made of it."""
+
+    root: Path
+    template: Path
+    code: int = 0
+    printed: str = ""
+
+    def __truediv__(self, name: str) -> Path:
+        return self.root / name
+
+    def run(self, *arguments: str, **variables: str) -> Repo:
+        """Update with these arguments, as the repo's own copy does it."""
+        done = subprocess.run(
+            [sys.executable, str(self.root / "hooks" / "update.py"), *arguments],
+            cwd=self.root,
+            env=clean_environment(self.root.parent / "home", **variables),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        self.code, self.printed = done.returncode, done.stdout
+        assert "Traceback" not in done.stdout, done.stdout
+        assert len(git(self.root, "worktree", "list").splitlines()) == 1, "no work tree is left"
+        return self
+
+    def update(self, *arguments: str, **variables: str) -> Repo:
+        """Commit what was done, and update for issue 9."""
+        if git(self.root, "status", "--porcelain"):
+            commit(self.root, "What I did")
+        return self.run("--issue", "9", *arguments, **variables)
+
+    @property
+    def branch(self) -> str:
+        return git(self.root, "branch", "--show-current")
+
+    @property
+    def is_clean(self) -> bool:
+        return not git(self.root, "status", "--porcelain")
+
+    def updated(self) -> Repo:
+        """It has been updated without a conflict, as one commit on a branch of its own."""
+        assert self.code == 0, self.printed
+        assert (self.branch, self.is_clean) == (BRANCH, True)
+        assert git(self.root, "rev-list", "--count", "main..HEAD") == "1"
+        assert f"_commit: {SECOND}\n" in (self / ".copier-answers.yml").read_text()
+        return self
+
+    def conflicts(self, *files: str) -> Repo:
+        """It has been updated, with conflicts in these files, which are named."""
+        assert self.code == 3, self.printed
+        assert self.branch == BRANCH
+        unmerged = git(self.root, "diff", "--name-only", "--diff-filter=U").splitlines()
+        assert unmerged == list(files)
+        assert f"update: in conflict: {', '.join(files)}\n" in self.printed
+        assert git(self.root, "rev-list", "--count", "main..HEAD") == "0"
+        return self
+
+    def unchanged(self, code: int, *texts: str) -> Repo:
+        """Nothing has changed, and the reason is named in a sentence."""
+        assert self.code == code, self.printed
+        for text in texts:
+            assert text in self.printed
+        assert "template-" not in git(self.root, "branch", "--list")
+        return self
+
+
+@pytest.fixture
+def repo(first: Path, released: Path, tmp_path: Path) -> Repo:
+    """A repo of the first version, of a template that has a second one."""
+    (tmp_path / "home").mkdir()
+    shutil.copytree(first, tmp_path / "sales-pipelines", symlinks=True)
+    return Repo(tmp_path / "sales-pipelines", released)
+
+
+def test_an_untouched_repo_becomes_what_a_fresh_copy_gives(repo: Repo, tmp_path: Path) -> None:
+    users = {"sales_pipelines/config/base.yaml"}  # the user's own stay as they were made
+    repo.update().updated()
+    fresh = copy(repo.template, tmp_path / "fresh" / "sales-pipelines")
+    names = git(repo.root, "ls-files").splitlines()
+    assert {p.relative_to(fresh).as_posix() for p in fresh.rglob("*") if p.is_file()} == {*names}
+    for name in names:
+        same = (repo / name).read_bytes() == (fresh / name).read_bytes()
+        assert same == (name not in users), name
+        assert (repo / name).stat().st_mode & 0o111 == (fresh / name).stat().st_mode & 0o111, name
+    assert "new.yaml" in os.listdir(repo / "sales_pipelines/config")
+
+
+def test_the_result_is_that_of_copier_update(repo: Repo, tmp_path: Path) -> None:
+    (repo / "README.md").write_text((repo / "README.md").read_text() + "\nMine.\n")
+    replace(
+        repo / "sales_pipelines/runtime/errors.py", "from __future__", "# mine\nfrom __future__"
+    )
+    write(repo / "mine.txt", "mine\n")
+    commit(repo.root, "What I did")
+    other = tmp_path / "other" / "sales-pipelines"
+    shutil.copytree(repo.root, other, symlinks=True)
+    repo.update().updated()
+    copier.run_update(other, defaults=True, overwrite=True, quiet=True)
+    commit(other, "Updated")
+    # Copier leaves out a new file that is the user's own once it exists.
+    (repo / "sales_pipelines/config/new.yaml").unlink()
+    commit(repo.root, "Without")
+    assert git(repo.root, "rev-parse", "HEAD^{tree}") == git(other, "rev-parse", "HEAD^{tree}")
+
+
+def test_a_preview_shows_the_update_and_changes_nothing(repo: Repo) -> None:
+    write(repo / "mine.txt", "not committed\n")
+    before = git(repo.root, "status", "--porcelain"), git(repo.root, "for-each-ref")
+    (repo.root.parent / "report.json").unlink(missing_ok=True)
+    repo.run("--preview", "--diff", "--report", "../report.json").unchanged(0)
+    assert (git(repo.root, "status", "--porcelain"), git(repo.root, "for-each-ref")) == before
+    for text in (
+        f"# Template {FIRST} → {SECOND}",
+        f"## {SECOND}\n\n- New.",
+        "- docs/new.md",
+        "- docs/old.md",
+        "- sales_pipelines/runtime/shelf.py: sales_pipelines/runtime/store/shelf.py",
+        "+third = 33",
+        "Nothing has changed",
+    ):
+        assert text in repo.printed
+    report = json.loads((repo.root.parent / "report.json").read_text())
+    assert report["removed"] == ["docs/old.md"]
+    assert set(report["added"]) == {
+        *("docs/new.md", "hooks/new", "sales_pipelines/config/new.yaml"),
+    }
+    assert report["conflicts"] == report["answers"] == {}
+
+
+# --- What people do to a repo between two versions ---------------------------------------------
+
+ERRORS = "sales_pipelines/runtime/errors.py"
+SHELVED = "sales_pipelines/runtime/shelf.py"
+NOW = "sales_pipelines/runtime/store/shelf.py"
+
+
+def far_from_the_change(repo: Repo) -> None:
+    (repo / ERRORS).write_text((repo / ERRORS).read_text() + "\n# mine\n")
+    repo.update().updated()
+    text = (repo / ERRORS).read_text()
+    assert text.startswith('"""All errors')
+    assert text.endswith("# mine\n")
+    assert f"## Merged with your changes (1)\n\n- {ERRORS}" in repo.printed
+
+
+def the_same_lines(repo: Repo) -> None:
+    replace(repo / ERRORS, '"""Errors that', '"""My errors that')
+    repo.update().conflicts(ERRORS)
+    text = (repo / ERRORS).read_text()
+    assert '"""My errors that' in text
+    assert '"""All errors that' in text
+    assert f"- {ERRORS}: line 1\n" in repo.printed
+    undo = repo.printed.partition("Undo: ")[2].splitlines()[0]
+    subprocess.run(undo, shell=True, cwd=repo.root, check=True, capture_output=True)
+    assert (repo.branch, repo.is_clean) == ("main", True)
+    assert not (repo / "docs/new.md").exists()
+
+
+def the_same_edit_as_the_template(repo: Repo) -> None:
+    replace(repo / ERRORS, '"""Errors that a user can', '"""All errors that a user can')
+    repo.update().updated()
+
+
+def a_file_of_one_s_own(repo: Repo) -> None:
+    write(repo / "sales_pipelines/flows/mine.py", "mine = 1\n")
+    repo.update().updated()
+    assert (repo / "sales_pipelines/flows/mine.py").read_text() == "mine = 1\n"
+
+
+def deleting_a_file_that_the_template_changes(repo: Repo) -> None:
+    (repo / ERRORS).unlink()
+    repo.update().updated()
+    assert not (repo / ERRORS).exists()
+
+
+def deleting_a_file_that_the_template_deletes(repo: Repo) -> None:
+    (repo / "docs/old.md").unlink()
+    repo.update().updated()
+
+
+def editing_a_file_that_the_template_deletes(repo: Repo) -> None:
+    write(repo / "docs/old.md", "# Old\n\nMine.\n")
+    repo.update().conflicts("docs/old.md")
+    assert (repo / "docs/old.md").read_text() == "# Old\n\nMine.\n"
+    assert "git add docs/old.md keeps it" in repo.printed
+
+
+def renaming_a_file_that_the_template_changes(repo: Repo) -> None:
+    (repo / ERRORS).rename(repo / "sales_pipelines/runtime/faults.py")
+    repo.update().updated()
+    assert (repo / "sales_pipelines/runtime/faults.py").read_text().startswith('"""All errors')
+    assert not (repo / ERRORS).exists()
+
+
+def editing_a_file_that_the_template_moves(repo: Repo) -> None:
+    replace(repo / SHELVED, "first = 1", "first = 11")
+    repo.update().updated()
+    assert not (repo / SHELVED).exists()
+    assert "first = 11" in (repo / NOW).read_text()
+    assert "third = 33" in (repo / NOW).read_text()
+
+
+def editing_what_changes_in_a_file_that_moves(repo: Repo) -> None:
+    replace(repo / SHELVED, "third = 3\n", "third = 333\n")
+    repo.update().conflicts(NOW)
+    assert not (repo / SHELVED).exists()
+    assert "third = 333" in (repo / NOW).read_text()
+
+
+def deleting_a_file_that_the_template_moves(repo: Repo) -> None:
+    (repo / SHELVED).unlink()
+    repo.update().updated()
+    assert not (repo / SHELVED).exists()
+
+
+def a_file_where_the_template_adds_one(repo: Repo) -> None:
+    write(repo / "docs/new.md", "# Mine\n")
+    repo.update().conflicts("docs/new.md")
+    assert "# Mine" in (repo / "docs/new.md").read_text()
+
+
+def the_same_file_as_the_template_adds(repo: Repo) -> None:
+    write(repo / "docs/new.md", "# New\n")
+    repo.update().updated()
+
+
+def a_folder_where_the_template_adds_a_file(repo: Repo) -> None:
+    write(repo / "docs/new.md/mine.txt", "mine\n")
+    repo.update()
+    assert repo.code == 3
+    assert (repo / "docs/new.md/mine.txt").read_text() == "mine\n"
+
+
+def a_file_where_the_template_adds_a_folder(repo: Repo) -> None:
+    shutil.rmtree(repo / "docs")
+    write(repo / "docs", "mine\n")
+    repo.update()
+    assert repo.code == 3
+    assert "mine\n" in [
+        path.read_text()
+        for path in repo.root.iterdir()
+        if path.name.startswith("docs")
+        if path.is_file()
+    ]
+
+
+def making_a_file_executable(repo: Repo) -> None:
+    (repo / ERRORS).chmod(0o755)
+    repo.update().updated()
+    assert (repo / ERRORS).stat().st_mode & stat.S_IXUSR
+    assert (repo / ERRORS).read_text().startswith('"""All errors')
+
+
+def another_binary(repo: Repo) -> None:
+    write(repo / "docs/picture.png", PICTURE * 2)
+    repo.update().conflicts("docs/picture.png")
+    assert (repo / "docs/picture.png").read_bytes() == PICTURE * 2
+    assert "git checkout --theirs docs/picture.png" in repo.printed
+
+
+def a_link_in_place_of_a_file(repo: Repo) -> None:
+    (repo / ERRORS).unlink()
+    (repo / ERRORS).symlink_to("settings.py")
+    repo.update()
+    assert repo.code == 3
+    here = git(repo.root, "ls-files", "--stage", "-u", ERRORS)
+    assert "120000" in here, "the link is one side of the conflict"
+
+
+def a_link_beside_the_template_s_files(repo: Repo) -> None:
+    (repo / "linked.py").symlink_to(ERRORS)
+    repo.update().updated()
+    assert (repo / "linked.py").is_symlink()
+
+
+def windows_line_ends_in_the_work_tree(repo: Repo) -> None:
+    (repo / ERRORS).write_bytes((repo / ERRORS).read_bytes().replace(b"\n", b"\r\n"))
+    git(repo.root, "add", "--all")  # which makes them those of the repo
+    repo.run("--issue", "9").updated()
+    assert (repo / ERRORS).read_text().startswith('"""All errors')
+
+
+def windows_line_ends_in_the_repo(repo: Repo) -> None:
+    (repo / ".gitattributes").write_text("* -text\n")
+    (repo / ERRORS).write_bytes((repo / ERRORS).read_bytes().replace(b"\n", b"\r\n"))
+    repo.update()
+    assert repo.code == 3, "a conflict at worst"
+    assert '"""Errors that' in (repo / ERRORS).read_text()
+
+
+def reformatting_a_file(repo: Repo) -> None:
+    text = (repo / ERRORS).read_text()
+    (repo / ERRORS).write_text(text.replace("    ", "  "))
+    repo.update().updated()
+    assert (repo / ERRORS).read_text() == text.replace("    ", "  ").replace(
+        '"""Errors that', '"""All errors that'
+    )
+
+
+def a_config_of_one_s_own(repo: Repo) -> None:
+    base = repo / "sales_pipelines/config/base.yaml"
+    base.write_text(base.read_text() + "# mine\n")
+    (repo / "sales_pipelines/config/production.yaml").unlink()
+    text = base.read_text()
+    repo.update().updated()
+    assert base.read_text() == text
+    assert not (repo / "sales_pipelines/config/production.yaml").exists()
+
+
+def a_submodule(repo: Repo) -> None:
+    other = repo.root.parent / "other"
+    write(other / "a.txt", "a\n")
+    git(other, "init", "--quiet", "--initial-branch=main")
+    commit(other, "Other")
+    git(
+        repo.root,
+        "-c",
+        "protocol.file.allow=always",
+        "submodule",
+        "--quiet",
+        "add",
+        str(other),
+        "other",
+    )
+    repo.update().updated()
+    assert (repo / "other/a.txt").read_text() == "a\n"
+
+
+def a_subfolder_of_a_git_repo(repo: Repo) -> None:
+    top = repo.root.parent / "mono"
+    top.mkdir()
+    shutil.move(repo.root, top / "pipelines")
+    shutil.move(top / "pipelines" / ".git", top / ".git")
+    write(top / "README.md", "# All of us\n")
+    write(top / "docs/new.md", "# Not the template's\n")
+    replace(top / "pipelines" / ERRORS, "from __future__", "# mine\nfrom __future__")
+    commit(top, "Move")
+    repo.root = top / "pipelines"
+    repo.run("--issue", "9")
+    assert repo.code == 0, repo.printed
+    assert (repo / "docs/new.md").read_text() == "# New\n"
+    assert "# mine" in (repo / ERRORS).read_text()
+    assert '"""All errors' in (repo / ERRORS).read_text()
+    assert (top / "README.md").read_text() == "# All of us\n"
+    assert (top / "docs/new.md").read_text() == "# Not the template's\n"
+    changed = git(top, "diff", "--name-only", "HEAD^", "HEAD").splitlines()
+    assert all(name.startswith("pipelines/") for name in changed)
+
+
+def a_shallow_clone(repo: Repo) -> None:
+    write(repo / "mine.txt", "mine\n")
+    commit(repo.root, "Mine")
+    clone = repo.root.parent / "clone"
+    git(repo.root, "clone", "--quiet", "--depth=1", repo.root.as_uri(), str(clone))
+    git(clone, "config", "user.name", "Tester")
+    git(clone, "config", "user.email", "t@example.org")
+    repo.root = clone
+    repo.update().updated()
+
+
+def a_linked_work_tree(repo: Repo) -> None:
+    linked = repo.root.parent / "linked"
+    git(repo.root, "worktree", "add", "--quiet", "-b", "7_mine", str(linked))
+    main, repo.root = repo.root, linked
+    done = subprocess.run(
+        [sys.executable, "hooks/update.py", "--issue", "9"],
+        cwd=linked,
+        check=False,
+        env=clean_environment(main.parent / "home"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (linked / "docs/new.md").exists()
+    assert git(main, "branch", "--show-current") == "main"
+
+
+def an_ignored_file_in_the_way(repo: Repo) -> None:
+    write(repo / ".git/info/exclude", "docs/new.md\n")
+    write(repo / "docs/new.md", "secret\n")
+    repo.update().updated()
+    assert (repo / "docs/new.md").read_text() == "# New\n"
+    (copied,) = [*(repo / ".git").rglob("new.md")]
+    assert copied.read_text() == "secret\n"
+    assert str(copied) in repo.printed
+
+
+def an_ignored_file_in_the_way_of_a_conflict(repo: Repo) -> None:
+    replace(repo / ERRORS, '"""Errors that', '"""My errors that')
+    write(repo / ".git/info/exclude", "docs/new.md\n")
+    write(repo / "docs/new.md", "secret\n")
+    repo.update().conflicts(ERRORS)
+    assert (repo / "docs/new.md").read_text() == "# New\n"
+    (copied,) = [*(repo / ".git").rglob("new.md")]
+    assert copied.read_text() == "secret\n"
+
+
+def an_ignored_folder_in_the_way(repo: Repo) -> None:
+    write(repo / ".git/info/exclude", "docs/new.md\n")
+    write(repo / "docs/new.md/deep/a.txt", "secret\n")
+    repo.update()
+    copies = [path.read_text() for path in repo.root.rglob("a.txt")]
+    assert "secret\n" in copies
+
+
+def settings_of_git_that_change_what_it_prints(repo: Repo) -> None:
+    for name, value in (
+        ("status.showUntrackedFiles", "no"),
+        ("diff.renames", "false"),
+        ("merge.renames", "false"),
+        ("color.ui", "always"),
+        ("core.quotePath", "true"),
+        ("merge.conflictStyle", "diff3"),
+        ("diff.noprefix", "true"),
+        ("log.showSignature", "true"),
+        ("core.fileMode", "false"),
+        ("diff.external", "false"),
+        ("merge.directoryRenames", "true"),
+        ("column.ui", "always"),
+        ("status.relativePaths", "false"),
+        ("core.abbrev", "5"),
+    ):
+        git(repo.root, "config", name, value)
+    replace(repo / SHELVED, "first = 1", "first = 11")
+    write(repo / "größe.txt", "mine\n")
+    repo.update().updated()
+    assert "first = 11" in (repo / NOW).read_text()
+
+
+def hooks_that_refuse_everything(repo: Repo) -> None:
+    for name in ("pre-commit", "commit-msg", "post-checkout", "pre-merge-commit"):
+        write(repo / ".git/hooks" / name, "#!/bin/sh\nexit 1\n")
+        (repo / ".git/hooks" / name).chmod(0o755)
+    git(repo.root, "-c", "core.hooksPath=/dev/null", "commit", "--allow-empty", "-qm", "Mine")
+    repo.update().updated()
+
+
+def answers_edited_by_hand(repo: Repo) -> None:
+    replace(repo / ".copier-answers.yml", "license: MIT", "license: Proprietary")
+    repo.update().updated()
+    assert "license: Proprietary" in (repo / ".copier-answers.yml").read_text()
+
+
+def a_file_with_an_odd_name(repo: Repo) -> None:
+    write(repo / 'a "b"\tc\n.txt', "mine\n")
+    write(repo / "-n", "mine\n")
+    repo.update().updated()
+    assert (repo / "-n").read_text() == "mine\n"
+
+
+def switching_the_example_off(repo: Repo) -> None:
+    repo.update("with_examples=false").updated()
+    assert not (repo / "sales_pipelines/flows/examples").exists()
+    assert "- with_examples: True → False" in repo.printed
+
+
+def switching_an_edited_example_off(repo: Repo) -> None:
+    edited = "sales_pipelines/flows/examples/co2/clean.py"
+    (repo / edited).write_text((repo / edited).read_text() + "# mine\n")
+    repo.update("with_examples=false").conflicts(edited)
+    assert (repo / edited).read_text().endswith("# mine\n")
+
+
+def switching_the_example_on_again(repo: Repo) -> None:
+    repo.update("with_examples=false").updated()
+    git(repo.root, "switch", "--quiet", "-c", "main2")
+    git(repo.root, "branch", "-D", BRANCH)
+    repo.run("--issue", "9", "with_examples=true")
+    assert repo.code == 0, repo.printed
+    assert (repo / "sales_pipelines/flows/examples/co2/clean.py").exists()
+    assert "# New answers" in repo.printed
+
+
+CASES = [
+    far_from_the_change,
+    the_same_lines,
+    editing_a_file_that_the_template_moves,
+    an_ignored_file_in_the_way,
+    another_binary,
+    *(
+        pytest.param(case, marks=pytest.mark.thorough)
+        for case in (
+            the_same_edit_as_the_template,
+            a_file_of_one_s_own,
+            deleting_a_file_that_the_template_changes,
+            deleting_a_file_that_the_template_deletes,
+            editing_a_file_that_the_template_deletes,
+            renaming_a_file_that_the_template_changes,
+            editing_what_changes_in_a_file_that_moves,
+            deleting_a_file_that_the_template_moves,
+            a_file_where_the_template_adds_one,
+            the_same_file_as_the_template_adds,
+            a_folder_where_the_template_adds_a_file,
+            a_file_where_the_template_adds_a_folder,
+            making_a_file_executable,
+            a_link_in_place_of_a_file,
+            a_link_beside_the_template_s_files,
+            windows_line_ends_in_the_work_tree,
+            windows_line_ends_in_the_repo,
+            reformatting_a_file,
+            a_config_of_one_s_own,
+            a_submodule,
+            a_subfolder_of_a_git_repo,
+            a_shallow_clone,
+            a_linked_work_tree,
+            an_ignored_file_in_the_way_of_a_conflict,
+            an_ignored_folder_in_the_way,
+            settings_of_git_that_change_what_it_prints,
+            hooks_that_refuse_everything,
+            answers_edited_by_hand,
+            a_file_with_an_odd_name,
+            switching_the_example_off,
+            switching_an_edited_example_off,
+            switching_the_example_on_again,
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__.replace("_", "-"))
+def test_after(repo: Repo, case: Callable[[Repo], None]) -> None:
+    case(repo)
+
+
+# --- Bad input ---------------------------------------------------------------------------------
+
+
+def uncommitted_changes(repo: Repo) -> None:
+    write(repo / "docs/s3.md", "mine\n")
+    repo.run("--issue", "9").unchanged(4, "uncommitted changes in docs/s3.md", "git stash")
+    git(repo.root, "add", "docs/s3.md")
+    repo.run("--issue", "9").unchanged(4, "uncommitted changes in docs/s3.md")
+    assert (repo / "docs/s3.md").read_text() == "mine\n"
+
+
+def an_untracked_file_in_the_way(repo: Repo) -> None:
+    write(repo / "docs/new.md", "mine\n")
+    repo.run("--issue", "9").unchanged(4, "docs/new.md is in the way", "git add docs/new.md")
+    assert (repo / "docs/new.md").read_text() == "mine\n"
+
+
+def a_detached_head(repo: Repo) -> None:
+    git(repo.root, "switch", "--quiet", "--detach")
+    repo.run("--issue", "9").unchanged(4, "no branch is checked out", "git switch BRANCH")
+
+
+def a_merge_under_way(repo: Repo) -> None:
+    git(repo.root, "switch", "--quiet", "-c", "7_a")
+    write(repo / "mine.txt", "mine\n")
+    commit(repo.root, "Mine")
+    git(repo.root, "switch", "--quiet", "main")
+    git(repo.root, "merge", "--quiet", "--no-ff", "--no-commit", "7_a")
+    repo.run("--issue", "9").unchanged(4, "a merge is under way", "git merge --abort")
+
+
+def no_commit_yet(repo: Repo) -> None:
+    shutil.rmtree(repo / ".git")
+    git(repo.root, "init", "--quiet")
+    repo.run("--issue", "9").unchanged(4, "no commit", "nox -s setup")
+
+
+def no_git_repo(repo: Repo) -> None:
+    shutil.rmtree(repo / ".git")
+    done = subprocess.run(
+        [sys.executable, "hooks/update.py", "--preview"],
+        cwd=repo.root,
+        text=True,
+        check=False,
+        capture_output=True,
+        env=clean_environment(repo.root.parent / "home"),
+    )
+    assert done.returncode == 4
+    assert "not a git repository" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def a_template_that_is_gone(repo: Repo) -> None:
+    gone = repo.root.parent / "gone"
+    set_answer(repo, "_src_path", str(gone))
+    repo.update().unchanged(5, f"cannot read the template {gone}", "--template ADDRESS")
+
+
+def no_network(repo: Repo) -> None:
+    url = "http://127.0.0.1:9/template.git"
+    set_answer(repo, "_src_path", url)
+    repo.update().unchanged(5, f"cannot read the template {url}: ", "127.0.0.1")
+
+
+def a_template_that_asks_for_a_password(repo: Repo) -> None:
+    set_answer(repo, "_src_path", "ssh://127.0.0.1:9/x.git")
+    repo.update().unchanged(5, "cannot read the template ssh://127.0.0.1:9/x.git")
+
+
+def a_version_that_is_unknown_to_the_template(repo: Repo) -> None:
+    set_answer(repo, "_commit", "2020.1.0")
+    repo.update().unchanged(5, "no version 2020.1.0", SECOND)
+
+
+def a_version_that_does_not_exist(repo: Repo) -> None:
+    for version in ("2031.1.0", "--upload-pack=x", "x y"):
+        repo.run("--issue", "9", f"--to={version}").unchanged(5, f"no version {version}", SECOND)
+
+
+def a_downgrade(repo: Repo) -> None:
+    repo.update().updated()
+    git(repo.root, "switch", "--quiet", "-c", "main2")
+    git(repo.root, "branch", "-D", BRANCH)
+    repo.run("--issue", "9", "--to", FIRST).unchanged(5, f"{FIRST} is older", "git revert")
+
+
+def a_missing_answers_file(repo: Repo) -> None:
+    (repo / ".copier-answers.yml").unlink()
+    repo.update().unchanged(6, "no .copier-answers.yml in the last commit")
+
+
+def an_answers_file_that_is_broken(repo: Repo) -> None:
+    for text, reason in (
+        ("<<<<<<< ours\n", ""),
+        ("", ""),
+        ("- a\n", ""),
+        ("a: 1\n", "_src_path"),
+        ("_src_path: /x\n", "_commit"),
+        ("_src_path: [\n", ""),
+        ("\0", ""),
+    ):
+        (repo / ".copier-answers.yml").write_text(text)
+        repo.update().unchanged(6, ".copier-answers.yml is not as Copier writes it", reason)
+
+
+def a_wrong_answer(repo: Repo) -> None:
+    repo.run("--issue", "9", "license=GPL").unchanged(6, "license")
+    repo.run("--issue", "9", "with_exampels=no").unchanged(6, "with_exampels", "with_examples")
+    repo.run("--issue", "9", "main_branch=x").unchanged(6, "main_branch")
+    repo.run("--issue", "9", "with_examples").unchanged(2, "NAME=VALUE")
+
+
+def no_issue(repo: Repo) -> None:
+    repo.run().unchanged(2, "the branch needs an issue's number", "--issue 9")
+    for issue in ("0", "x", "-1", "9 9", "9\n"):
+        repo.run(f"--issue={issue}").unchanged(2, "is no issue's number")
+
+
+def a_branch_that_exists(repo: Repo) -> None:
+    git(repo.root, "branch", BRANCH)
+    repo.run("--issue", "9")
+    assert repo.code == 4
+    assert f"the branch {BRANCH} exists already" in repo.printed
+    assert repo.branch == "main"
+
+
+def two_updates_at_once(repo: Repo) -> None:
+    with (repo / ".git/template-update.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        repo.run("--issue", "9").unchanged(4, "another update of this repo is running")
+    repo.run("--issue", "9").updated()
+
+
+def a_git_that_knows_no_name(repo: Repo) -> None:
+    git(repo.root, "config", "--unset", "user.name")
+    git(repo.root, "config", "--unset", "user.email")
+    git(repo.root, "config", "user.useConfigOnly", "true")
+    repo.run("--issue", "9").unchanged(4, "git does not know who you are", "user.name")
+
+
+def a_template_that_cannot_be_made(repo: Repo) -> None:
+    template = shutil.copytree(repo.template, repo.root.parent / "broken")
+    write(template / PIPELINE / "broken.md.jinja", "{{ nothing_of_this_name }}\n")
+    commit(template, "Broken", tag="2026.12.5")
+    repo.run("--issue", "9", "--template", str(template)).unchanged(1, "nothing_of_this_name")
+
+
+def a_report_of_another_kind(repo: Repo) -> None:
+    repo.run("--preview", "--report", "x.txt").unchanged(2, "ends in .md or .json")
+
+
+BAD = [
+    uncommitted_changes,
+    an_untracked_file_in_the_way,
+    a_template_that_is_gone,
+    *(
+        pytest.param(case, marks=pytest.mark.thorough)
+        for case in (
+            a_detached_head,
+            a_merge_under_way,
+            no_commit_yet,
+            no_git_repo,
+            no_network,
+            a_template_that_asks_for_a_password,
+            a_version_that_is_unknown_to_the_template,
+            a_version_that_does_not_exist,
+            a_downgrade,
+            a_missing_answers_file,
+            an_answers_file_that_is_broken,
+            a_wrong_answer,
+            no_issue,
+            a_branch_that_exists,
+            two_updates_at_once,
+            a_git_that_knows_no_name,
+            a_template_that_cannot_be_made,
+            a_report_of_another_kind,
+        )
+    ),
+]
+
+
+def set_answer(repo: Repo, name: str, value: str) -> None:
+    file = repo / ".copier-answers.yml"
+    file.write_text(re.sub(rf"(?m)^{name}: .*$", f"{name}: {value}", file.read_text()))
+
+
+@pytest.mark.parametrize("case", BAD, ids=lambda case: case.__name__.replace("_", "-"))
+def test_bad_input_changes_nothing(repo: Repo, case: Callable[[Repo], None]) -> None:
+    case(repo)
+
+
+def test_a_repo_that_is_up_to_date_stays_as_it_is(repo: Repo) -> None:
+    repo.update().updated()
+    git(repo.root, "switch", "--quiet", "-c", "main2")
+    git(repo.root, "branch", "-D", BRANCH)
+    repo.run("--issue", "9").unchanged(0, f"has the template's newest version, {SECOND}")
+    repo.run("--preview").unchanged(0)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("how", ["moved", "relative", "another branch"])
+def test_a_template_that_moved_is_found_where_it_is(repo: Repo, how: str) -> None:
+    if how == "relative":
+        link = repo.root.parent / "template"
+        link.symlink_to(repo.template)
+        set_answer(repo, "_src_path", "../template")
+        repo.update().updated()
+        assert "_src_path: ../template\n" in (repo / ".copier-answers.yml").read_text()
+        return
+    set_answer(repo, "_src_path", "/nowhere/template")
+    arguments = ["--template", str(repo.template)]
+    if how == "another branch":
+        arguments += ["--to", "main"]
+    repo.update(*arguments).updated()
+    assert f"_src_path: {repo.template}\n" in (repo / ".copier-answers.yml").read_text()
+    assert f"- _src_path: /nowhere/template → {repo.template}" in repo.printed
