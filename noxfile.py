@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 ROOT = Path(__file__).resolve().parent
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
@@ -70,6 +71,19 @@ def release(session: nox.Session) -> None:
     """Release the changes under Unreleased: a version, a commit, a tag; `-- --help`."""
     install(session, "release")
     session.run("python", "hooks/release.py", *session.posargs)
+
+
+@nox.session
+def fleet(session: nox.Session) -> None:
+    """Show which generated repos are behind, or update them all; `-- FOLDER`, `-- --help`."""
+    install(session, "fleet")
+    session.chdir(session.invoked_from)  # the names are relative to it
+    session.env["NOX_PYTHON"] = sys.executable  # for --check
+    try:
+        session.run("python", str(ROOT / "hooks" / "fleet.py"), *session.posargs)
+    except CommandFailed as error:
+        code = getattr(error, "return_code", None)  # newer versions of nox have it
+        raise SystemExit(code or 1) from None
 
 
 @nox.session

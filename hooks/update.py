@@ -91,6 +91,11 @@ class Report:
     notes: list[str] = field(default_factory=list)
     branch: str = ""
 
+    @property
+    def files(self) -> int:
+        """The number of files that change."""
+        return sum(map(len, (self.added, self.changed, self.merged, self.moved, self.removed)))
+
     def markdown(self) -> str:
         """The report as text; it is Markdown, and reads well on a terminal."""
         parts = [f"# Template {self.old} → {self.new}" if self.old != self.new else "# New answers"]
@@ -123,16 +128,15 @@ class Template:
     def __init__(self, source: str, folder: Path) -> None:
         self.source = source
         self._folder = folder
-        clone = folder / "clone.git"
+        self.clone = folder / ".clone"
         try:
-            git(folder, "clone", "--quiet", "--bare", "--", address(source), str(clone))
+            git(folder, "clone", "--quiet", "--bare", "--", address(source), str(self.clone))
         except GitError as error:
             raise UpdateError(
                 NO_TEMPLATE,
                 f"cannot read the template {source}: {error}",
                 f"if it has moved: {NOX} -s update -- --template ADDRESS",
             ) from None
-        self.clone = clone
 
     @functools.cached_property
     def versions(self) -> list[str]:
@@ -448,7 +452,7 @@ def merged(
     check_answers(new_files, options.answers)
     source = options.template or repo.answers["_src_path"]
     commit = template.name(versions.new)
-    folders = [temporary / name for name in ("old", "new")]
+    folders = [temporary / name for name in (".old", ".new")]
     render(template.files(versions.old), folders[0], repo, {}, "", "")
     render(new_files, folders[1], repo, options.answers, source, commit)
     old, new = (repo.written(folder) for folder in folders)
@@ -466,7 +470,7 @@ def merged(
                     side[path] = ours[path]
     base[repo.prefix + ANSWERS] = ours[repo.prefix + ANSWERS]
     # What the user has deleted stays deleted; what the user has renamed is merged.
-    base_tree = repo.tree(base, temporary / "index.base")
+    base_tree = repo.tree(base, temporary / ".base")
     deleted = git(
         repo.top,
         *("diff-tree", "-r", "-z", "--name-only", "--diff-filter=D", "--find-renames"),
@@ -479,9 +483,9 @@ def merged(
     message = f"Update the template to {commit}"
     if versions.old == versions.new:
         message = "Change answers to the template"
-    parent = repo_commit(repo, repo.tree(base, temporary / "index.base2"), "The template before")
-    pick = repo_commit(repo, repo.tree(theirs, temporary / "index.theirs"), message, parent)
-    work_tree = Path(tempfile.mkdtemp(prefix=TEMPORARY)) / repo.top.name
+    parent = repo_commit(repo, repo.tree(base, temporary / ".less"), "The template before")
+    pick = repo_commit(repo, repo.tree(theirs, temporary / ".theirs"), message, parent)
+    work_tree = temporary / repo.top.name
     try:
         env = {"GIT_LFS_SKIP_SMUDGE": "1"}
         git(repo.top, "worktree", "add", "--quiet", "--detach", str(work_tree), "HEAD", env=env)
@@ -490,7 +494,6 @@ def merged(
         yield Result(repo, template, versions, work_tree, pick, message, base, theirs)
     finally:
         repo.remove(work_tree)
-        shutil.rmtree(work_tree.parent, ignore_errors=True)
 
 
 def render(
@@ -727,7 +730,8 @@ class Result:
                 git(self.work_tree, "add", "--", prefix + LOCK_FILE)
             except (OSError, subprocess.CalledProcessError) as error:
                 reason = str(getattr(error, "stderr", "") or error).strip().splitlines()[-1]
-                report.notes.append(f"{LOCK_FILE} is as it was; {NOX} -s setup updates it: {reason}")
+                hint = f"{NOX} -s setup updates it"
+                report.notes.append(f"{LOCK_FILE} is as it was ({reason}); {hint}.")
         git(self.work_tree, "commit", "--quiet", "--no-verify", "--message", self.message)
         return git(self.work_tree, "rev-parse", "HEAD")
 

@@ -282,6 +282,14 @@ TELLING = (
 )
 
 
+def wait_until(holds: Callable[[], object], within: float = 60) -> None:
+    """Wait until it holds, for at most so many seconds."""
+    deadline = time.monotonic() + within
+    while not holds():
+        assert time.monotonic() < deadline, "it never came to hold"
+        time.sleep(0.02)
+
+
 def clean_environment(home: Path, **more: str) -> dict[str, str]:
     """This environment without what tells tools how to behave, and with an empty home."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(TELLING)}

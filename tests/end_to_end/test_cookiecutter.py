@@ -10,8 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from ..conftest import (
     make_template,
     output,
     unshare,
+    wait_until,
 )
 
 ANSWERS = known(
@@ -551,11 +550,3 @@ def test_an_interrupt_leaves_nothing(doors: Doors) -> None:
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does at Ctrl-C
     assert process.wait(30) != 0
     wait_until(lambda: not repo.exists())
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until the condition is true, for at most 30 s."""
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import IO, Any
@@ -25,6 +25,7 @@ from typing import IO, Any
 import pytest
 
 from ..conftest import HERE, TELLING, commit, copy, copy_working_tree, git, s3_server, uv_cache
+from ..conftest import wait_until as wait_until
 
 
 def make_repo() -> Path:
@@ -268,14 +269,6 @@ class Splitting:
 def splitting(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Splitting:
     monkeypatch.chdir(pipeline.root)
     return Splitting(pipeline)
-
-
-def wait_until(holds: Callable[[], object], within: float = 60) -> None:
-    """Wait until it holds, for at most so many seconds."""
-    deadline = time.monotonic() + within
-    while not holds():
-        assert time.monotonic() < deadline, "it never came to hold"
-        time.sleep(0.02)
 
 
 def is_there(process: int) -> bool:

@@ -8,9 +8,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +21,19 @@ from typing import Any
 import copier
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from ..conftest import FIRST, SECOND, clean_environment, commit, copy, git, make_template
+from ..conftest import (
+    FIRST,
+    SECOND,
+    clean_environment,
+    commit,
+    copy,
+    git,
+    make_template,
+    wait_until,
+)
 
 PIPELINE = Path("templates", "{{ pipeline }}")
 PACKAGE = PIPELINE / "{{ package_name }}"
@@ -189,7 +202,7 @@ def test_an_untouched_repo_becomes_what_a_fresh_copy_gives(repo: Repo, tmp_path:
         same = (repo / name).read_bytes() == (fresh / name).read_bytes()
         assert same == (name not in users), name
         assert (repo / name).stat().st_mode & 0o111 == (fresh / name).stat().st_mode & 0o111, name
-    assert "new.yaml" in os.listdir(repo / "sales_pipelines/config")
+    assert (repo / "sales_pipelines/config/new.yaml").exists()
 
 
 def test_the_result_is_that_of_copier_update(repo: Repo, tmp_path: Path) -> None:
@@ -845,3 +858,129 @@ def test_a_template_that_moved_is_found_where_it_is(repo: Repo, how: str) -> Non
     repo.update(*arguments).updated()
     assert f"_src_path: {repo.template}\n" in (repo / ".copier-answers.yml").read_text()
     assert f"- _src_path: /nowhere/template → {repo.template}" in repo.printed
+
+
+# --- Whatever one does, and whenever it ends ---------------------------------------------------
+
+FILES = [
+    *(ERRORS, SHELVED, "docs/old.md", "docs/s3.md", "README.md", "pyproject.toml", "noxfile.py"),
+    *("hooks/staged-files", "sales_pipelines/config/base.yaml", ".gitignore", "tests/__init__.py"),
+]
+EDITS = st.lists(
+    st.tuples(
+        st.sampled_from(FILES),
+        st.sampled_from(["insert", "replace", "append", "delete line", "rename", "new", "delete"]),
+        st.integers(0, 200),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+def edit(repo: Repo, edits: list[tuple[str, str, int]]) -> None:
+    """Do these things to the repo, in which each new line has a number of its own."""
+    for number, (name, what, place) in enumerate(edits):
+        file = repo / name
+        if what == "new":
+            write(repo / f"own/{place}.txt", f"# line-{number}-of-mine\n" * 3)
+        elif not file.exists():
+            continue
+        elif what == "delete":
+            file.unlink()
+        elif what == "rename":
+            file.rename(file.with_name(f"renamed-{number}-{file.name}"))
+        else:
+            lines = file.read_text().splitlines(keepends=True)
+            place = min(place, max(len(lines) - 1, 0))
+            line = f"# line-{number}-of-mine\n"
+            if what == "insert":
+                lines.insert(place, line)
+            elif what == "append":
+                lines.append(line)
+            elif lines:
+                lines[place : place + 1] = [line] if what == "replace" else []
+            file.write_text("".join(lines))
+
+
+def lines_of_mine(folder: Path) -> set[str]:
+    files = [path for path in folder.rglob("*") if path.is_file() and ".git" not in path.parts]
+    return {
+        found for file in files for found in re.findall(rb"line-\d+-of-mine", file.read_bytes())
+    }
+
+
+@settings(
+    max_examples=settings().max_examples // 10,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(edits=EDITS)
+def test_every_line_of_the_user_s_is_there_after_an_update(
+    repo: Repo, first: Path, edits: list[tuple[str, str, int]]
+) -> None:
+    shutil.rmtree(repo.root)
+    shutil.copytree(first, repo.root, symlinks=True)
+    edit(repo, edits)
+    mine = lines_of_mine(repo.root)
+    repo.update()
+    assert repo.code in (0, 3), repo.printed
+    assert lines_of_mine(repo.root) == mine
+    undo = repo.printed.partition("Undo: ")[2].splitlines()[0]
+    subprocess.run(undo, shell=True, cwd=repo.root, check=True, capture_output=True)
+    assert (repo.branch, repo.is_clean) == ("main", True)
+    assert lines_of_mine(repo.root) == mine
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param(number / 20, marks=pytest.mark.nightly if number % 4 else pytest.mark.thorough)
+        for number in range(20)
+    ],
+)
+@pytest.mark.parametrize("ends", ["done", "in conflict"])
+def test_killed_at_any_moment_it_is_as_before_or_updated(
+    repo: Repo, moment: float, ends: str
+) -> None:
+    if ends == "in conflict":
+        replace(repo / ERRORS, '"""Errors that', '"""My errors that')
+        commit(repo.root, "What I did")
+    temporary = repo.root.parent / "tmp"
+    temporary.mkdir()
+    variables = clean_environment(repo.root.parent / "home", TMPDIR=str(temporary))
+    command = [sys.executable, "hooks/update.py", "--issue", "9"]
+    started = time.monotonic()
+    copied = shutil.copytree(repo.root, repo.root.parent / "timed", symlinks=True)
+    subprocess.run(command, cwd=copied, env=variables, check=False, capture_output=True)
+    takes = time.monotonic() - started
+    running = subprocess.Popen(
+        command,
+        cwd=repo.root,
+        env=variables,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    time.sleep(takes * moment)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    wait_until(lambda: not runs_in(repo.root))
+    repo.printed = f"update: in conflict: {ERRORS}\n"
+    if repo.branch == "main":
+        assert repo.is_clean
+        assert "template-" not in git(repo.root, "branch", "--list")
+        repo.run("--issue", "9", TMPDIR=str(temporary))
+    elif ends == "in conflict":
+        repo.code = 3
+    if ends == "in conflict":
+        repo.conflicts(ERRORS)
+    else:
+        repo.updated()
+
+
+def runs_in(folder: Path) -> bool:
+    """True if any process is in the folder."""
+    for process in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):
+            if process.readlink() == folder:
+                return True
+    return False

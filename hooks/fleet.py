@@ -1,0 +1,350 @@
+"""`nox -s fleet`: which repos are behind the template, and an update of them all.
+
+Each repo is updated as its own `nox -s update` would do it, by this template's copy of
+hooks/update.py. What goes wrong in one repo stops no other, and the same command takes up what is
+left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import contextlib
+import functools
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import update
+from packaging.version import Version
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from update import GitError, Repo, Template, UpdateError, git
+
+COLOURS = {
+    **dict.fromkeys(("up to date", "updated"), "green"),
+    **dict.fromkeys(("behind", "would update"), "yellow"),
+    **dict.fromkeys(("conflict", "would conflict", "failed", "refused"), "red"),
+}
+
+
+@dataclass
+class Line:
+    """What there is to say of a repo."""
+
+    repo: str
+    version: str = ""
+    newest: str = ""
+    state: str = ""
+    reason: str = ""
+    """Why it failed or was refused, how far it is behind, or how many files change."""
+    conflicts: dict[str, str] = field(default_factory=dict)
+    branch: str = ""
+    pushed: bool = False
+
+    @property
+    def text(self) -> str:
+        """All but the names, versions and the state, for a table."""
+        parts = [self.reason, *self.conflicts]
+        parts += [f"on {self.branch}"] if self.branch else []
+        parts += ["pushed"] if self.pushed else []
+        return ", ".join(filter(None, parts))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Show or update the repos; 3 if there are conflicts, 1 if any repo fails or is refused."""
+    options = parsed(arguments)
+    try:
+        folders = list(repos(options.repos))
+    except (OSError, UnicodeDecodeError) as error:
+        print(f"fleet: cannot read the list of repos: {error}", file=sys.stderr)
+        return 2
+    lines: list[Line] = []
+    is_interrupted = False
+    with tempfile.TemporaryDirectory(prefix=update.TEMPORARY) as temporary:
+        try:
+            for line in with_bar(states(folders, options, Path(temporary)), len(folders)):
+                lines.append(line)
+        except KeyboardInterrupt:
+            is_interrupted = True
+    lines.sort(key=lambda line: line.repo)
+    show(lines)
+    if options.report:
+        is_json = options.report.suffix == ".json"
+        text = as_json(lines) if is_json else as_markdown(lines)
+        options.report.write_text(text, encoding="utf-8")
+    if is_interrupted:
+        left = len(folders) - len(lines)
+        print(f"fleet: interrupted, {left} left\nhint: the same command goes on", file=sys.stderr)
+        return 130
+    found = {line.state for line in lines}
+    if found & {"conflict", "would conflict"}:
+        return update.CONFLICT
+    return update.FAILED if found & {"failed", "refused"} else update.DONE
+
+
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options, which include those of an update."""
+    made = argparse.ArgumentParser(
+        prog="nox -s fleet --",
+        description="Show which repos are behind the template, or update them all, each on a "
+        "branch of its own.",
+        epilog="exit codes: 0 done; 1 a repo failed or was refused; 2 wrong usage; 3 a repo has "
+        "conflicts",
+    )
+    made.add_argument(
+        "repos",
+        nargs="+",
+        type=Path,
+        metavar="FILE_OR_FOLDER",
+        help="a repo, a folder of repos, or a file that names one of these in each line",
+    )
+    what = made.add_mutually_exclusive_group()
+    what.add_argument("--preview", action="store_true", help="try each update, and change nothing")
+    what.add_argument("--update", action="store_true", help="update each repo")
+    made.add_argument(
+        "--issue", type=update.issue_number, help="the issue that names the branches, e.g. 9"
+    )
+    made.add_argument("--to", metavar="VERSION", help="this version instead of the newest")
+    made.add_argument("--check", action="store_true", help="run each repo's lint and tests first")
+    made.add_argument("--template", metavar="ADDRESS", help="where the template is now")
+    made.add_argument("--push", action="store_true", help="push the branches of the updates")
+    made.add_argument(
+        "--jobs",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="repos at a time (default: the number of CPUs, %(default)s)",
+    )
+    made.add_argument(
+        "--report", type=Path, metavar="FILE", help="also write the table to a .md or .json file"
+    )
+    options = made.parse_args(arguments)
+    if options.update and not options.issue:
+        made.error("--update needs --issue, whose number names the branches")
+    if not options.update and (options.push or options.check):
+        made.error("--push and --check go with --update")
+    if options.jobs < 1:
+        made.error("--jobs is at least 1")
+    if options.report and options.report.suffix not in (".md", ".json"):
+        made.error(f"--report {options.report}: the file's name ends in .md or .json")
+    options.answers, options.diff = {}, False
+    return options
+
+
+def repos(paths: Iterable[Path]) -> Iterator[Path]:
+    """The folders of the repos that are named, each once."""
+    seen = set()
+    for path in paths:
+        if path.is_dir():
+            below = sorted(found.parent for found in path.glob(f"*/{update.ANSWERS}"))
+            here = [path] if (path / update.ANSWERS).exists() or not below else below
+        else:
+            lines = [
+                line.partition("#")[0].strip() for line in path.read_text("utf-8").splitlines()
+            ]
+            here = list(repos(path.parent / Path(line).expanduser() for line in lines if line))
+        for folder in here:
+            if (resolved := folder.resolve()) not in seen:
+                seen.add(resolved)
+                yield resolved
+
+
+def states(folders: Sequence[Path], options: argparse.Namespace, temporary: Path) -> Iterator[Line]:
+    """The line of each repo, as soon as it is known."""
+    todo = []
+    newest = functools.cache(released)
+    for folder in folders:
+        line = Line(str(folder))
+        try:
+            repo = known(folder)
+            line.version = repo.answers["_commit"]
+            source = options.template or source_of(repo)
+            line.newest = options.to or newest(source)[-1]
+            line.state, line.reason = behind(line.version, newest(source), line.newest)
+        except (UpdateError, GitError, OSError) as error:
+            line.state, line.reason = state_of(error)
+            yield line
+            continue
+        if options.preview or options.update:
+            todo.append((line, source))
+        else:
+            yield line
+    templates: dict[str, Template] = {}
+    with concurrent.futures.ProcessPoolExecutor(
+        options.jobs, mp_context=multiprocessing.get_context("spawn")
+    ) as pool:
+        futures = []
+        for line, source in todo:
+            if source not in templates:
+                folder = Path(tempfile.mkdtemp(prefix=update.TEMPORARY, dir=temporary))
+                templates[source] = Template(source, folder)
+            work = pool.submit(updated, line, templates[source], options, temporary)
+            futures.append(work)
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def known(folder: Path) -> Repo:
+    """The repo in the folder, which must be one of this template's."""
+    repo = Repo.of(folder)
+    if "package_name" not in repo.answers:
+        source = repo.answers["_src_path"]
+        raise UpdateError(update.REFUSED, f"it is made from another template, {source}")
+    return repo
+
+
+def source_of(repo: Repo) -> str:
+    """The address of the repo's template."""
+    source = str(repo.answers["_src_path"])
+    return str(repo.folder / source) if update.is_relative(source) else source
+
+
+def released(source: str) -> list[str]:
+    """The released versions of a template, the oldest first."""
+    try:
+        listed = git(Path.cwd(), "ls-remote", "--tags", "--refs", "--", update.address(source))
+    except GitError as error:
+        raise UpdateError(
+            update.NO_TEMPLATE, f"cannot read the template {source}: {error}"
+        ) from None
+    tags = [line.rpartition("refs/tags/")[2] for line in listed.splitlines()]
+    found = [(version, tag) for tag in tags if (version := update.version_of(tag))]
+    names = [tag for version, tag in sorted(found) if not version.is_prerelease]
+    if not names:
+        raise UpdateError(update.NO_TEMPLATE, f"the template {source} has no version")
+    return names
+
+
+def behind(version: str, versions: Sequence[str], newest: str) -> tuple[str, str]:
+    """The state of a repo of this version, and how far it is behind."""
+    last = update.version_of(version.partition("-")[0])  # 2026.11.0-3-gab12cd0 is after 2026.11.0
+    if version == newest:
+        return "up to date", ""
+    if last is None:
+        return "behind", "at a commit that is no version"
+    newer = [tag for tag in versions if last < Version(tag)]
+    if not newer:
+        return "up to date", "past the newest version"
+    return "behind", f"{len(newer)} version{'s' if newer[1:] else ''} behind"
+
+
+def updated(line: Line, template: Template, options: argparse.Namespace, temporary: Path) -> Line:
+    """Update the repo, or try it; its line."""
+    line.reason = ""
+    with tempfile.TemporaryDirectory(prefix=update.TEMPORARY, dir=temporary) as folder:
+        try:
+            repo = Repo.of(Path(line.repo))
+            if unmerged := in_conflict(repo):
+                line.state, line.branch, line.conflicts = "conflict", repo.branch, unmerged
+                return line
+            code, report = update.update(repo, template, options, Path(folder))
+            if report is None:
+                line.state, line.reason = "up to date", ""
+            elif code == update.CONFLICT or report.conflicts:
+                line.state = "conflict" if options.update else "would conflict"
+                line.conflicts = report.conflicts
+            else:
+                line.state = "updated" if options.update else "would update"
+                line.reason = f"{report.files} files"
+            line.branch = report.branch if report else ""
+            if options.push and line.state in ("updated", "up to date"):
+                push(repo, line)
+        except Exception as error:  # one repo's trouble stops no other
+            line.state, line.reason = state_of(error)
+    return line
+
+
+def state_of(error: Exception) -> tuple[str, str]:
+    """The state of a repo that had this error, and the reason."""
+    text = str(error).partition("\n")[0]
+    if isinstance(error, UpdateError):
+        is_refused = error.code in (update.REFUSED, update.BAD_ANSWERS)
+        return "refused" if is_refused else "failed", text
+    return "failed", text if isinstance(error, GitError) else f"{type(error).__name__}: {text}"
+
+
+def in_conflict(repo: Repo) -> dict[str, str]:
+    """The files in conflict, where an earlier update has left them."""
+    if "_template-" not in repo.branch:
+        return {}
+    names = git(repo.top, "diff", "--name-only", "--diff-filter=U", "-z").split("\0")
+    return dict.fromkeys(filter(None, names), "left by an earlier update")
+
+
+def push(repo: Repo, line: Line) -> None:
+    """Push the update's branch, without hooks: the repo may not be set up here; CI checks it."""
+    branch = git(repo.top, "symbolic-ref", "--quiet", "--short", "HEAD")
+    if "_template-" not in branch:
+        return
+    remotes = git(repo.top, "remote").split()
+    remote = "origin" if "origin" in remotes or not remotes else remotes[0]
+    try:
+        git(repo.top, "push", "--quiet", "--no-verify", "--set-upstream", remote, branch)
+    except GitError as error:
+        raise UpdateError(update.FAILED, f"updated, and not pushed: {error}") from None
+    line.branch, line.pushed = branch, True
+
+
+def with_bar(lines: Iterable[Line], total: int) -> Iterator[Line]:
+    """The lines, with a bar on a terminal that shows how many there have been."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    is_seen = console.is_terminal
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, transient=True, disable=not is_seen
+    ) as bar:
+        task = bar.add_task("Repos", total=total)
+        for line in lines:
+            bar.update(task, advance=1, description=Path(line.repo).name)
+            yield line
+
+
+def show(lines: Sequence[Line]) -> None:
+    """Print a table of the lines on a terminal, or else a line for each with tabs."""
+    console = Console()
+    states = Counter(line.state for line in lines)
+    counts = ", ".join(f"{states[state]} {state}" for state in COLOURS if states[state])
+    if not console.is_terminal:
+        for line in lines:
+            print("\t".join([line.state, line.repo, line.version, line.newest, line.text]))
+        sys.stdout.flush()
+        print(f"fleet: {counts}", file=sys.stderr)
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in ("Repo", "Version", "Newest", "State", ""):
+        table.add_column(title, overflow="fold")
+    common = os.path.commonpath([str(Path(line.repo).parent) for line in lines])
+    for line in lines:
+        name = os.path.relpath(line.repo, common)
+        state = f"[{COLOURS[line.state]}]{line.state}[/]"
+        table.add_row(name, line.version, line.newest, state, line.text)
+    console.print(table)
+    console.print(f"[bold]{counts}[/], in {common}", highlight=False)
+
+
+def as_json(lines: Sequence[Line]) -> str:
+    """The lines as JSON."""
+    return json.dumps([asdict(line) for line in lines], indent=2, ensure_ascii=False) + "\n"
+
+
+def as_markdown(lines: Sequence[Line]) -> str:
+    """The lines as a table in Markdown."""
+    rows = [("Repo", "Version", "Newest", "State", ""), ("---",) * 5]
+    rows += [(line.repo, line.version, line.newest, line.state, line.text) for line in lines]
+    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |\n" for row in rows)
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,179 @@
+"""`nox -s fleet`: many repos, of which each is another case."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ..conftest import FIRST, ROOT, SECOND, Terminal, clean_environment, commit, git
+from .test_nox_update import BRANCH, ERRORS, first, released, replace, set_answer, write
+
+__all__ = ["first", "released"]  # the fixtures
+
+
+def fleet(folder: Path, *arguments: str, code: int = 0) -> str:
+    """What the command prints, which must exit with this code."""
+    temporary = folder.parent / "tmp"
+    temporary.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "hooks" / "fleet.py"), *arguments],
+        cwd=folder,
+        env=clean_environment(folder.parent / "home", TMPDIR=str(temporary)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout
+    assert "Traceback" not in done.stdout
+    return done.stdout
+
+
+@pytest.fixture
+def folder(first: Path, tmp_path: Path) -> Path:
+    """A folder with repos of all sorts."""
+    (tmp_path / "home").mkdir()
+    repos = tmp_path / "repos"
+    for name in (
+        *("conflict", "detached", "dirty", "elsewhere", "gone", "plain", "pushed", "taken"),
+        *("unborn", "ünïcödé and spaces"),
+    ):
+        shutil.copytree(first, repos / name, symlinks=True)
+    replace(repos / "conflict" / ERRORS, '"""Errors that', '"""My errors that')
+    commit(repos / "conflict", "Mine")
+    git(repos / "detached", "switch", "--quiet", "--detach")
+    write(repos / "dirty" / "docs" / "s3.md", "mine\n")
+    change(repos / "elsewhere", "package_name: sales_pipelines\n", "")
+    set_source(repos / "gone", "/nowhere/template")
+    git(tmp_path, "init", "--quiet", "--bare", "remote.git")
+    git(repos / "pushed", "remote", "add", "origin", str(tmp_path / "remote.git"))
+    git(repos / "taken", "branch", BRANCH)
+    shutil.rmtree(repos / "unborn" / ".git")
+    git(repos / "unborn", "init", "--quiet")
+    write(repos / "no-repo" / "a.txt", "a\n")
+    return repos
+
+
+def change(repo: Path, old: str, new: str) -> None:
+    replace(repo / ".copier-answers.yml", old, new)
+    commit(repo, "Change the answers")
+
+
+def set_source(repo: Path, source: str) -> None:
+    from .test_nox_update import Repo
+
+    set_answer(Repo(repo, repo), "_src_path", source)
+    commit(repo, "Change the answers")
+
+
+STATES = {
+    "conflict": ("conflict", ERRORS),
+    "detached": ("refused", "no branch is checked out"),
+    "dirty": ("refused", "uncommitted changes in docs/s3.md"),
+    "elsewhere": ("refused", "another template"),
+    "gone": ("failed", "cannot read the template /nowhere/template"),
+    "plain": ("updated", BRANCH),
+    "pushed": ("updated", BRANCH),
+    "taken": ("refused", f"the branch {BRANCH} exists already"),
+    "unborn": ("refused", "no commit"),
+    "ünïcödé and spaces": ("updated", BRANCH),
+}
+
+
+def test_each_repo_is_updated_or_the_reason_is_named(folder: Path) -> None:
+    report = folder.parent / "report.json"
+    printed = fleet(folder, "--update", "--issue", "9", "--report", "../report.json", ".", code=3)
+    lines = {Path(line["repo"]).name: line for line in json.loads(report.read_text())}
+    assert {*lines} == {*STATES}
+    for name, (state, text) in STATES.items():
+        assert lines[name]["state"] == state, lines[name]
+        assert text in json.dumps(lines[name], ensure_ascii=False)
+        (row,) = [row for row in printed.splitlines() if f"/repos/{name}\t" in row]
+        assert row.startswith(f"{state}\t")
+        assert text in row
+        if state == "updated":
+            assert git(folder / name, "branch", "--show-current") == BRANCH
+            assert not git(folder / name, "status", "--porcelain")
+        assert len(git(folder / name, "worktree", "list").splitlines()) <= 1
+    assert "3 updated" in printed
+    assert not [*(folder.parent / "tmp").iterdir()]
+
+
+def test_the_same_command_takes_up_what_is_left(folder: Path) -> None:
+    for name in STATES:
+        if STATES[name][0] in ("failed", "refused"):
+            shutil.rmtree(folder / name)
+    command = ("--update", "--issue", "9", ".")
+    fleet(folder, *command, code=3)
+    heads = {name: git(folder / name, "rev-parse", "HEAD") for name in ("plain", "pushed")}
+    printed = fleet(folder, *command, code=3)
+    assert printed.count("up to date\t") == 3
+    assert f"conflict\t{folder}/conflict\t{FIRST}\t{SECOND}\t{ERRORS}, on {BRANCH}\n" in printed
+    git(folder / "conflict", "checkout", "--quiet", "--theirs", ERRORS)
+    commit(folder / "conflict", "Update the template")
+    printed = fleet(folder, *command, "--push", code=1)  # most have no remote
+    assert printed.count("failed\t") == 3
+    assert printed.count("pushed") >= 1
+    assert git(folder.parent / "remote.git", "rev-parse", BRANCH) == heads["pushed"]
+    assert {name: git(folder / name, "rev-parse", "HEAD") for name in heads} == heads
+
+
+def test_which_are_behind_is_shown_without_an_update(folder: Path, released: Path) -> None:
+    listed = folder.parent / "list.txt"
+    listed.write_text("# ours\nrepos/plain\nrepos/pushed   # twice\n\nrepos/plain\nrepos/gone\n")
+    printed = fleet(folder, "../list.txt", code=1)
+    assert f"behind\t{folder}/plain\t{FIRST}\t{SECOND}\t1 version behind\n" in printed
+    assert "fleet: 2 behind, 1 failed\n" in printed
+    printed = fleet(folder, "plain", "--to", FIRST)
+    assert printed.startswith("up to date\t")
+    fleet(folder, "--report", "../table.md", "plain")
+    assert (folder.parent / "table.md").read_text().splitlines()[2] == (
+        f"| {folder}/plain | {FIRST} | {SECOND} | behind | 1 version behind |"
+    )
+
+
+@pytest.mark.thorough
+def test_a_preview_changes_no_repo(folder: Path) -> None:
+    before = [git(folder / name, "for-each-ref") for name in ("plain", "conflict", "dirty")]
+    printed = fleet(folder, "--preview", "plain", "conflict", "dirty", code=3)
+    for state, name in (("update", "plain"), ("conflict", "conflict"), ("update", "dirty")):
+        assert f"would {state}\t{folder}/{name}\t" in printed
+    assert before == [git(folder / name, "for-each-ref") for name in ("plain", "conflict", "dirty")]
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--update", "plain"], "--update needs --issue"),
+        (["--push", "plain"], "--push and --check go with --update"),
+        (["--jobs", "0", "plain"], "--jobs is at least 1"),
+        (["--report", "x.txt", "plain"], "ends in .md or .json"),
+        (["--update", "--issue", "x", "plain"], "is no issue's number"),
+        (["nowhere"], "cannot read the list of repos"),
+        ([], "FILE_OR_FOLDER"),
+    ],
+)
+def test_wrong_usage_is_named(folder: Path, arguments: list[str], text: str) -> None:
+    assert text in fleet(folder, *arguments, code=2)
+
+
+@pytest.mark.thorough
+def test_a_folder_without_a_repo_is_refused(folder: Path) -> None:
+    assert "refused\t" in fleet(folder, "no-repo", code=1)
+
+
+@pytest.mark.thorough
+def test_on_a_terminal_there_is_a_table(folder: Path) -> None:
+    command = [sys.executable, str(ROOT / "hooks" / "fleet.py"), "plain", "pushed", "gone"]
+    terminal = Terminal(command, folder, clean_environment(folder.parent / "home"))
+    assert terminal.exit_code() == 1
+    assert "Repo" in terminal.text
+    assert "2 behind, 1 failed" in terminal.text
+    assert "\x1b[33mbehind" in terminal.printed
