@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import re
 import sys
@@ -13,7 +14,7 @@ import luigi
 import pytest
 from luigi.parameter import ParameterVisibility
 from sales_pipelines.runtime import MetaflowTask, console, paths
-from sales_pipelines.runtime.commands import view
+from sales_pipelines.runtime.commands import status, view
 from sales_pipelines.runtime.container import image
 from sales_pipelines.runtime.errors import ImageError
 from sales_pipelines.runtime.flow.output import Progress
@@ -187,6 +188,32 @@ def test_any_task_that_fails_is_shown_once(
     assert terminal.text.count(cause) == 1, terminal.text
     assert terminal.text.count("Traceback") == (0 if task == "Killed" else 1)
     assert cause in log_of(terminal, pipeline)
+
+
+CONTROLS = r"\x1b[2J\x1b[5A\x1b]0;a title\x07\x1b]8;;https://example.org\x1b\\\x07\x1b[31m"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--verbose"]])
+def test_what_a_flow_prints_cannot_control_the_terminal(
+    pipeline: Pipeline,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+) -> None:
+    fails = f"text = '{CONTROLS}printed'\nprint(text)\nraise ValueError(text)"
+    path = pipeline.add_flow(parameters="text = Parameter('text', default='')", end=fails)
+    values = json.dumps({"text": f"a value{CONTROLS}".encode().decode("unicode_escape")})
+    terminal = run(pipeline, path, "--flow-kwargs", values, *arguments)
+    assert terminal.exit_code() == 30
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    status.main([])
+    reported = capfd.readouterr().out
+    assert "text=a value" in reported
+    for text in (terminal.printed, reported):
+        assert "printed" in text
+        for control in ("\x1b[2J", "\x1b[5A", "\x1b]", "\x07"):
+            assert control not in text
+    assert "\x1b[31m" not in reported.partition("printed")[2], "a cause has no colours"
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

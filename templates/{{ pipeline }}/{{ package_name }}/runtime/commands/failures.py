@@ -14,6 +14,7 @@ from typing import NamedTuple, NoReturn
 import luigi
 
 from .. import paths
+from ..console import printable
 from ..errors import FlowFailedError, PipelineError
 from ..task.metaflow_task import MetaflowTask
 from .events import Events, send, shared
@@ -86,19 +87,20 @@ for _event, _kind in {
 def in_full(error: BaseException | str) -> str:
     """The error with its traceback, which begins with the user's own code if that is in it."""
     if isinstance(error, (str, PipelineError, WorkerStoppedError)):  # with the flow's traceback
-        return str(error)
+        return printable(str(error))
     shown = traceback.TracebackException.from_exception(error)
     frames = user_frames(error)
     if frames or isinstance(error, SyntaxError):
         shown.stack = traceback.StackSummary.from_list(frames)
-    return "".join(shown.format()).rstrip()
+    return printable("".join(shown.format())).rstrip()
 
 
 def one_line(error: BaseException) -> str:
     """The error and its cause or hint; of another's error its kind and the user's line, too."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in printable(str(error)).splitlines() if line.strip()]
     if isinstance(error, FlowFailedError):
-        return lines[0] if error.cause in lines[0] else f"{lines[0]}: {error.cause}"
+        cause = printable(error.cause)
+        return lines[0] if cause in lines[0] else f"{lines[0]}: {cause}"
     if isinstance(error, PipelineError):
         return "; ".join(dict.fromkeys(lines[:1] + lines[-1:]))
     if isinstance(error, SyntaxError) and error.filename and error.text:

@@ -24,7 +24,7 @@ from luigi.task import flatten
 from luigi.task_register import Register
 
 from .. import paths, store
-from ..console import as_called, can_redraw, reader_may_leave
+from ..console import as_called, can_redraw, printable, reader_may_leave
 from ..errors import PipelineError, did_you_mean
 from ..flow.flow_file import flow_paths
 from ..metaflow_config import datastore_root, local_root
@@ -224,7 +224,7 @@ def without_traceback(record: logging.LogRecord) -> bool:
         record.exc_info = None
     elif _TRACEBACK.search(message):
         message = _TRACEBACK.sub("\n", message).rstrip()
-    record.msg, record.args = message, ()
+    record.msg, record.args = printable(message), ()
     return True
 
 
@@ -327,7 +327,7 @@ def report(tasks: list[luigi.Task]) -> None:
     for task in tasks[-REPORTED:]:
         if isinstance(task, MetaflowTask) and task.output().exists():
             marker = task.output().marker
-            what = f"{marker.path} {marker.task.partition(' ')[2]}".strip()
+            what = printable(f"{marker.path} {marker.task.partition(' ')[2]}").strip()
             print(f"\n{what}: {marker.pathspec}, {marker.seconds:.1f} s, {marker.finished}")
             if marker.result is not None:
                 text = yaml.safe_dump(marker.result, sort_keys=False, allow_unicode=True)

@@ -121,7 +121,7 @@ def show(name: str, text: str | Sequence[str]) -> None:
     """Print the name and the lines that belong to it."""
     for number, line in enumerate([text] if isinstance(text, str) else text):
         heading = coloured(f"{'' if number else name:<12}", BOLD)
-        print(heading, printable(as_called(line)), flush=True)
+        print(heading, printable(as_called(line), colours=True), flush=True)
 
 
 def run(*words: str, limit: float = TOOL_LIMIT, **variables: str) -> tuple[bool, list[str]]:
@@ -360,7 +360,8 @@ def lines_of(record: Record, datastore: str, local: Path, is_running: bool) -> l
     run = f"{contents['flow']}/{run_id}" if run_id else "before there was a run"
     if isinstance(seconds, (int, float)) and seconds >= 0:
         run += f"  {seconds:.1f} s"
-    return [f"{state} {ago:>6} ago  {task}  {tag}  {run}", *(f"  {line}" for line in more)]
+    first = f"{state} {ago:>6} ago  {printable(f'{task}  {tag}  {run}')}"
+    return [first, *(f"  {printable(line)}" for line in more)]
 
 
 def named_values(contents: dict[str, Any]) -> list[str]:

@@ -25,7 +25,7 @@ from rich.live import Live
 from rich.text import Text
 
 from .. import paths
-from ..console import counted
+from ..console import counted, printable
 from ..flow.output import Progress
 from ..task.metaflow_task import MetaflowTask
 from ..task.run_arguments import named_values, own_values
@@ -106,7 +106,8 @@ def _send_start(task: luigi.Task) -> None:
 @luigi.Task.event_handler(luigi.Event.PROGRESS)
 def _send_progress(task: luigi.Task, *details: Any) -> None:
     if details and isinstance(details[0], Progress):  # a user's task may send anything
-        send(PROGRESS, task.task_id, *details)
+        status = printable(details[0].status)
+        send(PROGRESS, task.task_id, details[0]._replace(status=status))
 
 
 @luigi.Task.event_handler(luigi.Event.SUCCESS)
@@ -118,16 +119,17 @@ def _send_warning(record: logging.LogRecord) -> bool:
     text = logging.Formatter().format(record)
     # Luigi also logs the failure of a task, which has an event.
     if record.levelno >= logging.WARNING and not text.startswith("[pid "):
-        send(WARNING, "", record.levelname, text)
+        send(WARNING, "", record.levelname, printable(text))
     return True
 
 
 def label(task: luigi.Task) -> str:
     """The task's name for people: its flow's path or its class, and its own values."""
     values = own_values(task, dict(MetaflowTask.get_params()))
+    name = type(task).__name__
     if isinstance(task, MetaflowTask):
-        return named_values(task.flow_path, recursively_unfreeze(task.flow_kwargs) | values)
-    return named_values(type(task).__name__, values)
+        name, values = task.flow_path, recursively_unfreeze(task.flow_kwargs) | values
+    return printable(named_values(name, values))
 
 
 def in_seconds(seconds: float, digits: int = 0) -> str:
