@@ -14,7 +14,7 @@ import luigi
 import pytest
 from luigi.parameter import ParameterVisibility
 from sales_pipelines.runtime import MetaflowTask, console, paths
-from sales_pipelines.runtime.commands import status, view
+from sales_pipelines.runtime.commands import events, status, view
 from sales_pipelines.runtime.container import image
 from sales_pipelines.runtime.errors import ImageError
 from sales_pipelines.runtime.flow.output import Progress
@@ -268,6 +268,16 @@ def test_no_more_lines_are_drawn_than_the_terminal_has(pipeline: Pipeline) -> No
     assert drawn.count("running") == 8
     assert "0 of 20 tasks done" in drawn
     assert len(re.findall("(?m)^stopped +Some number=", terminal.text)) == 20
+
+
+def test_events_that_a_full_disk_cut_off_hide_no_other(pipeline: Pipeline) -> None:
+    with events.shared(), events.Events() as sent:
+        events.send("first", "")
+        with Path(os.environ["LUIGI_EVENTS"]).open("a") as file:
+            file.write('["cut off", "", 1')
+        events.send("second", "")
+        events.send("third", "")
+        assert [kind for kind, *_ in sent.new()] == ["first", "third"]
 
 
 LOADED = "import atexit, sys; atexit.register(lambda: print('rich' in sys.modules))\n" + START

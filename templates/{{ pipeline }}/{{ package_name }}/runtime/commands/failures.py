@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
+import tempfile
 import traceback
 from collections.abc import Iterator
 from functools import partial
@@ -16,6 +18,7 @@ import luigi
 from .. import paths
 from ..console import printable
 from ..errors import FlowFailedError, PipelineError
+from ..metaflow_config import local_root
 from ..task.metaflow_task import MetaflowTask
 from .events import Events, send, shared
 
@@ -82,6 +85,17 @@ for _event, _kind in {
     luigi.Event.BROKEN_TASK: BROKEN,
 }.items():
     luigi.Task.event_handler(_event)(partial(_keep, _kind))
+
+
+def of_disk() -> str:
+    """Why runs cannot write to the disk, which may be full; empty if they can."""
+    try:
+        with tempfile.TemporaryFile(dir=local_root()) as file:
+            file.write(os.urandom(1_000_000))
+    except OSError as error:
+        what = f"nothing more can be written to {paths.shown(local_root())}: {error.strerror}"
+        return f"{what}; to delete what is old: nox -s clean"
+    return ""
 
 
 def in_full(error: BaseException | str) -> str:

@@ -143,6 +143,8 @@ def run(arguments: list[str], tasks: list[luigi.Task], is_verbose: bool = False)
     if any(failure.is_resumed for failure in failed):
         force = "--force" if isinstance(tasks[-1], MetaflowTask) else "--force-upstream"
         lines.insert(0, f"the same command resumes what failed; {force} starts afresh")
+    if exit_code and (reason := failures.of_disk()):
+        lines.append(reason)
     if exit_code == 0:
         with reader_may_leave():
             report(tasks)

@@ -287,7 +287,8 @@ def disk(local: Path, on_s3: bool) -> list[str]:
     lines = [
         f"{kind:<26}{in_units(records.usage(*folders).bytes):>8}" for kind, folders in kinds.items()
     ]
-    return [*lines, "to delete what is old: nox -s clean"]
+    free = in_units(shutil.disk_usage(local if local.is_dir() else paths.ROOT).free)
+    return [*lines, f"{'free on that disk':<26}{free:>8}", "to delete what is old: nox -s clean"]
 
 
 def images() -> str:
