@@ -256,7 +256,7 @@ def test_of_a_full_disk_the_run_and_status_say_so(
     text = splitting.flow.read_text()
     fill = f"__import__('os').system({FULL!r})"
     splitting.flow.write_text(text.replace(f'note("{step}")', fill))
-    small = f"mount -t tmpfs -o size=300k tmpfs .metaflow; {before}"
+    small = f"mount -t tmpfs -o size=2m tmpfs .metaflow; {before}"
     report = '"$1" "$2" "$3" status'
     printed = output_in_namespace(splitting, "--map-root-user --mount", small, report)
     ran, _, reported = printed.partition("\nrepo  ")
