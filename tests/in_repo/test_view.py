@@ -290,6 +290,9 @@ def test_of_a_run_that_is_resumed_or_starts_afresh_a_line_says_so(splitting: Spl
     assert "split.py starts afresh: SplitFlow is now Other" in terminal.text.splitlines()
 
 
+WIDE = "\u62a5\u544a/\u5317\u4eac\u5317.py"
+
+
 @pytest.mark.parametrize(
     ("label", "width", "line"),
     [
