@@ -280,10 +280,15 @@ def test_clean_deletes_nothing_while_a_task_runs_and_names_it(
         assert len(holders) == 2, "the supervisor holds it too, until the flow is gone"
     capfd.readouterr()
     assert main(["clean", "--yes", "--older-than", "0h"]) == 2
-    cause, hint = capfd.readouterr().err.splitlines()
+    out, err = capfd.readouterr()
+    assert out == "", "nothing is listed that is not deleted"
+    cause, hint = err.splitlines()
     task_id = MetaflowTask("split.py").task_id
     assert f"nothing is deleted, because this is running: {task_id} (for " in cause
     assert hint == "hint: when it is done: nox -s clean"
+    report = output_of(capfd, clean, "--dry-run", "--older-than", "0h")
+    assert "1 overlay" in report
+    assert "left-over" not in report, "the files are the run's"
     assert overlay.exists()
     assert everything(splitting.root) == before
     report = output_of(capfd, status)
@@ -458,6 +463,21 @@ def left(root: Path) -> set[str]:
     kept = ("SplitFlow", "luigi", "data", "luigi-locks/dev", "luigi-locks/all-tasks")
     top = {str(file) for file in files if file.parts[0] == "luigi-locks" or not file.parts[1:]}
     return top - {*kept, "luigi-locks"}
+
+
+def test_the_files_of_a_run_are_not_left_over_between_two_of_its_tasks(
+    pipeline: Pipeline, capfd: pytest.CaptureFixture[str]
+) -> None:
+    local = pipeline.root / ".metaflow"
+    (local / "luigi-locks" / "dev").mkdir(parents=True)
+    (local / "metaflow.events-1").touch()
+    pid_file = local / "luigi-locks" / "dev" / "1.pid"
+    pid_file.write_text(f"{os.getpid()}\n")
+    assert "Nothing to delete" in output_of(capfd, clean, "--yes", "--older-than", "0h")
+    pid_file.write_text("")
+    report = output_of(capfd, clean, "--yes", "--older-than", "0h")
+    assert "2 left-overs " in report
+    assert not left(pipeline.root)
 
 
 def test_a_run_leaves_nothing_and_what_a_killed_one_leaves_goes_with_clean(
