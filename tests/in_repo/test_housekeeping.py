@@ -598,8 +598,8 @@ def test_a_bucket_is_left_alone_and_this_machine_s_disk_is_freed(old: Keeping) -
 
 def retry_in(report: str) -> list[str]:
     """The words after `nox -s run --` of the one retry that is printed."""
-    (line,) = (line for line in report.splitlines() if "retry: " in line)
-    words = shlex.split(line.partition("retry: ")[2])
+    (line,) = (line for line in report.splitlines() if "resume it alone: " in line)
+    words = shlex.split(line.partition("resume it alone: ")[2])
     assert words[:4] == ["nox", "-s", "run", "--"]
     return words[4:]
 
@@ -766,7 +766,7 @@ def test_what_failed_before_there_was_a_run_is_reported_and_does_not_hinder_clea
         splitting.task(flow_kwargs={"n": 2}).run()
     report = output_of(capfd, status)
     assert "split.py n=2  dev  before there was a run" in report
-    assert re.search(r"\n +ModuleNotFoundError: .* 'no_such_module'\n +retry: ", report)
+    assert re.search(r"\n +ModuleNotFoundError: .* 'no_such_module'\n +resume it alone: ", report)
     make_old(splitting.root)
     report = output_of(capfd, clean, "--yes")
     assert "1 run " in report
