@@ -320,6 +320,19 @@ def test_of_a_name_as_much_is_shown_as_the_terminal_has_room_for(
     assert cell_len(text.plain.rstrip()) <= width
 
 
+@pytest.mark.parametrize("arguments", [[], ["--verbose"]])
+def test_the_values_of_a_task_cannot_control_the_terminal(
+    pipeline: Pipeline, tasks: str, arguments: list[str]
+) -> None:
+    file = REPO / "sales_pipelines" / "tasks" / tasks
+    file.write_text(f"{TASKS}\n\n{DYNAMIC}")
+    terminal = run(pipeline, tasks, "Asked", "--name", "a\x1b[5A\x1b]0;b\x07c", *arguments)
+    assert terminal.exit_code() == 0, terminal.text
+    assert "name=ac" in terminal.text
+    assert "\x1b[5A" not in terminal.printed
+    assert "\x07" not in terminal.printed
+
+
 def test_a_task_that_another_requires_while_it_runs_has_its_name_whole(
     pipeline: Pipeline, tasks: str
 ) -> None:

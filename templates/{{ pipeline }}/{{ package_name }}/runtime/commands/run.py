@@ -214,9 +214,10 @@ def remove_pid_file() -> None:
 
 def without_traceback(record: logging.LogRecord) -> bool:
     """Log a PipelineError, or a scheduler that does not answer, as a message without traceback."""
+    record.msg, record.args = printable(record.getMessage()), ()
     if record.levelno < logging.WARNING:
         return True
-    message = record.getMessage()
+    message = record.msg
     error = record.exc_info[1] if record.exc_info else None
     if message.startswith("Failed connecting to remote scheduler"):
         message += "; start it: luigid, or set local_scheduler = true in luigi.cfg"
