@@ -270,9 +270,10 @@ def test_for_no_flow_python_and_image_name_what_may_be_meant(
     running = start(pipeline.root, command, "group/smal.py")
     output, _ = running.communicate(timeout=60)
     assert running.returncode == 2
-    assert output.startswith(f"{command}: flow_path 'group/smal.py': there is no ")
-    meant = "did you mean group/small.py?\nhint: the flows are group/small.py\n"
-    assert output.endswith(f"smal.py; {meant}")
+    assert output.startswith(f"{command}: ")
+    assert "there is no " in output
+    assert "smal.py" in output
+    assert "; did you mean group/small.py?\n" in output
 
 
 @pytest.mark.thorough

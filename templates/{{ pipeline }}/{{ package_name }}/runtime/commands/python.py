@@ -9,7 +9,8 @@ from pathlib import Path
 
 from .. import paths
 from ..console import as_called
-from ..flow.flow_file import flow_file
+from ..errors import FlowNotFoundError, did_you_mean
+from ..flow.flow_file import flow_file, flow_paths
 from ..metaflow_config import local_root, metaflow_environment
 from ..packages.overlay import environment_for
 from .image import flow_path
@@ -39,7 +40,12 @@ def main(arguments: list[str]) -> int:
     local_root().mkdir(parents=True, exist_ok=True)
     flow = flow_path(arguments[0]) if arguments else ""
     is_flow = not Path(flow).is_absolute() and (paths.FLOWS / flow).is_file()
-    if flow and not flow.startswith("-") and (is_flow or not Path(flow).is_file()):
+    if not (is_flow or flow.startswith("-") or Path(flow).exists()):
+        raise FlowNotFoundError(
+            f"there is no {flow!r}, neither a flow below flows/ nor a script in this folder"
+            f"{did_you_mean(flow, flow_paths())}"
+        )
+    if is_flow:
         with contextlib.redirect_stdout(sys.stderr):  # only Python's output is standard output
             environment |= environment_for(flow_file(flow))
         arguments = arguments[1:]
