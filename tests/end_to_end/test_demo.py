@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,8 @@ def test_the_demo_runs_a_pipeline_and_prints_where_the_results_are(checkout: Pat
     assert printed.index(f"Making a repo in {repo}") < printed.index("Task is starting.")
     for decade in ("1960s: 0.807", "1970s: 1.245", "1980s: 1.592", "1990s: 1.574"):
         assert decade in printed
+    assert "Next: python3 noxfile.py -s run" in printed
+    assert not re.search(r"(?<!\w)nox -s", printed), "the user may have no nox"
     end = printed[printed.index("The pipeline has run") :]
     assert f"    {repo / 'reports' / 'dev' / 'co2.html'}\n" in end
     assert f"    cd {repo}\n" in end

@@ -136,7 +136,8 @@ def test_the_main_branch_takes_merges_and_badly_named_branches_do_not(git: Git, 
 def test_bad_formatting_is_fixed_and_the_second_commit_works(git: Git, made: Repo) -> None:
     git("switch", "--quiet", "--create", "6_sums")
     write(made, "sales_pipelines/sums.py", GOOD.replace("a + b", "a+b"), git)
-    assert "ruff format" in git("commit", "-m", "Sums", exit_code=1)
+    refused = git("commit", "-m", "Sums", exit_code=1)
+    assert "ruff format (git add what it changed)" in refused
     assert (made.folder / "sales_pipelines" / "sums.py").read_text() == GOOD
     git("add", "--all")
     git("commit", "-m", "Sums")

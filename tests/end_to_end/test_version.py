@@ -56,15 +56,20 @@ def test_packaging_reads_the_version_and_orders_it_after_the_release(repo: Path)
     assert str(between) == version_of(repo), "in normal form"
 
 
-def test_without_git_or_a_commit_the_version_is_only_the_release(
-    repo: Path, tmp_path: Path
-) -> None:
-    released = project_of(repo)["version"]
-    assert version_of(repo, PATH="/nowhere") == f"{released}+unknown"
+def test_where_git_names_no_commit_the_version_is_no_release(repo: Path, tmp_path: Path) -> None:
+    unknown = f"{project_of(repo)['version']}+unknown"
+    git(repo, "tag", project_of(repo)["version"])
+    assert version_of(repo, PATH="/nowhere") == unknown
+    git(repo, "config", "core.bare", "true")
+    assert version_of(repo) == unknown
+    git(repo, "config", "core.bare", "false")
+    for head in ("ref: refs/heads/6_nothing", "0123456789" * 4, "<<<<<<< ours"):
+        (repo / ".git" / "HEAD").write_text(f"{head}\n")
+        assert version_of(repo) == unknown
     shutil.rmtree(repo / ".git")
-    assert version_of(repo) == released
+    assert version_of(repo) == unknown
     git(repo, "init", "--quiet")
-    assert version_of(repo) == released
+    assert version_of(repo) == unknown
     shutil.copytree(repo / "sales_pipelines", tmp_path / "shipped" / "sales_pipelines")
     assert version_of(tmp_path / "shipped") == "0+unknown", "as Metaflow ships it"
 

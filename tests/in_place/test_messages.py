@@ -66,6 +66,36 @@ def test_a_count_has_its_noun_in_the_right_number() -> None:
     assert [counted(number, "run") for number in range(3)] == ["0 runs", "1 run", "2 runs"]
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\tb\nc", "a\tb\nc"),
+        ("na\u00efve \u4e2d \U0001f600", "na\u00efve \u4e2d \U0001f600"),
+        ("\x1b[2J\x1b[1;1Hgone\x1b[?25l", "gone"),
+        ("\x9b2Jgone", "gone"),
+        ("\x1b]0;a title\x07text", "text"),
+        ("\x1b]8;;https://example.org\x1b\\a link\x1b]8;;\x1b\\", "a link"),
+        ("\x1bPq#0\x1b\\picture", "picture"),
+        ("\x1b]0;without an end\nand more", "0;without an end\nand more"),
+        ("\x1bcreset \x1b(0lines \x0eshifted\x0f", "reset lines shifted"),
+        ("bell\x07 back\x08 return\r page\x0c \x00\x7f", "bell back return page "),
+        ("cut off \x1b[3", "cut off 3"),
+        ("\x1b", ""),
+        ("[2J and ]0; are text", "[2J and ]0; are text"),
+    ],
+)
+@pytest.mark.parametrize("colours", [False, True])
+def test_nothing_that_is_printed_for_people_can_control_their_terminal(
+    text: str, shown: str, colours: bool
+) -> None:
+    assert printable(text, colours=colours) == shown
+
+
+def test_colours_remain_where_they_may_and_end_with_the_text() -> None:
+    assert printable("\x1b[1;31mred\x1b[0m") == "red"
+    assert printable("\x1b[38:5:9mred\x1b[2J", colours=True) == "\x1b[38:5:9mred\x1b[0m"
+
+
 def test_a_name_close_to_a_known_one_gets_a_suggestion() -> None:
     assert did_you_mean("timout", ["timeout", "runner"]) == "; did you mean timeout?"
     assert did_you_mean("rocket", ["timeout", "env"]) == ""

@@ -592,6 +592,11 @@ NOT_BUILT: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no volume": ({"volumes": ["/tmp"]}, "must be FOLDER:FOLDER_IN_CONTAINER"),
     "a folder": ({"volumes": ["tests:/more"]}, r"Docker's own.*\nhint: write \./tests:/more"),
+    "one target": (
+        {"volumes": ["/tmp:/more", "/var:/tmp", "/usr:/more//:ro"]},
+        r"'/tmp:/more' and '/usr:/more//:ro' are both to be /more in .*\nhint: ",
+    ),
+    "the same twice": ({"volumes": ["a:/more/../x", "a:/x"]}, "are both to be /x"),
     "no such variable": (
         {"env": {"NO_SUCH": None}},
         "NO_SUCH is to keep the value it has outside.*, and has none",

@@ -241,13 +241,39 @@ def test_python_without_a_flow_has_the_repos_packages_alone(pipeline: Pipeline) 
     assert not (pipeline.root / ".metaflow" / "overlays").exists()
 
 
-def test_python_for_no_flow_lists_the_flows(pipeline: Pipeline) -> None:
+def test_a_script_runs_with_the_repos_packages_alone_unless_it_follows_a_flow(
+    pipeline: Pipeline,
+) -> None:
+    pipeline.add_file("group/requirements.txt", "cowsay\n")
+    path = pipeline.add_flow("group/small.py")
+    script = pipeline.root / "script.py"
+    script.write_text(
+        "import importlib.util as i, sys, metaflow; print(sys.argv[1:], i.find_spec('cowsay'))"
+    )
+    for name in ("script.py", "./script.py", str(script)):
+        running = start(pipeline.root, "python", name, "a", "--b")
+        output, _ = running.communicate(timeout=60)
+        assert (running.returncode, output) == (0, "['a', '--b'] None\n")
+    (pipeline.root / path).parent.mkdir()
+    (pipeline.root / path).write_text(script.read_text())
+    running = start(pipeline.root, "python", path, path, "a")
+    output, _ = running.communicate(timeout=120)
+    assert running.returncode == 0, output
+    assert output.splitlines()[-1].startswith("['a'] ModuleSpec("), "a flow comes before a file"
+
+
+@pytest.mark.parametrize("command", ["python", "image"])
+def test_for_no_flow_python_and_image_name_what_may_be_meant(
+    pipeline: Pipeline, command: str
+) -> None:
     pipeline.add_flow("group/small.py")
-    running = start(pipeline.root, "python", "group/smal.py")
+    running = start(pipeline.root, command, "group/smal.py")
     output, _ = running.communicate(timeout=60)
     assert running.returncode == 2
-    assert output.startswith("python: flow_path 'group/smal.py': there is no ")
-    assert output.endswith("hint: the flows are group/small.py\n")
+    assert output.startswith(f"{command}: ")
+    assert "there is no " in output
+    assert "smal.py" in output
+    assert "; did you mean group/small.py?\n" in output
 
 
 @pytest.mark.thorough

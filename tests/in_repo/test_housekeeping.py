@@ -280,10 +280,15 @@ def test_clean_deletes_nothing_while_a_task_runs_and_names_it(
         assert len(holders) == 2, "the supervisor holds it too, until the flow is gone"
     capfd.readouterr()
     assert main(["clean", "--yes", "--older-than", "0h"]) == 2
-    cause, hint = capfd.readouterr().err.splitlines()
+    out, err = capfd.readouterr()
+    assert out == "", "nothing is listed that is not deleted"
+    cause, hint = err.splitlines()
     task_id = MetaflowTask("split.py").task_id
     assert f"nothing is deleted, because this is running: {task_id} (for " in cause
     assert hint == "hint: when it is done: nox -s clean"
+    report = output_of(capfd, clean, "--dry-run", "--older-than", "0h")
+    assert "1 overlay" in report
+    assert "left-over" not in report, "the files are the run's"
     assert overlay.exists()
     assert everything(splitting.root) == before
     report = output_of(capfd, status)
@@ -460,6 +465,21 @@ def left(root: Path) -> set[str]:
     return top - {*kept, "luigi-locks"}
 
 
+def test_the_files_of_a_run_are_not_left_over_between_two_of_its_tasks(
+    pipeline: Pipeline, capfd: pytest.CaptureFixture[str]
+) -> None:
+    local = pipeline.root / ".metaflow"
+    (local / "luigi-locks" / "dev").mkdir(parents=True)
+    (local / "metaflow.events-1").touch()
+    pid_file = local / "luigi-locks" / "dev" / "1.pid"
+    pid_file.write_text(f"{os.getpid()}\n")
+    assert "Nothing to delete" in output_of(capfd, clean, "--yes", "--older-than", "0h")
+    pid_file.write_text("")
+    report = output_of(capfd, clean, "--yes", "--older-than", "0h")
+    assert "2 left-overs " in report
+    assert not left(pipeline.root)
+
+
 def test_a_run_leaves_nothing_and_what_a_killed_one_leaves_goes_with_clean(
     splitting: Splitting, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -578,8 +598,8 @@ def test_a_bucket_is_left_alone_and_this_machine_s_disk_is_freed(old: Keeping) -
 
 def retry_in(report: str) -> list[str]:
     """The words after `nox -s run --` of the one retry that is printed."""
-    (line,) = (line for line in report.splitlines() if "retry: " in line)
-    words = shlex.split(line.partition("retry: ")[2])
+    (line,) = (line for line in report.splitlines() if "resume it alone: " in line)
+    words = shlex.split(line.partition("resume it alone: ")[2])
     assert words[:4] == ["nox", "-s", "run", "--"]
     return words[4:]
 
@@ -746,7 +766,7 @@ def test_what_failed_before_there_was_a_run_is_reported_and_does_not_hinder_clea
         splitting.task(flow_kwargs={"n": 2}).run()
     report = output_of(capfd, status)
     assert "split.py n=2  dev  before there was a run" in report
-    assert re.search(r"\n +ModuleNotFoundError: .* 'no_such_module'\n +retry: ", report)
+    assert re.search(r"\n +ModuleNotFoundError: .* 'no_such_module'\n +resume it alone: ", report)
     make_old(splitting.root)
     report = output_of(capfd, clean, "--yes")
     assert "1 run " in report

@@ -31,6 +31,7 @@ from sales_pipelines.runtime.metaflow_config import datastore_root, local_root
 from sales_pipelines.runtime.settings import PREFIX, settings
 from sales_pipelines.runtime.version import code
 
+from ..conftest import git
 from .conftest import wait_until
 
 FLOW = "examples/co2/clean.py"
@@ -385,8 +386,12 @@ def test_a_base_gets_no_file_that_git_ignores(checkout: Checkout) -> None:
 def test_where_git_fails_no_image_gets_what_git_ignores(
     checkout: Checkout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    refused = r"git does not say which files.*: fatal: .*\nhint: git -C .* status"
+    git(checkout.root, "config", "core.bare", "true")
+    with pytest.raises(ImageError, match=refused):
+        checkout.files()
     (checkout.root / ".git" / "HEAD").write_text("broken")
-    with pytest.raises(ImageError, match=r"git does not say which files.*\nhint: git -C .* status"):
+    with pytest.raises(ImageError, match=refused):
         checkout.files()
 
 

@@ -238,6 +238,37 @@ def test_a_disk_that_is_full_in_the_end_loses_no_step(splitting: Splitting) -> N
     assert task.output().result == {"total": 5}
 
 
+FULL = "cat /dev/zero > .metaflow/x 2>/dev/null"
+
+
+@pytest.mark.parametrize(
+    ("before", "step", "state"),
+    [
+        pytest.param(FULL, "no step", "none yet", marks=pytest.mark.thorough),
+        ("true", "start", "failed at start"),
+        pytest.param("true", "end", "failed at end", marks=pytest.mark.thorough),
+    ],
+)
+def test_of_a_full_disk_the_run_and_status_say_so(
+    splitting: Splitting, before: str, step: str, state: str
+) -> None:
+    (splitting.root / ".metaflow").mkdir()
+    text = splitting.flow.read_text()
+    fill = f"__import__('os').system({FULL!r})"
+    splitting.flow.write_text(text.replace(f'note("{step}")', fill))
+    small = f"mount -t tmpfs -o size=2m tmpfs .metaflow; {before}"
+    report = '"$1" "$2" "$3" status'
+    printed = output_in_namespace(splitting, "--map-root-user --mount", small, report)
+    ran, _, reported = printed.partition("\nrepo  ")
+    *_, last = ran.splitlines()
+    why = "run: nothing more can be written to .metaflow: No space left on device; "
+    assert last == f"{why}to delete what is old: nox -s clean"
+    first, *below = reported.partition("last runs")[2].splitlines()
+    assert first.strip().startswith(state)
+    assert "No space left on device" in (below[0] if below else last)
+    assert "free on that disk" in reported
+
+
 def test_in_a_folder_that_cannot_be_written_nothing_starts(splitting: Splitting) -> None:
     folder = splitting.root / ".metaflow"
     folder.mkdir()

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import re
+import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import luigi
 import pytest
 from luigi.parameter import ParameterVisibility
+from rich.cells import cell_len
 from sales_pipelines.runtime import MetaflowTask, console, paths
-from sales_pipelines.runtime.commands import view
+from sales_pipelines.runtime.commands import events, status, view
 from sales_pipelines.runtime.container import image
 from sales_pipelines.runtime.errors import ImageError
 from sales_pipelines.runtime.flow.output import Progress
@@ -142,7 +146,7 @@ def test_the_line_of_a_flow_shows_its_steps_while_they_run(splitting: Splitting)
     assert len(re.findall("(?m)^running .*$", terminal.text[drawn:])[1]) <= 40
     splitting.tell()
     assert terminal.exit_code() == 0, terminal.text
-    assert re.search(r"(?m)^done +split.py +4 of 4 steps", terminal.text)
+    assert re.search(r"(?m)^done +split.py +4/4 ", terminal.text), "where it is narrow"
 
 
 @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.thorough)])
@@ -189,6 +193,32 @@ def test_any_task_that_fails_is_shown_once(
     assert cause in log_of(terminal, pipeline)
 
 
+CONTROLS = r"\x1b[2J\x1b[5A\x1b]0;a title\x07\x1b]8;;https://example.org\x1b\\\x07\x1b[31m"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--verbose"]])
+def test_what_a_flow_prints_cannot_control_the_terminal(
+    pipeline: Pipeline,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+) -> None:
+    fails = f"text = '{CONTROLS}printed'\nprint(text)\nraise ValueError(text)"
+    path = pipeline.add_flow(parameters="text = Parameter('text', default='')", end=fails)
+    values = json.dumps({"text": f"a value{CONTROLS}".encode().decode("unicode_escape")})
+    terminal = run(pipeline, path, "--flow-kwargs", values, *arguments)
+    assert terminal.exit_code() == 30
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    status.main([])
+    reported = capfd.readouterr().out
+    assert "text=a value" in reported
+    for text in (terminal.printed, reported):
+        assert "printed" in text
+        for control in ("\x1b[2J", "\x1b[5A", "\x1b]", "\x07"):
+            assert control not in text
+    assert "\x1b[31m" not in reported.partition("printed")[2], "a cause has no colours"
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_ctrl_c_gives_the_cursor_back_and_the_last_line_says_how_to_go_on(
     splitting: Splitting, workers: str
@@ -204,6 +234,113 @@ def test_ctrl_c_gives_the_cursor_back_and_the_last_line_says_how_to_go_on(
     assert "Traceback" not in terminal.text
     last = "run: stopped; the same command resumes what was running"
     assert terminal.text.splitlines()[-1] == last
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGQUIT, pytest.param(signal.SIGKILL, marks=pytest.mark.thorough)]
+)
+def test_a_run_that_is_killed_has_not_hidden_the_cursor(
+    splitting: Splitting, number: signal.Signals
+) -> None:
+    splitting.tell("wait-work1")
+    terminal = run(splitting, "split.py")
+    wait_until(lambda: "step work, 2 of 3 done" in terminal.text)
+    if number == signal.SIGQUIT:
+        terminal.type("\x1c")
+    else:
+        (pid,) = splitting.root.rglob("*.pid")
+        os.kill(int(pid.read_text()), number)
+    assert terminal.exit_code() == -number
+    assert terminal.shows_cursor()
+
+
+CRASHING = """
+import sys
+from sales_pipelines.runtime.commands import view
+del view._STYLES[view.DONE]
+"""
+
+
+def test_where_nothing_more_can_be_shown_the_run_goes_on_and_a_line_says_why(
+    pipeline: Pipeline,
+) -> None:
+    terminal = run(pipeline, pipeline.add_flow(), code=CRASHING + START)
+    assert terminal.exit_code() == 0, terminal.text
+    assert re.search(r"(?m)^nothing more is shown: KeyError: 'done'; log: \S+\.log$", terminal.text)
+    assert re.search(r"(?m)^small.py: SmallFlow/", terminal.text), "the result"
+
+
+def test_of_a_run_that_is_resumed_or_starts_afresh_a_line_says_so(splitting: Splitting) -> None:
+    splitting.tell("fail-join")
+    run(splitting, "split.py").exit_code()
+    splitting.tell()
+    (attempts,) = splitting.root.rglob("*.attempts")
+    (attempt,) = json.loads(attempts.read_text())["runs"]
+    kept = attempts.read_text()
+    terminal = run(splitting, "split.py")
+    assert terminal.exit_code() == 0, terminal.text
+    line = f"split.py resumes run {attempt['run_id']}, of {attempt['started']}"
+    assert terminal.text.splitlines().count(line) == 1
+    next(splitting.root.rglob("MetaflowTask*.json")).unlink()
+    attempts.write_text(kept)
+    splitting.flow.write_text(splitting.flow.read_text().replace("class SplitFlow", "class Other"))
+    splitting.flow.write_text(splitting.flow.read_text().replace("    SplitFlow()", "    Other()"))
+    terminal = run(splitting, "split.py")
+    assert terminal.exit_code() == 0, terminal.text
+    assert "split.py starts afresh: SplitFlow is now Other" in terminal.text.splitlines()
+
+
+WIDE = "\u62a5\u544a/\u5317\u4eac\u5317.py"
+
+
+@pytest.mark.parametrize(
+    ("label", "width", "line"),
+    [
+        ("reports/daily.py", 40, "running  …ports/daily.py   2/12  1,234 s"),
+        ("reports/daily.py", 60, "running  reports/daily.py   2/12  1,234 s  step train"),
+        ("reports/daily.py", 80, "running  reports/daily.py  2 of 12 steps    1,234 s  step train"),
+        ("a" * 31, 80, f"running  {'a' * 31}   2/12  1,234 s  step train"),
+        ("a" * 99, 80, f"running  …{'a' * 37}   2/12  1,234 s  step train"),
+        ("a" * 99, 60, f"running  …{'a' * 34}   2/12  1,234 s"),
+        ("\u62a5\u544a/\u4eac.py", 40, "running  \u62a5\u544a/\u4eac.py   2/12  1,234 s"),
+        (
+            "\u62a5\u544a/\u5317\u4eac\u5317.py",
+            37,
+            "running  …/\u5317\u4eac\u5317.py    2/12  1,234 s",
+        ),
+    ],
+)
+def test_of_a_name_as_much_is_shown_as_the_terminal_has_room_for(
+    monkeypatch: pytest.MonkeyPatch, label: str, width: int, line: str
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 2234.0)
+    row = view._Row(label, 1000.0, progress=Progress("step train", 2, 12))
+    text = row.text(cell_len(label), width)
+    assert text.plain.rstrip() == line
+    assert cell_len(text.plain.rstrip()) <= width
+
+
+@pytest.mark.parametrize("arguments", [[], ["--verbose"]])
+def test_the_values_of_a_task_cannot_control_the_terminal(
+    pipeline: Pipeline, tasks: str, arguments: list[str]
+) -> None:
+    file = REPO / "sales_pipelines" / "tasks" / tasks
+    file.write_text(f"{TASKS}\n\n{DYNAMIC}")
+    terminal = run(pipeline, tasks, "Asked", "--name", "a\x1b[5A\x1b]0;b\x07c", *arguments)
+    assert terminal.exit_code() == 0, terminal.text
+    assert "name=ac" in terminal.text
+    assert "\x1b[5A" not in terminal.printed
+    assert "\x07" not in terminal.printed
+
+
+def test_a_task_that_another_requires_while_it_runs_has_its_name_whole(
+    pipeline: Pipeline, tasks: str
+) -> None:
+    file = REPO / "sales_pipelines" / "tasks" / tasks
+    file.write_text(f"{TASKS}\n\n{DYNAMIC}")
+    terminal = run(pipeline, tasks, "Asking")
+    assert terminal.exit_code() == 0, terminal.text
+    assert re.search(rf"(?m)^done +Asked name={'x' * 50} ", terminal.text)
 
 
 def test_lines_fit_a_narrow_terminal_whatever_it_can_encode(pipeline: Pipeline) -> None:
@@ -243,6 +380,16 @@ def test_no_more_lines_are_drawn_than_the_terminal_has(pipeline: Pipeline) -> No
     assert len(re.findall("(?m)^stopped +Some number=", terminal.text)) == 20
 
 
+def test_events_that_a_full_disk_cut_off_hide_no_other(pipeline: Pipeline) -> None:
+    with events.shared(), events.Events() as sent:
+        events.send("first", "")
+        with Path(os.environ["LUIGI_EVENTS"]).open("a") as file:
+            file.write('["cut off", "", 1')
+        events.send("second", "")
+        events.send("third", "")
+        assert [kind for kind, *_ in sent.new()] == ["first", "third"]
+
+
 LOADED = "import atexit, sys; atexit.register(lambda: print('rich' in sys.modules))\n" + START
 
 
@@ -279,6 +426,26 @@ def test_every_line_is_printed_where_a_stream_is_no_terminal(
     assert "INFO: Informed scheduler" in everything
     assert "False" in everything.splitlines(), "rich is not loaded"
 
+
+DYNAMIC = """
+class Asked(luigi.Task):
+    name = luigi.Parameter()
+    is_done = False
+
+    def run(self):
+        self.is_done = True
+
+    def complete(self):
+        return self.is_done
+
+
+class Asking(Asked):
+    name = luigi.Parameter("y")
+
+    def run(self):
+        yield Asked("x" * 50)
+        self.is_done = True
+"""
 
 OWN = """
 class Own(luigi.Task):

@@ -73,7 +73,7 @@ def test_where_no_python_is_new_enough_setup_ends_with_both_ways_out_and_a_commi
     assert "uv got: 3.99\n" in printed, "uv may download that one, and no newer one"
     *_, reason, first, second = printed.strip().splitlines()
     assert "needs Python 3.99 or newer, which is not on this machine" in reason
-    assert "UV_PYTHON=/path/to/python nox -s setup" in first
+    assert "UV_PYTHON=/path/to/python python3 noxfile.py -s setup" in first
     assert f"copier update --defaults --vcs-ref=:current: --data python_version={HERE}" in second
     assert subjects(folder) == ["Generate the repo"]
     assert git(folder, "status", "--porcelain") == "", "or `copier update` refuses"
@@ -103,7 +103,8 @@ def test_a_commit_of_the_user_s_is_left_alone(folder: Path, nox: SetUp) -> None:
     assert git(folder, "status", "--porcelain") == "M README.md\n?? uv.lock"
 
 
-HINT = "No git hooks check your commits here yet: nox -s setup\n"
+NOX = "python3 noxfile.py"  # that of this checkout is not on the PATH of its user
+HINT = "No git hooks check your commits here yet: python3 noxfile.py -s setup\n"
 
 
 def test_a_clone_without_hooks_is_told_so_once_by_what_runs_daily(
@@ -145,7 +146,19 @@ def test_the_last_words_of_setup_are_a_command_that_runs_something(
         shutil.rmtree(tasks / "examples")
         (tasks / "own_tasks.py").touch()
     file = " -- FILE" if own == 2 else ""
-    assert f"Ready. Next: nox -s run{file}, or nox -s test\n" in nox()
+    assert f"Ready. Next: {NOX} -s run{file}, or {NOX} -s test\n" in nox()
+
+
+def test_commands_are_printed_for_a_nox_of_the_user_s_own(folder: Path, tmp_path: Path) -> None:
+    _, made = bootstrapped(sys.executable)
+    if not made:
+        pytest.skip("python3 noxfile.py, which makes the environment of nox, has not run here")
+    (tmp_path / "tools").symlink_to(made)
+    (tmp_path / "home").mkdir()
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    command = [tmp_path / "tools" / "bin" / "python", "-m", "nox", "-s", "run"]
+    printed = output(command, folder, tmp_path / "home", 1, PATH=f"{folder}:/usr/bin:/bin")
+    assert "No git hooks check your commits here yet: nox -s setup\n" in printed
 
 
 def test_lint_names_the_files_in_conflict(folder: Path, nox: SetUp) -> None:

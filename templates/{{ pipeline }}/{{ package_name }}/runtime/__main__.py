@@ -13,7 +13,7 @@ import warnings
 from importlib import import_module
 from typing import NoReturn
 
-from .console import as_called, reader_may_leave
+from .console import as_called, printable, reader_may_leave
 from .errors import PipelineError, did_you_mean
 
 COMMANDS = {
@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
         reason = "stopped" + ("; the same command resumes what was running" * (name == "run"))
         print(f"{name}: {reason}", file=sys.stderr)
         return 130
-    print(as_called(f"{name}: {reason}"), file=sys.stderr)
+    print(as_called(printable(f"{name}: {reason}")), file=sys.stderr)
     return 2
 
 

@@ -8,6 +8,17 @@ import re
 import sys
 from collections.abc import Iterator
 
+# As a terminal takes them: what begins with ESC [, e.g. to move the cursor or to clear the screen;
+# texts such as a window's title or a link; other sequences; and single characters such as the bell.
+# Those with a number from 0x80 on mean ESC and a letter.
+_CONTROLS = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
+    r"|(?:\x1b[PX\]^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)"
+    r"|\x1b[ -/]*[0-~]"
+    r"|[\0-\x08\x0b-\x1f\x7f-\x9f]"
+)
+_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
+
 _LENGTHS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 TIME = "seconds, or a number and s, m, h, d or w, e.g. 90, 15m or 1.5h"
@@ -27,8 +38,16 @@ def as_called(text: str) -> str:
     return text.replace("nox -s ", f"{os.environ.get('NOX_CALLED', 'nox')} -s ")
 
 
-def printable(text: str) -> str:
-    """The text with `?` for each character that standard output cannot encode."""
+def printable(text: str, *, colours: bool = False) -> str:
+    """The text without all that does something to a terminal, as it is shown to people.
+
+    Whatever comes from flows and values can have such characters, which move the cursor, clear the
+    screen or set the title. With `colours`, those remain, up to the end of the text. `?` stands for
+    each character that standard output cannot encode.
+    """
+    if not text.isprintable():  # most are
+        text = _CONTROLS.sub(lambda m: m[0] if colours and _COLOUR.fullmatch(m[0]) else "", text)
+        text += "\033[0m" if "\033[" in text else ""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # a daemon may have closed it
     return text.encode(encoding, "replace").decode(encoding)
 
@@ -36,7 +55,7 @@ def printable(text: str) -> str:
 def show_line(label: str, line: str) -> None:
     """Print a line of what runs, at once; it is no error if nobody reads it."""
     with contextlib.suppress(OSError):  # `run … | head` has ended, or the log's disk is full
-        print(printable(f"{label} | {line}"), flush=True)
+        print(printable(f"{label} | {line}", colours=True), flush=True)
 
 
 @contextlib.contextmanager

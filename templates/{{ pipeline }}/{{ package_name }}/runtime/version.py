@@ -37,9 +37,9 @@ def version(distribution: str) -> str:
     """The version in pyproject.toml, followed by branch and commit unless this is a release.
 
     `2026.11.3` at its tag; `2026.11.3+6.readme.gab12cd0` (a local version of PEP 440) at any other
-    commit, followed by `.dirty` as `commit` says; `2026.11.3+unknown`, with a warning, where git
-    cannot read the repo. A package installed from a wheel has the wheel's version. Bare files, as
-    Metaflow ships them, have `0+unknown`.
+    commit, followed by `.dirty` as `commit` says; `2026.11.3+unknown` where there is no git repo or
+    no commit, and, with a warning, where git cannot read the repo. A package installed from a wheel
+    has the wheel's version. Bare files, as Metaflow ships them, have `0+unknown`.
     """
     if not paths.IN_CHECKOUT:
         from importlib import metadata  # takes longer than the rest of this module
@@ -49,10 +49,12 @@ def version(distribution: str) -> str:
         except metadata.PackageNotFoundError:
             return UNKNOWN
     release, head = released(), commit(7)
-    if not head and refusal():
+    if release == UNKNOWN:
+        return release
+    if not head:
         return f"{release}+unknown"
     is_tagged = ("describe", "--tags", "--exact-match", f"--match={release}")
-    if release == UNKNOWN or not head or (not head.endswith("-dirty") and git(*is_tagged)):
+    if not head.endswith("-dirty") and git(*is_tagged):
         return release
     return local_version(release, git("branch", "--show-current"), head)
 
@@ -81,7 +83,8 @@ def refusal() -> str:
     """git's reason not to read the repo; empty where it does, or where there is none."""
     if not in_repo():
         return ""
-    command = ["git", "-C", str(paths.ROOT), "rev-parse", "--git-dir"]
+    # In a repo that is set to be bare, git finds its folder and no files.
+    command = ["git", "-C", str(paths.ROOT), "rev-parse", "--show-toplevel"]
     try:
         done = subprocess.run(command, env=git_environment(), capture_output=True, check=False)
     except FileNotFoundError:

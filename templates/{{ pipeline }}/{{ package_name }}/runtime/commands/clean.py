@@ -88,6 +88,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--yes", action="store_true", help="delete without asking")
     options = parser.parse_args(arguments)
     datastore, local = records.datastore()
+    if not options.dry_run and records.running_tasks(local):
+        refuse(local, "")
     make_plan = partial(plan_for, datastore, local, time.time() - options.older_than)
     plan = make_plan()
     show(plan, options.older_than)

@@ -61,5 +61,6 @@ class Events:
         while part := self._file.readline():
             self._line += part
             if part.endswith("\n"):  # else the rest is still being written
-                yield json.loads(self._line)
+                with contextlib.suppress(ValueError):  # on a full disk, the rest is missing
+                    yield json.loads(self._line)
                 self._line = ""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
+import tempfile
 import traceback
 from collections.abc import Iterator
 from functools import partial
@@ -14,7 +16,9 @@ from typing import NamedTuple, NoReturn
 import luigi
 
 from .. import paths
+from ..console import printable
 from ..errors import FlowFailedError, PipelineError
+from ..metaflow_config import local_root
 from ..task.metaflow_task import MetaflowTask
 from .events import Events, send, shared
 
@@ -83,22 +87,34 @@ for _event, _kind in {
     luigi.Task.event_handler(_event)(partial(_keep, _kind))
 
 
+def of_disk() -> str:
+    """Why runs cannot write to the disk, which may be full; empty if they can."""
+    try:
+        with tempfile.TemporaryFile(dir=local_root()) as file:
+            file.write(os.urandom(1_000_000))
+    except OSError as error:
+        what = f"nothing more can be written to {paths.shown(local_root())}: {error.strerror}"
+        return f"{what}; to delete what is old: nox -s clean"
+    return ""
+
+
 def in_full(error: BaseException | str) -> str:
     """The error with its traceback, which begins with the user's own code if that is in it."""
     if isinstance(error, (str, PipelineError, WorkerStoppedError)):  # with the flow's traceback
-        return str(error)
+        return printable(str(error))
     shown = traceback.TracebackException.from_exception(error)
     frames = user_frames(error)
     if frames or isinstance(error, SyntaxError):
         shown.stack = traceback.StackSummary.from_list(frames)
-    return "".join(shown.format()).rstrip()
+    return printable("".join(shown.format())).rstrip()
 
 
 def one_line(error: BaseException) -> str:
     """The error and its cause or hint; of another's error its kind and the user's line, too."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in printable(str(error)).splitlines() if line.strip()]
     if isinstance(error, FlowFailedError):
-        return lines[0] if error.cause in lines[0] else f"{lines[0]}: {error.cause}"
+        cause = printable(error.cause)
+        return lines[0] if cause in lines[0] else f"{lines[0]}: {cause}"
     if isinstance(error, PipelineError):
         return "; ".join(dict.fromkeys(lines[:1] + lines[-1:]))
     if isinstance(error, SyntaxError) and error.filename and error.text:

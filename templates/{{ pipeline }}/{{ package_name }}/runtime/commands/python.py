@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from pathlib import Path
 
+from .. import paths
 from ..console import as_called
-from ..flow.flow_file import flow_file
+from ..errors import FlowNotFoundError, did_you_mean
+from ..flow.flow_file import flow_file, flow_paths
 from ..metaflow_config import local_root, metaflow_environment
 from ..packages.overlay import environment_for
 from .image import flow_path
@@ -21,7 +24,8 @@ Metaflow's client finds the repo's runs, whichever folder you are in and whateve
 
   nox -s python                                    an interactive Python
   nox -s python -- sales/clean.py -m jupyterlab    notebooks; first `uv add --dev jupyterlab`
-  nox -s python -- sales/clean.py script.py        a script
+  nox -s python -- script.py                       a script
+  nox -s python -- sales/clean.py script.py        a script, with the packages of that flow
 """
 
 
@@ -34,8 +38,15 @@ def main(arguments: list[str]) -> int:
     # Metaflow's client looks for local runs above the current folder, unless it is set.
     environment["METAFLOW_DATASTORE_SYSROOT_LOCAL"] = str(local_root().parent)
     local_root().mkdir(parents=True, exist_ok=True)
-    if arguments and not arguments[0].startswith("-"):
+    flow = flow_path(arguments[0]) if arguments else ""
+    is_flow = not Path(flow).is_absolute() and (paths.FLOWS / flow).is_file()
+    if not (is_flow or flow.startswith("-") or Path(flow).exists()):
+        raise FlowNotFoundError(
+            f"there is no {flow!r}, neither a flow below flows/ nor a script in this folder"
+            f"{did_you_mean(flow, flow_paths())}"
+        )
+    if is_flow:
         with contextlib.redirect_stdout(sys.stderr):  # only Python's output is standard output
-            environment |= environment_for(flow_file(flow_path(arguments[0])))
+            environment |= environment_for(flow_file(flow))
         arguments = arguments[1:]
     os.execve(sys.executable, [sys.executable, *arguments], environment)

@@ -190,16 +190,17 @@ def is_held(lock: Path) -> bool:
 
 def left_by_kills(local: Path) -> Iterator[Path]:
     """What processes that were killed have left: temporary files and folders, and locks."""
-    yield from local.glob("metaflow.*")  # of a task, or on its way to or from S3
+    pid_files = [*(local / paths.LOCKS).glob("*/*.pid")]  # Luigi's, of one command each
+    over = [file for file in pid_files if not any(map(_is_process, file.read_text().split()))]
+    yield from over
+    if over == pid_files and not running_tasks(local):  # else they may be of what is running
+        yield from local.glob("metaflow.*")  # of a run or a task, or on its way to or from S3
     yield from (local / "luigi").rglob("*.tmp")  # a marker that was not yet whole
     for folder in (paths.LOCKS, "overlays", "images"):
         yield from (lock for lock in (local / folder).glob("*.lock") if not is_held(lock))
     for overlay in (local / "overlays").glob("*.making"):
         if not is_held(overlay.with_name(f"{overlay.name.partition('.')[0]}.lock")):
             yield overlay
-    for file in (local / paths.LOCKS).glob("*/*.pid"):  # Luigi's, of one command each
-        if not any(map(_is_process, file.read_text().split())):
-            yield file
 
 
 def _is_process(text: str) -> bool:

@@ -24,7 +24,7 @@ from luigi.task import flatten
 from luigi.task_register import Register
 
 from .. import paths, store
-from ..console import as_called, can_redraw, reader_may_leave
+from ..console import as_called, can_redraw, printable, reader_may_leave
 from ..errors import PipelineError, did_you_mean
 from ..flow.flow_file import flow_paths
 from ..metaflow_config import datastore_root, local_root
@@ -143,6 +143,8 @@ def run(arguments: list[str], tasks: list[luigi.Task], is_verbose: bool = False)
     if any(failure.is_resumed for failure in failed):
         force = "--force" if isinstance(tasks[-1], MetaflowTask) else "--force-upstream"
         lines.insert(0, f"the same command resumes what failed; {force} starts afresh")
+    if exit_code and (reason := failures.of_disk()):
+        lines.append(reason)
     if exit_code == 0:
         with reader_may_leave():
             report(tasks)
@@ -212,9 +214,10 @@ def remove_pid_file() -> None:
 
 def without_traceback(record: logging.LogRecord) -> bool:
     """Log a PipelineError, or a scheduler that does not answer, as a message without traceback."""
+    record.msg, record.args = printable(record.getMessage()), ()
     if record.levelno < logging.WARNING:
         return True
-    message = record.getMessage()
+    message = record.msg
     error = record.exc_info[1] if record.exc_info else None
     if message.startswith("Failed connecting to remote scheduler"):
         message += "; start it: luigid, or set local_scheduler = true in luigi.cfg"
@@ -224,7 +227,7 @@ def without_traceback(record: logging.LogRecord) -> bool:
         record.exc_info = None
     elif _TRACEBACK.search(message):
         message = _TRACEBACK.sub("\n", message).rstrip()
-    record.msg, record.args = message, ()
+    record.msg, record.args = printable(message), ()
     return True
 
 
@@ -327,7 +330,7 @@ def report(tasks: list[luigi.Task]) -> None:
     for task in tasks[-REPORTED:]:
         if isinstance(task, MetaflowTask) and task.output().exists():
             marker = task.output().marker
-            what = f"{marker.path} {marker.task.partition(' ')[2]}".strip()
+            what = printable(f"{marker.path} {marker.task.partition(' ')[2]}").strip()
             print(f"\n{what}: {marker.pathspec}, {marker.seconds:.1f} s, {marker.finished}")
             if marker.result is not None:
                 text = yaml.safe_dump(marker.result, sort_keys=False, allow_unicode=True)

@@ -121,7 +121,7 @@ def show(name: str, text: str | Sequence[str]) -> None:
     """Print the name and the lines that belong to it."""
     for number, line in enumerate([text] if isinstance(text, str) else text):
         heading = coloured(f"{'' if number else name:<12}", BOLD)
-        print(heading, printable(as_called(line)), flush=True)
+        print(heading, printable(as_called(line), colours=True), flush=True)
 
 
 def run(*words: str, limit: float = TOOL_LIMIT, **variables: str) -> tuple[bool, list[str]]:
@@ -287,7 +287,8 @@ def disk(local: Path, on_s3: bool) -> list[str]:
     lines = [
         f"{kind:<26}{in_units(records.usage(*folders).bytes):>8}" for kind, folders in kinds.items()
     ]
-    return [*lines, "to delete what is old: nox -s clean"]
+    free = in_units(shutil.disk_usage(local if local.is_dir() else paths.ROOT).free)
+    return [*lines, f"{'free on that disk':<26}{free:>8}", "to delete what is old: nox -s clean"]
 
 
 def images() -> str:
@@ -326,7 +327,7 @@ def lines_of(record: Record, datastore: str, local: Path, is_running: bool) -> l
     """A line on a task's last run, and those that belong to it."""
     contents = record.read()
     run_id, seconds, step, is_local = contents.get("run_id"), contents.get("seconds"), "", False
-    cause, retry = contents.get("ended"), f"retry: {retry_command(contents)}"
+    cause, retry = contents.get("ended"), f"resume it alone: {retry_command(contents)}"
     if not record.is_marker:
         run_id = (records.dicts_in(contents.get("runs")) or [{}])[-1].get("run_id")
         folder = local / contents["flow"] / str(run_id)
@@ -360,7 +361,8 @@ def lines_of(record: Record, datastore: str, local: Path, is_running: bool) -> l
     run = f"{contents['flow']}/{run_id}" if run_id else "before there was a run"
     if isinstance(seconds, (int, float)) and seconds >= 0:
         run += f"  {seconds:.1f} s"
-    return [f"{state} {ago:>6} ago  {task}  {tag}  {run}", *(f"  {line}" for line in more)]
+    first = f"{state} {ago:>6} ago  {printable(f'{task}  {tag}  {run}')}"
+    return [first, *(f"  {printable(line)}" for line in more)]
 
 
 def named_values(contents: dict[str, Any]) -> list[str]:

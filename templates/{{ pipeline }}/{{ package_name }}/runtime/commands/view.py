@@ -20,14 +20,15 @@ from typing import IO, Any
 
 import luigi
 from luigi.freezing import recursively_unfreeze
+from rich.cells import cell_len
 from rich.console import Console, ConsoleDimensions, Group
 from rich.live import Live
 from rich.text import Text
 
 from .. import paths
-from ..console import counted
+from ..console import counted, printable
 from ..flow.output import Progress
-from ..task.metaflow_task import MetaflowTask
+from ..task.metaflow_task import NEWS, MetaflowTask
 from ..task.run_arguments import named_values, own_values
 from .events import Events, send
 from .failures import FAILED, STOPPED
@@ -41,6 +42,9 @@ _STYLES = {
     **{RUNNING: "cyan", DONE: "green", FAILED: "bold red", STOPPED: "yellow"},
     **{"WARNING": "yellow", "ERROR": "red", "CRITICAL": "red"},
 }
+
+_STATUS = 17
+"""Columns that a line has for what a task does, where the terminal is not narrow."""
 
 INTERVAL = 0.2
 """Seconds between two looks at the events."""
@@ -106,7 +110,13 @@ def _send_start(task: luigi.Task) -> None:
 @luigi.Task.event_handler(luigi.Event.PROGRESS)
 def _send_progress(task: luigi.Task, *details: Any) -> None:
     if details and isinstance(details[0], Progress):  # a user's task may send anything
-        send(PROGRESS, task.task_id, *details)
+        status = printable(details[0].status)
+        send(PROGRESS, task.task_id, details[0]._replace(status=status))
+
+
+@luigi.Task.event_handler(NEWS)
+def _send_news(task: luigi.Task, news: str) -> None:
+    send(NEWS, task.task_id, printable(news))
 
 
 @luigi.Task.event_handler(luigi.Event.SUCCESS)
@@ -118,21 +128,38 @@ def _send_warning(record: logging.LogRecord) -> bool:
     text = logging.Formatter().format(record)
     # Luigi also logs the failure of a task, which has an event.
     if record.levelno >= logging.WARNING and not text.startswith("[pid "):
-        send(WARNING, "", record.levelname, text)
+        send(WARNING, "", record.levelname, printable(text))
     return True
 
 
 def label(task: luigi.Task) -> str:
     """The task's name for people: its flow's path or its class, and its own values."""
     values = own_values(task, dict(MetaflowTask.get_params()))
+    name = type(task).__name__
     if isinstance(task, MetaflowTask):
-        return named_values(task.flow_path, recursively_unfreeze(task.flow_kwargs) | values)
-    return named_values(type(task).__name__, values)
+        name, values = task.flow_path, recursively_unfreeze(task.flow_kwargs) | values
+    return printable(named_values(name, values))
 
 
 def in_seconds(seconds: float, digits: int = 0) -> str:
     """The seconds for people: `1,200 s`."""
     return f"{seconds:,.{digits}f} s"
+
+
+def fitted(label: str, width: int) -> str:
+    """The label with so many cells; of one that is longer, the end."""
+    if cell_len(label) > width:
+        while cell_len(label) > width - 1:
+            label = label[1:]
+        label = f"…{label}"
+    return label + " " * (width - cell_len(label))
+
+
+class _Console(Console):
+    """One with the cursor: whatever kills the run could not give it back."""
+
+    def show_cursor(self, show: bool = True) -> bool:
+        return False
 
 
 @dataclass
@@ -145,19 +172,23 @@ class _Row:
     progress: Progress = Progress("")  # noqa: RUF009 - it is immutable
     ended: float = 0.0
 
-    def text(self, width: int) -> Text:
-        """The line, whose label is cut to this width."""
+    def text(self, longest: int, width: int) -> Text:
+        """The line on a terminal of this width, where the longest label has so many cells."""
         done, steps = self.progress.done, self.progress.steps
         digits = 0 if self.state == RUNNING else 1
-        columns = [
-            self.label if len(self.label) <= width else f"…{self.label[1 - width :]}",
-            f"{done} of {counted(steps, 'step')}" if steps else "",
-            in_seconds((self.ended or time.time()) - self.started, digits),
-        ]
+        seconds = in_seconds((self.ended or time.time()) - self.started, digits)
+        of_steps = f"{done} of {counted(steps, 'step')}" if steps else ""
+        columns = f"  {of_steps:>13}  {seconds:>9}"
+        if longest + 9 + len(columns) + _STATUS > width:
+            of_steps = f"{done}/{steps}" if steps else ""
+            columns = f"  {of_steps:>5}  {seconds:>7}"
+        room = width - 9 - len(columns)  # for the label, and for the status beside it
+        cells = min(longest, max(8, room - (_STATUS if width >= 80 else 0)))
+        is_shown = self.state in (RUNNING, STOPPED) and room - cells >= 10
         return Text.assemble(
             (f"{self.state:<7}", _STYLES[self.state]),
-            f"  {columns[0]:<{width}}  {columns[1]:>13}  {columns[2]:>9}  ",
-            (self.progress.status if self.state in (RUNNING, STOPPED) else "", "dim"),
+            f"  {fitted(self.label, cells)}{columns}",
+            (f"  {self.progress.status}" if is_shown else "", "dim"),
             no_wrap=True,
             overflow="ellipsis",
         )
@@ -170,7 +201,7 @@ class _View:
         self, terminal: IO[str], log: str, tasks: Sequence[luigi.Task], present: Collection[str]
     ) -> None:
         self._terminal = terminal
-        self._console = Console(file=terminal, highlight=False)
+        self._console = _Console(file=terminal, highlight=False)
         self._live = Live(
             console=self._console,
             auto_refresh=False,
@@ -181,7 +212,7 @@ class _View:
         self._log = log
         self._tasks = {each.task_id for each in tasks if not isinstance(each, luigi.WrapperTask)}
         self._present = present
-        self._longest = max(len(label(task)) for task in tasks[-100:])
+        self._longest = max(cell_len(label(task)) for task in tasks[-100:])
         self._started = time.time()
         self._running: dict[str, _Row] = {}
         self._done = 0
@@ -191,24 +222,35 @@ class _View:
     def follow(self, events: Events, over: threading.Event) -> None:
         """Show what happens until it is over."""
         with contextlib.suppress(OSError):  # the terminal is gone
-            with self._live:
-                is_over = False
-                while not is_over:
-                    is_over = over.wait(INTERVAL)
-                    for event in events.new():
-                        self._take(*event)
-                    self._draw()
-                for task_id in [*self._running]:
-                    self._end(task_id, STOPPED, time.time())
-            if self._done or self._failed:
-                self._print(self._summary())
-            self._print(f"log: {self._log}")
+            try:
+                self._follow(events, over)
+            except Exception as error:
+                why = f"{type(error).__name__}: {error}"
+                print(f"\nnothing more is shown: {why}; log: {self._log}", file=self._terminal)
+                raise  # to the log
+
+    def _follow(self, events: Events, over: threading.Event) -> None:
+        with self._live:
+            is_over = False
+            while not is_over:
+                is_over = over.wait(INTERVAL)
+                for event in events.new():
+                    self._take(*event)
+                self._draw()
+            for task_id in [*self._running]:
+                self._end(task_id, STOPPED, time.time())
+        if self._done or self._failed:
+            self._print(self._summary())
+        self._print(f"log: {self._log}")
 
     def _take(self, kind: str, task_id: str, moment: float, *details: Any) -> None:
         if kind == START and task_id not in self._running:
             self._running[task_id] = _Row(details[0], moment)
+            self._longest = max(self._longest, cell_len(details[0]))  # run() can require more
         elif kind == PROGRESS and task_id in self._running:
             self._running[task_id].progress = Progress(*details[0])
+        elif kind == NEWS and task_id in self._running:
+            self._print(f"{self._running[task_id].label} {details[0]}")
         elif kind == DONE and task_id in self._running:
             self._end(task_id, DONE, moment)
             self._done += 1
@@ -231,7 +273,8 @@ class _View:
             return task_id
         row.state, row.ended = state, moment
         self._draw()  # or it would still be there, below what is printed
-        self._console.print(row.text(self._width()), no_wrap=True, overflow="ellipsis")
+        text = row.text(self._longest, self._console.width)
+        self._console.print(text, no_wrap=True, overflow="ellipsis")
         return row.label
 
     def _print(self, *parts: str | tuple[str, str]) -> None:
@@ -242,17 +285,13 @@ class _View:
         size = os.get_terminal_size(self._terminal.fileno())
         self._console.size = ConsoleDimensions(size.columns or 80, size.lines or 24)
         fitting = [*self._running.values()][: max(1, self._console.height - 2)]
-        lines = [row.text(self._width()) for row in fitting]
+        lines = [row.text(self._longest, self._console.width) for row in fitting]
         if lines or self._done:
             text = f"{self._summary()}; log: {self._log}"
             lines.append(Text(text, "dim", no_wrap=True, overflow="ellipsis"))
         if lines != self._lines:
             self._lines = lines
             self._live.update(Group(*lines), refresh=True)
-
-    def _width(self) -> int:
-        """The width of labels, which leaves room for the rest of a line."""
-        return min(self._longest, max(16, self._console.width - 52))
 
     def _summary(self) -> str:
         tasks = max(len(self._tasks.difference(self._present)), self._done + len(self._running))

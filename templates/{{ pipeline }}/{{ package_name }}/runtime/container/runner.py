@@ -269,6 +269,7 @@ def _ran_out_of_memory(container: str) -> bool:
 
 def _volumes(kwargs: ContainerKwargs) -> Iterator[tuple[str, str]]:
     """For each volume the folder in the container, and docker's option."""
+    volumes: dict[str, str] = {}
     for volume in map(os.path.expanduser, kwargs.volumes):
         match = re.fullmatch(r"(?P<source>[^:]+):(?P<target>/[^:]*)(:[^:]*)?", volume)
         if not match:
@@ -288,8 +289,13 @@ def _volumes(kwargs: ContainerKwargs) -> Iterator[tuple[str, str]]:
                 f"container_kwargs: volume {volume!r} names one of Docker's own volumes\n"
                 f"hint: write ./{volume} for the folder"
             )
-        option = f"--volume={folder if is_folder else source}{volume.removeprefix(source)}"
-        yield match["target"].rstrip("/") or "/", option
+        target = os.path.normpath(match["target"])
+        if volumes.setdefault(target, volume) is not volume:
+            raise ParameterError(
+                f"container_kwargs: volumes {volumes[target]!r} and {volume!r} are both to be "
+                f"{target} in the container\nhint: give one of them another folder there"
+            )
+        yield target, f"--volume={folder if is_folder else source}{volume.removeprefix(source)}"
 
 
 def _env(kwargs: ContainerKwargs, environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from .. import paths
-from ..errors import FlowNotFoundError
+from ..errors import FlowNotFoundError, did_you_mean
 
 _PARAMETERS = ("Parameter", "IncludeFile")
 
@@ -26,9 +26,10 @@ def flow_file(flow_path: str) -> Path:
         )
     file = paths.FLOWS / path
     if not file.is_file():
-        known = ", ".join(flow_paths()) or "none"
+        known = flow_paths()
         raise FlowNotFoundError(
-            f"flow_path {flow_path!r}: there is no {file}\nhint: the flows are {known}"
+            f"flow_path {flow_path!r}: there is no {file}{did_you_mean(flow_path, known)}\n"
+            f"hint: the flows are {', '.join(known) or 'none'}"
         )
     return file
 

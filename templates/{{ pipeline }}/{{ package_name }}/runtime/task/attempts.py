@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,6 +14,9 @@ from .. import store
 from ..errors import FlowFailedError, ParameterError, PipelineError
 from ..metaflow_config import datastore_root
 from ..store import metaflow_files
+
+BLOCK = 4096
+"""Bytes of a disk that a file takes at least."""
 
 STOPPED = "stopped"
 """Why an attempt ended that a signal or Ctrl-C has interrupted."""
@@ -101,7 +105,14 @@ class AttemptsFile:
             return
         else:
             ended = STOPPED
-        write_attempts(self._path, msgspec.structs.replace(self._attempts, ended=ended))
+        attempts = msgspec.structs.replace(self._attempts, ended=ended)
+        try:
+            write_attempts(self._path, attempts)
+        except OSError:  # a full disk, on which the file's own last block may have room
+            before, after = _encoded(self._attempts), _encoded(attempts)
+            if len(before) // BLOCK == len(after) // BLOCK:
+                with Path(self._path).open("r+b") as file:
+                    file.write(after)
 
 
 def read_attempts(path: str) -> Attempts | None:
@@ -113,4 +124,8 @@ def read_attempts(path: str) -> Attempts | None:
 
 def write_attempts(path: str, attempts: Attempts) -> None:
     """Keep the attempts in the file."""
-    store.write(path, msgspec.json.format(msgspec.json.encode(attempts), indent=2) + b"\n")
+    store.write(path, _encoded(attempts))
+
+
+def _encoded(attempts: Attempts) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(attempts), indent=2) + b"\n"

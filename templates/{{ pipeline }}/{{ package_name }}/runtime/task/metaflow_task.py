@@ -46,6 +46,9 @@ from .timeout import Timeout
 
 logger = logging.getLogger("luigi-interface")
 
+NEWS = "event.headwater.news"
+"""An event of a task, in addition to Luigi's own: a text, which follows the task's name."""
+
 _DATES = (
     *(luigi.DateParameter, luigi.DateHourParameter, luigi.DateMinuteParameter),
     luigi.DateSecondParameter,
@@ -300,6 +303,11 @@ class MetaflowTask(luigi.Task):
         own = own_values(self, dict(MetaflowTask.get_params()))
         return named_values(type(self).__name__, own)
 
+    def _tell(self, news: str) -> None:
+        """Log what people may not expect, and tell those who watch the run."""
+        logger.info("%s %s", self.task_id, news)
+        self.trigger_event(NEWS, self, news)
+
     def _log_wait(self, what: str, process_id: str) -> None:
         logger.info("%s waits for process %s, which is running %s", self.task_id, process_id, what)
         self._report_progress("", Progress(f"waits for process {process_id}"))
@@ -363,7 +371,7 @@ class MetaflowTask(luigi.Task):
         checkout = code()
         resumed, words = "", ["run"]
         if origin:
-            logger.info("%s resumes run %s, of %s", self.task_id, origin.run_id, origin.started)
+            self._tell(f"resumes run {origin.run_id}, of {origin.started}")
             resumed, words = origin.run_id, ["resume", f"--origin-run-id={origin.run_id}"]
 
         def keep(flow: str, run_id: str) -> None:
@@ -424,7 +432,7 @@ class MetaflowTask(luigi.Task):
             reason = f"the flow has new parameters, {', '.join(sorted(new))}"
         else:
             return earlier
-        logger.info("%s starts afresh: %s", self.task_id, reason)
+        self._tell(f"starts afresh: {reason}")
         return afresh
 
     def _runner(self, scratch: Path) -> Runner:
