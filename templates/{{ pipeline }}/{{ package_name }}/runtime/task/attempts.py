@@ -35,8 +35,6 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True):
     flow: str = ""
     """Name of the flow's class, once a run has begun."""
     parameters: dict[str, Any]
-    declared: list[str] | None = None
-    """The names of the parameters in the flow's file when the last run was started."""
     runs: list[Attempt] = []
     """The oldest first; each but the first has taken over what an earlier one had finished."""
     task: str = ""
@@ -75,6 +73,11 @@ class AttemptsFile:
         self._attempts = msgspec.structs.replace(
             self._attempts, flow=flow, runs=runs, parameters=parameters, written=time.time()
         )
+        write_attempts(self._path, self._attempts)
+
+    def start_afresh(self, parameters: dict[str, Any]) -> None:
+        """Forget the runs: the next one gets these parameters."""
+        self._attempts = msgspec.structs.replace(self._attempts, runs=[], parameters=parameters)
         write_attempts(self._path, self._attempts)
 
     @contextlib.contextmanager

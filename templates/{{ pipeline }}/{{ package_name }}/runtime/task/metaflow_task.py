@@ -10,6 +10,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -27,7 +28,7 @@ from ..container.kwargs import container_kwargs
 from ..errors import ParameterError, PipelineError
 from ..flow import handover
 from ..flow.command_line import as_list, flags
-from ..flow.flow_file import check_flow, flow_file, flow_inputs, flow_names, flow_parameters
+from ..flow.flow_file import check_flow, flow_file, flow_names, flow_parameters
 from ..flow.flow_run import FlowRun
 from ..flow.metaflow_client import artifacts_of, metaflow_run, parameters_of, sha256
 from ..flow.output import Progress
@@ -194,7 +195,8 @@ class MetaflowTask(luigi.Task):
     def _own_parameters(self) -> dict[str, Any]:
         """The values of the parameters that a subclass has, as the flow gets them.
 
-        They are JSON values; dates and other types are text, as Luigi writes them.
+        They are JSON values; dates and other types are text, as Luigi writes them: an Enum's member
+        by its name. A value that a flow cannot get is a ParameterError, for `offered_to` to raise.
         """
         values: dict[str, Any] = {}
         for name, parameter in self.get_params():
@@ -202,10 +204,15 @@ class MetaflowTask(luigi.Task):
             if name in vars(MetaflowTask) or option in RUN_OPTIONS:
                 continue
             value = recursively_unfreeze(getattr(self, name))
-            if value is None or isinstance(value, (str, int, float, list, tuple, dict)):
+            if isinstance(value, (list, tuple)):
+                value = [each.name if isinstance(each, Enum) else each for each in value]
+            is_json = value is None or isinstance(value, (str, int, float, list, dict))
+            try:
+                if isinstance(value, Enum) or not is_json:
+                    value = parameter.serialize(value)
                 values |= json_values({name: value}, "parameters")
-            else:
-                values[name] = parameter.serialize(value)
+            except ParameterError as error:
+                values[name] = error
         return values
 
     def parameters(self) -> Mapping[str, Any]:
@@ -352,7 +359,6 @@ class MetaflowTask(luigi.Task):
         origin = earlier.origin()
         begun = msgspec.structs.replace(
             earlier if origin else Attempts(parameters=parameters),
-            declared=flow_inputs(self._file),
             task=self._name_and_values,
             env=settings().env,
             retry=run_arguments(self),
@@ -362,9 +368,6 @@ class MetaflowTask(luigi.Task):
         attempts = AttemptsFile(self._attempts_path, begun)
         checkout = code()
         resumed, words = "", ["run"]
-        if origin:
-            logger.info("%s resumes run %s, of %s", self.task_id, origin.run_id, origin.started)
-            resumed, words = origin.run_id, ["resume", f"--origin-run-id={origin.run_id}"]
 
         def keep(flow: str, run_id: str) -> None:
             attempt = Attempt(run_id=run_id, started=_iso(started), **checkout._asdict())
@@ -386,6 +389,17 @@ class MetaflowTask(luigi.Task):
                     on_start=keep,
                     on_progress=self._report_progress,
                 )
+                if origin:
+                    address = f"{datastore_root()}/{earlier.flow}/{origin.run_id}"
+                    new = run.added_since(address, self._command(runner, words, checkout))
+                    if new:  # a resumed run would not have them
+                        self._log_afresh(f"the flow has new parameters, {', '.join(new)}")
+                        attempts.start_afresh(parameters)
+                    else:
+                        at = f"run {origin.run_id}, of {origin.started}"
+                        logger.info("%s resumes %s", self.task_id, at)
+                        resumed = origin.run_id
+                        words = ["resume", f"--origin-run-id={resumed}"]
                 command = self._command(runner, words, checkout)
                 given = earlier.parameters if resumed else parameters
                 run.start(command, given, offered, resumed=resumed)
@@ -395,7 +409,7 @@ class MetaflowTask(luigi.Task):
             checkout,
             flow=run.flow,
             run_id=run.run_id,
-            resumed=begun.runs,
+            resumed=begun.runs if resumed else [],
             parameters=run.parameters,
             finished=_iso(finished),
             seconds=finished - started,
@@ -413,19 +427,19 @@ class MetaflowTask(luigi.Task):
         # Metaflow could not resume these: it looks below the flow's name, and a resumed run has the
         # parameters of the first run, and no others.
         names = flow_names(self._file)
-        new = {*flow_inputs(self._file)}.difference(earlier.declared or ())
         # Also a parameter of the task's own that it did not have then.
         known = [*earlier.parameters, *flow_parameters(self._file)]
         if earlier.parameters != offered_to(known, offered) | parameters:
             reason = "its parameters have changed"
         elif earlier.flow and names and earlier.flow not in names:
             reason = f"{earlier.flow} is now {names[0]}"
-        elif earlier.declared is not None and new:
-            reason = f"the flow has new parameters, {', '.join(sorted(new))}"
         else:
             return earlier
-        logger.info("%s starts afresh: %s", self.task_id, reason)
+        self._log_afresh(reason)
         return afresh
+
+    def _log_afresh(self, reason: str) -> None:
+        logger.info("%s starts afresh: %s", self.task_id, reason)
 
     def _runner(self, scratch: Path) -> Runner:
         """What the flow runs in; a container's image is built if there is none."""
