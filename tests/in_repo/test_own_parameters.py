@@ -25,7 +25,7 @@ class Colour(enum.Enum):
     RED = "#f00"
 
 
-class TextColour(str, enum.Enum):
+class TextColour(enum.StrEnum):
     RED = "#f00"
 
 

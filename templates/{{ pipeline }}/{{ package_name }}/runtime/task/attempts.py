@@ -87,10 +87,11 @@ class AttemptsFile:
             yield
         except BaseException as error:
             with contextlib.suppress(OSError, PipelineError):  # the first error counts
-                self._note(error)
+                self.note(error)
             raise
 
-    def _note(self, error: BaseException) -> None:
+    def note(self, error: BaseException) -> None:
+        """Note that the last attempt ended with the error."""
         if isinstance(error, ParameterError) and not self._attempts.runs:
             store.remove(self._path)  # retrying the same cannot succeed
             return

@@ -47,7 +47,7 @@ from .timeout import Timeout
 
 logger = logging.getLogger("luigi-interface")
 
-_DATES = (
+DATES = (
     *(luigi.DateParameter, luigi.DateHourParameter, luigi.DateMinuteParameter),
     luigi.DateSecondParameter,
 )
@@ -119,11 +119,7 @@ class MetaflowTask(luigi.Task):
                 f"preflow_kwargs must be Metaflow's options, e.g. with: [retry], not {preflow!r}"
             )
         self._file = flow_file(self.flow_path)
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.flow_tag):
-            raise ParameterError(
-                f"flow_tag {self.flow_tag!r} must be letters, digits, '.', '_' or '-', and begin "
-                "with a letter or digit: it names a folder and tags the run"
-            )
+        check_flow_tag(self.flow_tag)
         if self.timeout is not None and not self.timeout > 0:  # nor not a number
             raise ParameterError(f"timeout must be more than 0 seconds, not {self.timeout:g}")
         if self.from_run and not re.fullmatch(r"\w+/[\w.-]+", self.from_run):
@@ -169,7 +165,7 @@ class MetaflowTask(luigi.Task):
         """
         task, fixed = getattr(cls, "func", cls), getattr(cls, "keywords", {})
         rest = [(name, each) for name, each in task.get_params() if name not in fixed]
-        dates = [name for name, each in rest if isinstance(each, _DATES)]
+        dates = [name for name, each in rest if isinstance(each, DATES)]
         by_date = dates[0] if dates else rest[0][0]
 
         def is_complete(value: Any) -> bool:
@@ -274,7 +270,11 @@ class MetaflowTask(luigi.Task):
         own, all of them succeed, and the marker that was written last stays.
         """
         check_flow(self._file)
-        parameters = json_values(self.parameters(), "parameters()")
+        try:
+            parameters = json_values(self.parameters(), "parameters()")
+        except Exception as error:
+            self._keep_error(error)
+            raise
         lock = local_root() / paths.LOCKS / f"{self.task_id}.lock"
         no_clean = local_root() / paths.TASKS_LOCK
         try:
@@ -306,6 +306,24 @@ class MetaflowTask(luigi.Task):
             return ""
         own = own_values(self, dict(MetaflowTask.get_params()))
         return named_values(type(self).__name__, own)
+
+    def _keep_error(self, error: Exception) -> None:
+        """Note, for `nox -s status`, why the flow was not started."""
+        with contextlib.suppress(OSError, PipelineError):  # the first error counts
+            earlier = read_attempts(self._attempts_path)
+            attempts = earlier or self._described(Attempts(parameters={}))
+            AttemptsFile(self._attempts_path, attempts).note(error)
+
+    def _described(self, attempts: Attempts) -> Attempts:
+        """The attempts with what `nox -s status` shows of the task."""
+        return msgspec.structs.replace(
+            attempts,
+            task=self._name_and_values,
+            env=settings().env,
+            retry=run_arguments(self),
+            written=time.time(),
+            ended="",
+        )
 
     def _log_wait(self, what: str, process_id: str) -> None:
         logger.info("%s waits for process %s, which is running %s", self.task_id, process_id, what)
@@ -357,14 +375,7 @@ class MetaflowTask(luigi.Task):
         offered = self._own_parameters()
         earlier = self._earlier_attempts(parameters, offered)
         origin = earlier.origin()
-        begun = msgspec.structs.replace(
-            earlier if origin else Attempts(parameters=parameters),
-            task=self._name_and_values,
-            env=settings().env,
-            retry=run_arguments(self),
-            written=time.time(),
-            ended="",
-        )
+        begun = self._described(earlier if origin else Attempts(parameters=parameters))
         attempts = AttemptsFile(self._attempts_path, begun)
         checkout = code()
         resumed, words = "", ["run"]
@@ -422,7 +433,7 @@ class MetaflowTask(luigi.Task):
         """The attempts to go on from; without any run if this one starts afresh."""
         afresh = Attempts(parameters=parameters)
         earlier = read_attempts(self._attempts_path)
-        if earlier is None or self.forced_at > earlier.written:
+        if earlier is None or not earlier.runs or self.forced_at > earlier.written:
             return afresh
         # Metaflow could not resume these: it looks below the flow's name, and a resumed run has the
         # parameters of the first run, and no others.
@@ -509,6 +520,15 @@ class MetaflowTask(luigi.Task):
             seconds=round(seconds, 3),
             **checkout._asdict(),
             **fields,
+        )
+
+
+def check_flow_tag(tag: str) -> None:
+    """Raise ParameterError unless the tag can name a folder."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", tag):
+        raise ParameterError(
+            f"flow_tag {tag!r} must be letters, digits, '.', '_' or '-', and begin with a letter "
+            "or digit: it names a folder and tags the run"
         )
 
 
