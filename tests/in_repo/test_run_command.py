@@ -232,7 +232,7 @@ def test_a_mistake_in_a_task_is_shown_from_the_user_s_line_on(
     assert output[-2] == (
         f"run: RootTask().requires(): NameError: name 'REQUIRED' is not defined, at {file}, line 8"
     )
-    assert output[-1] == "run: nothing has run; correct that, and run the same command again"
+    assert output[-1] == "run: correct that, and the same command runs what is not done yet"
 
 
 CHAIN = """

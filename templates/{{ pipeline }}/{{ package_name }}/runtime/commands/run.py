@@ -78,7 +78,7 @@ Luigi's. On a terminal, a line shows how each task gets on; --verbose prints eve
 REPORTED = 100
 """The number of tasks that are reported on when all are done: each is a marker to fetch."""
 
-NOTHING_RAN = "nothing has run; correct that, and run the same command again"
+TO_DO = "correct that, and the same command runs what is not done yet"
 
 # Of an error in complete() or deps() Luigi logs the traceback as text.
 _TRACEBACK = re.compile(
@@ -129,7 +129,7 @@ def main(arguments: list[str]) -> int:
         if not frames and not isinstance(error, SyntaxError):
             raise  # the user did not cause it
         where = [*getattr(error, "__notes__", ()), failures.one_line(error)]
-        lines = (failures.in_full(error), f"run: {': '.join(where)}", f"run: {NOTHING_RAN}")
+        lines = (failures.in_full(error), f"run: {': '.join(where)}", f"run: {TO_DO}")
         print(*lines, sep="\n", file=sys.stderr)
         return 2
 
@@ -163,7 +163,7 @@ def run(arguments: list[str], tasks: list[luigi.Task], is_verbose: bool = False)
         force = "--force" if isinstance(tasks[-1], MetaflowTask) else "--force-upstream"
         lines.insert(0, f"the same command resumes what failed; {force} starts afresh")
     elif failed or is_unplanned:
-        lines.insert(0, "correct that, and the same command runs what is not done yet")
+        lines.insert(0, TO_DO)
     if exit_code == 0:
         with reader_may_leave():
             report(tasks)
