@@ -221,7 +221,7 @@ def test_the_command_that_status_prints_resumes_a_pipeline_s_task_when_pasted(
     ran.unlink()
     output = repo.nox("-s", "status")
     assert re.search(rf"failed at end +\d+ s ago  fragile.py .*  {env}  FragileFlow/", output)
-    (command,) = re.findall(r"(?m)^ +resume it alone: (.*)$", output)
+    (command,) = re.findall(r"(?m)^ +run it alone: (.*)$", output)
     assert "fragile_tasks.py Fragile " in command
     (repo.folder / "fail").unlink()
     done = subprocess.run(

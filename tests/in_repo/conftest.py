@@ -290,7 +290,8 @@ paths.CONFIG, paths.FLOWS = paths.ROOT / "config", paths.ROOT / "flows"
 if sys.argv[1] == "luigi":
     from luigi.cmdline import luigi_run
     module = "sales_pipelines.runtime.task.metaflow_task"
-    luigi_run(["--module", module, "MetaflowTask", *sys.argv[2:]])
+    own = ["--lock-pid-dir", "locks"]  # else tests of the same command refuse each other
+    luigi_run(["--module", module, "MetaflowTask", *own, *sys.argv[2:]])
 else:
     from sales_pipelines.runtime.__main__ import command_line
     command_line()

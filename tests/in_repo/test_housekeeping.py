@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import json
 import os
 import pty
@@ -16,11 +17,12 @@ import sys
 import time
 from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
 
 import luigi
 import pytest
 from luigi.parameter import ParameterVisibility
-from sales_pipelines.runtime import FlowFailedError, MetaflowTask, ParameterError, paths
+from sales_pipelines.runtime import FlowFailedError, MetaflowTask, ParameterError, paths, process
 from sales_pipelines.runtime.__main__ import main
 from sales_pipelines.runtime.commands import clean, records, status
 from sales_pipelines.runtime.store import metaflow_files
@@ -598,8 +600,8 @@ def test_a_bucket_is_left_alone_and_this_machine_s_disk_is_freed(old: Keeping) -
 
 def retry_in(report: str) -> list[str]:
     """The words after `nox -s run --` of the one retry that is printed."""
-    (line,) = (line for line in report.splitlines() if "resume it alone: " in line)
-    words = shlex.split(line.partition("resume it alone: ")[2])
+    (line,) = (line for line in report.splitlines() if "run it alone: " in line)
+    words = shlex.split(line.partition("run it alone: ")[2])
     assert words[:4] == ["nox", "-s", "run", "--"]
     return words[4:]
 
@@ -679,19 +681,18 @@ def test_of_a_run_that_was_ended_from_outside_status_says_how_and_at_which_step(
 def test_of_a_time_limit_status_says_what_the_run_said(
     splitting: Splitting, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wait = subprocess.Popen.wait
+    looks = itertools.count()
 
-    def time_is_up(process: subprocess.Popen[str], timeout: float | None = None) -> int:
-        if timeout is None:
-            return wait(process)
+    def time_is_up() -> float:
+        if next(looks) == 0:  # when the flow is started
+            return 0.0
         splitting.process_of("join")
-        raise subprocess.TimeoutExpired("", timeout)
+        return 3600.0
 
     splitting.tell("wait-join")
-    monkeypatch.setattr(subprocess.Popen, "wait", time_is_up)
+    monkeypatch.setattr(process, "time", SimpleNamespace(monotonic=time_is_up))
     with pytest.raises(FlowFailedError) as error:
         splitting.task(timeout=3600).run()
-    monkeypatch.setattr(subprocess.Popen, "wait", wait)
     reason = str(error.value).splitlines()[0]
     assert reason == "split.py failed in step join: stopped after 3600 seconds"
     first, second = last_run(capfd)
@@ -766,7 +767,7 @@ def test_what_failed_before_there_was_a_run_is_reported_and_does_not_hinder_clea
         splitting.task(flow_kwargs={"n": 2}).run()
     report = output_of(capfd, status)
     assert "split.py n=2  dev  before there was a run" in report
-    assert re.search(r"\n +ModuleNotFoundError: .* 'no_such_module'\n +resume it alone: ", report)
+    assert re.search(r"\n +ModuleNotFoundError: .* 'no_such_module'\n +run it alone: ", report)
     make_old(splitting.root)
     report = output_of(capfd, clean, "--yes")
     assert "1 run " in report

@@ -60,6 +60,21 @@ def test_a_parameter_that_is_given_beats_the_tag(pipeline: Pipeline) -> None:
     assert task.output().result is False
 
 
+def test_a_task_s_own_production_is_such_a_parameter_and_leaves_the_tag_as_it_is(
+    pipeline: Pipeline,
+) -> None:
+    class Task(MetaflowTask):
+        flow_path = pipeline.add_flow(talks=True, end="self.luigi_result = self.production")
+        production = luigi.BoolParameter(default=True)
+
+    task = Task(flow_tag="trial")
+    assert run(task)
+    assert task.output().result is True
+    assert "/luigi/trial/" in task.output().path
+    assert "trial" in task.output().run.user_tags
+    assert "production" not in task.output().run.user_tags
+
+
 @pytest.mark.thorough
 def test_the_result_of_a_flow_that_a_flow_starts_is_not_its_own(pipeline: Pipeline) -> None:
     pipeline.add_flow("inner.py", talks=True, end="self.luigi_result = 'inner'")

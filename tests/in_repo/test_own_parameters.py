@@ -25,6 +25,14 @@ class Colour(enum.Enum):
     RED = "#f00"
 
 
+class TextColour(enum.StrEnum):
+    RED = "#f00"
+
+
+class NumberColour(enum.IntEnum):
+    RED = 3
+
+
 class Daily(MetaflowTask):
     flow_path = PATH
     day = luigi.DateParameter()
@@ -81,6 +89,9 @@ def test_a_task_s_own_parameter_reaches_the_flow_and_is_in_the_marker(
         (luigi.FloatParameter(default=0.5), "default=0.0", 0.5),
         (luigi.DictParameter(default={"a": [None]}), "type=JSONType", {"a": [None]}),
         (luigi.EnumParameter(enum=Colour, default=Colour.RED), 'default=""', "RED"),
+        (luigi.EnumParameter(enum=TextColour, default=TextColour.RED), 'default=""', "RED"),
+        (luigi.EnumParameter(enum=NumberColour, default=NumberColour.RED), 'default=""', "RED"),
+        (luigi.EnumListParameter(enum=Colour, default=(Colour.RED,)), "type=JSONType", ["RED"]),
         (luigi.DateHourParameter(default=datetime.datetime(2026, 1, 2, 3)), "", "2026-01-02T03"),
         (luigi.OptionalIntParameter(default=None), "type=int, default=None", None),
         (luigi.TupleParameter(default=("a", "b")), 'separator=","', ["a", "b"]),
@@ -107,6 +118,24 @@ def test_one_that_the_flow_does_not_have_stays_the_task_s(pipeline: Pipeline) ->
     task = Task(day=DAY)
     assert results(task) == {"day": "2026-01-02"}
     assert task.output().marker.parameters == {"day": "2026-01-02"}
+
+
+@pytest.mark.parametrize("value", [float("nan"), b"bytes", object(), {"a": {1}}])
+def test_one_that_no_flow_can_get_is_refused_only_if_the_flow_has_it(
+    pipeline: Pipeline, value: Any
+) -> None:
+    class Raw(luigi.Parameter[Any]):
+        def normalize(self, x: Any) -> Any:
+            return [x]
+
+    class Task(Daily):
+        raw = Raw(default=value)
+
+    echo(pipeline, 'day = Parameter("day", default="")')
+    assert results(Task(day=DAY)) == {"day": "2026-01-02"}
+    echo(pipeline, 'raw = Parameter("raw", default="")')
+    with pytest.raises(ParameterError, match=r"^parameters: raw\[0\]"):
+        Task(day=DAY + datetime.timedelta(days=1)).run()
 
 
 def test_it_reaches_a_parameter_that_the_flow_inherits(pipeline: Pipeline) -> None:
@@ -302,6 +331,7 @@ def test_requires_and_clone_leave_with_a_task_what_is_for_it_alone(pipeline: Pip
         ("multiple=True", [], []),
         ("type=JSONType", ["q", 1], ["q", 1]),
         ("", ["q", 1], '["q", 1]'),
+        ('multiple=True, type=str, default=["x"]', ["qq"], ["qq"]),
     ],
 )
 def test_a_list_arrives_as_meant(
@@ -321,12 +351,24 @@ def test_a_list_arrives_as_meant(
         (
             'multiple=True, default=["x"]',
             [],
+            r"has that of its default, and Metaflow reads no list from text\n"
+            r"hint: declare it with the type of its items, e.g. type=str",
+        ),
+        (
+            'multiple=True, default=["x"], type=str',
+            [],
             r"is an empty list, and would get its default, \['x'\]",
         ),
+        ('multiple=True, default=("x",)', ["qq"], "reads no tuple from text"),
+        ('multiple=True, default=("x",)', "qq", "reads no tuple from text"),
+        ("default=['x']", ["qq"], "hint: declare it with type=JSONType, and the default as JSON"),
+        ("['x']", "qq", "reads no list from text"),
+        ("default={'a': 1}", {"b": 1}, "reads no dict from text"),
+        ("multiple=True, default=dict(a=1).keys() and list('x')", ["qq"], "reads no list from"),
     ],
 )
 def test_a_list_that_would_not_arrive_is_refused(
-    pipeline: Pipeline, declared: str, items: list[Any], why: str
+    pipeline: Pipeline, declared: str, items: Any, why: str
 ) -> None:
     echo(pipeline, f'rows = Parameter("rows", {declared})')
     task = MetaflowTask(PATH, flow_kwargs={"rows": items})
@@ -450,6 +492,69 @@ def test_a_retry_starts_afresh_if_the_task_has_got_a_parameter_of_the_flow(
     assert task.task_id == before().task_id
     assert results(task) == 5
     assert task.output().marker.resumed == []
+
+
+BASE = """
+from metaflow import Config, FlowSpec, JSONType, Parameter
+
+
+class Base(FlowSpec):
+    limit = 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("added", "has"),
+    [
+        ('    new = Parameter("the-new", default="x")\n', "new = 'x'"),
+        ('    new = Config("the_new", default_value="{}")\n', "new = {}"),
+        ('    limit = Parameter("limit", default=4)\n', "limit = 4"),
+    ],
+)
+def test_a_retry_starts_afresh_if_the_flow_has_got_a_parameter_wherever_it_is_declared(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture, added: str, has: str
+) -> None:
+    """A resumed run has the parameters of the first run, and no others."""
+    name, _, expected = has.partition(" = ")
+    pipeline.add_file("base.py", BASE)
+    flow = pipeline.flows / pipeline.add_flow(
+        PATH, talks=True, end=f"self.luigi_result = repr(self.{name})\nassert self.limit != 3"
+    )
+    flow.write_text("from base import Base\n" + flow.read_text().replace("(FlowSpec)", "(Base)"))
+    for _ in range(2):  # of two runs that failed, the second was resumed
+        with pytest.raises(FlowFailedError):
+            MetaflowTask(PATH).run()
+    if name == "new":
+        added += "    limit = 4\n"
+    pipeline.add_file("base.py", BASE + added)
+    task = MetaflowTask(PATH)
+    if name == "new":  # a constant of the class is as the first run had it
+        flow.write_text(flow.read_text().replace("\n        assert self.limit != 3", ""))
+    assert results(task) == expected
+    assert task.output().marker.resumed == []
+    assert f"starts afresh: the flow has new parameters, {name}\n" in caplog.text
+
+
+def test_a_retry_starts_afresh_if_a_decorator_has_given_the_flow_a_parameter(
+    pipeline: Pipeline,
+) -> None:
+    pipeline.add_flow(PATH, end="assert not self.production")
+    with pytest.raises(FlowFailedError):
+        MetaflowTask(PATH).run()
+    pipeline.add_flow(PATH, end="assert not self.production", talks=True)
+    task = MetaflowTask(PATH)
+    task.run()
+    assert task.output().marker.resumed == []
+
+
+def test_a_retry_of_a_flow_that_cannot_be_asked_is_resumed(pipeline: Pipeline) -> None:
+    pipeline.add_flow(PATH, end="assert 0")
+    with pytest.raises(FlowFailedError, match="step `end`"):
+        MetaflowTask(PATH).run()
+    text = (pipeline.flows / PATH).read_text()
+    (pipeline.flows / PATH).write_text("raise KeyError('at import')\n" + text)
+    with pytest.raises(FlowFailedError, match=r"(?s)having resumed run .*KeyError: 'at import'"):
+        MetaflowTask(PATH).run()
 
 
 def test_a_config_is_no_parameter(pipeline: Pipeline) -> None:

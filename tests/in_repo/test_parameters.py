@@ -202,7 +202,39 @@ def test_the_message_for_unknown_and_missing_ones_lists_those_of_the_flow(
         "hint: its parameters are count (int), production (bool, default worked out by the flow), "
         "rates (JSON), share (float, default 0.5), sort (str, default worked out by the flow), "
         "weekly_csv (str, required)",
+        """hint: give it with --flow-kwargs '{"weekly_csv": "…"}', or as a parameter of """
+        "the task, weekly_csv = luigi.Parameter()",
     ]
+
+
+@pytest.mark.parametrize(
+    ("declared", "given"),
+    [("'n', required=True", {}), ("name='n', required=True, type=int", {"n": None})],
+)
+def test_a_parameter_that_is_missing_is_named_before_metaflow_starts(
+    pipeline: Pipeline, capfd: pytest.CaptureFixture[str], declared: str, given: dict[str, Any]
+) -> None:
+    path = pipeline.add_flow(parameters=f"n = Parameter({declared})")
+    assert refused(pipeline, path, given).splitlines()[::2] == [
+        "small.py requires the parameter 'n'",
+        """hint: give it with --flow-kwargs '{"n": "…"}', or as a parameter of the task, """
+        "n = luigi.Parameter()",
+    ]
+    assert "Metaflow" not in capfd.readouterr().out
+
+
+def test_a_parameter_that_a_variable_sets_is_not_missing(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("METAFLOW_RUN_N", "3")
+    path = pipeline.add_flow(
+        talks=True,
+        parameters="n = Parameter('n', required=True, type=int)",
+        end="self.luigi_result = self.n",
+    )
+    task = MetaflowTask(path)
+    task.run()
+    assert task.output().result == 3
 
 
 def test_for_a_value_of_another_type_the_message_has_metaflow_s_reason(pipeline: Pipeline) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import signal
@@ -25,7 +26,7 @@ from sales_pipelines.runtime.commands.run import (
     without_traceback,
 )
 
-from .conftest import Pipeline, ends
+from .conftest import Pipeline, ends, start
 
 
 @pytest.fixture
@@ -181,8 +182,14 @@ def test_help_explains_the_arguments_and_lists_what_there_is_to_run(
     [
         (["--flow-kwargs", "{bad"], """--flow-kwargs '{bad' must be JSON, e.g. '{"name": 1}'"""),
         (["--timeout", "soon"], "--timeout 'soon': 'soon' is not seconds, or a number"),
-        (["--workers", "many"], "an option has a wrong value: "),
-        (["--day", "3"], "unrecognized arguments: --day 3\nMetaflowTask has: --flow-kwargs, "),
+        (["--workers", "many"], "--workers 'many': invalid literal for int"),
+        (["--day", "3"], "there is no option --day\nMetaflowTask has: --flow-kwargs, "),
+        (["--foce"], "there is no option --foce; did you mean --force?"),
+        (["--work=3"], "there is no option --work; did you mean --workers?"),
+        (
+            ["--module", "small"],
+            "--module is for the bare `luigi` command\nhint: nox -s run -- FILE",
+        ),
         (["--day", "3"], """hint: set the flow's own parameters with --flow-kwargs '{"name"""),
     ],
 )
@@ -220,7 +227,10 @@ def test_a_mistake_in_a_task_is_shown_from_the_user_s_line_on(
     output = capfd.readouterr().err.splitlines()
     assert output[0] == "Traceback (most recent call last):"
     assert output[1].endswith('sales.py", line 8, in requires')
-    assert output[-1] == f"run: NameError: name 'REQUIRED' is not defined, at {file}, line 8"
+    assert output[-2] == (
+        f"run: RootTask().requires(): NameError: name 'REQUIRED' is not defined, at {file}, line 8"
+    )
+    assert output[-1] == "run: correct that, and the same command runs what is not done yet"
 
 
 CHAIN = """
@@ -312,6 +322,169 @@ def test_how_to_start_afresh_is_said_for_the_task_that_was_named(
     assert "resumes what failed; --force-upstream starts afresh\n" in capfd.readouterr().err
 
 
+ENDINGS = """
+import luigi
+from luigi.tools.range import RangeDaily
+from sales_pipelines.runtime import MetaflowTask
+
+class Plain(luigi.Task):
+    n = luigi.IntParameter(default=3)
+    def run(self):
+        raise ValueError("no such file")
+
+class Unknown(luigi.Task):
+    def complete(self):
+        raise LookupError("no such table")
+
+class NeedsUnknown(Plain):
+    def requires(self):
+        return Unknown()
+
+class BadParameters(MetaflowTask):
+    flow_path = "small.py"
+    def parameters(self):
+        raise KeyError("no such customer")
+
+class Regional(MetaflowTask):
+    flow_path = "small.py"
+    region = luigi.Parameter(default="north")
+    day = luigi.DateParameter()
+
+class Needing(MetaflowTask):
+    flow_path = "small.py"
+    day = luigi.DateParameter()
+    region = luigi.Parameter()
+"""
+NUMBERS = itertools.count()
+RANGE = ["RangeDaily", "--start", "2026-01-01", "--stop", "2026-01-02", "--days-back", "9999"]
+
+
+@pytest.fixture
+def endings(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tasks: Path) -> Path:
+    """The file of these tasks; the name of their module is another in each test."""
+    pipeline.add_flow()
+    (pipeline.root / "pyproject.toml").write_text('[project]\nversion = "2026.11.0"\n')
+    monkeypatch.syspath_prepend(str(tasks.parent.parent))
+    file = tasks / f"endings{next(NUMBERS)}.py"
+    module = ModuleType(f"{paths.PACKAGE.name}.tasks.{file.stem}")
+    file.write_text(ENDINGS)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(ENDINGS, str(file), "exec"), vars(module))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("name", "why", "line"),
+    [
+        ("Plain", "Plain n=3: ValueError: no such file", 9),
+        ("Unknown", "{module}Unknown().complete(): LookupError: no such table", 13),
+        ("NeedsUnknown", "{module}Unknown().complete(): LookupError: no such table", 13),
+        ("BadParameters", "BadParameters: KeyError: 'no such customer'", 22),
+    ],
+)
+def test_a_run_ends_with_the_task_that_failed_and_what_to_do(
+    endings: Path, capfd: pytest.CaptureFixture[str], name: str, why: str, line: int
+) -> None:
+    assert main(["run", endings.name, name, "--no-lock"]) != 0
+    todo, cause = capfd.readouterr().err.splitlines()[-2:]
+    assert todo == "run: correct that, and the same command runs what is not done yet"
+    module = f"{paths.PACKAGE.name}.tasks.{endings.stem}."
+    assert cause.replace(module, "{module}") == f"run: {why}, at {endings}, line {line}"
+
+
+def test_status_shows_a_flow_that_was_not_started_because_of_its_parameters(
+    endings: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", endings.name, "BadParameters", "--no-lock"]) != 0
+    capfd.readouterr()
+    assert main(["status"]) == 0
+    lines = capfd.readouterr().out.partition("last runs")[2].splitlines()
+    assert re.search(r"failed .* small.py BadParameters  dev  before there was a run$", lines[0])
+    assert [line.strip() for line in lines[1:3]] == [
+        "KeyError: 'no such customer'",
+        f"run it alone: nox -s run -- {endings.name} BadParameters",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "cause"),
+    [
+        (["--of", "{module}.Regional"], r"the 'day' parameter.*\nhint: --param-name NAME"),
+        (
+            ["--of", "{module}.Needing"],
+            r"the 'region' parameter.*\nhint: .*--of-params '{",
+        ),
+        (
+            ["--of", "Regional"],
+            r"there is no such task; did you mean .*\.Regional",
+        ),
+        (["--of", "Regnal"], r"--of 'Regnal': there is no such task$"),
+    ],
+)
+def test_a_wrong_range_of_days_is_explained_without_a_traceback(
+    endings: Path, capfd: pytest.CaptureFixture[str], options: list[str], cause: str
+) -> None:
+    module = f"{paths.PACKAGE.name}.tasks.{endings.stem}"
+    options = [each.replace("{module}", module) for each in options]
+    assert main(["run", endings.name, *RANGE, *options]) == 2
+    output = capfd.readouterr().err.strip()
+    assert re.search(cause.replace("{module}", module), output), output
+    assert len(output.splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        (
+            "[DEFAULT]\na = /b\n[{module}.Plain]\nn = many",
+            r"\[{module}\.Plain\] n: invalid literal for int",
+        ),
+        ("[{module}.Plain]\nnn = 3", r"\[{module}\.Plain\] nn: Plain has no .*; did you mean n\?$"),
+        ("[worker]\nkeep_alive = maybe", r"\[worker\] keep_alive: .* 'maybe' as bool"),
+        ("[scheduler]\nretry_count = 1.5", r"\[scheduler\] retry_count: invalid literal"),
+        ("[MetaflowTask]\ntimeout = soon", r"\[MetaflowTask\] timeout: 'soon' is not seconds"),
+        ("[MetaflowTask]\nflow_tag = %x", r"\[MetaflowTask\] flow_tag: '%' must be followed"),
+    ],
+)
+def test_a_wrong_value_in_luigi_cfg_is_named(
+    endings: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    text: str,
+    cause: str,
+) -> None:
+    module = f"{paths.PACKAGE.name}.tasks.{endings.stem}"
+    config = luigi.configuration.LuigiConfigParser()
+    config.read_string(text.replace("{module}", module))
+    monkeypatch.setattr(luigi.configuration, "get_config", lambda: config)
+    assert main(["run", endings.name, "Plain"]) == 2
+    output = capfd.readouterr().err.strip()
+    assert re.search(f"^run: luigi.cfg: {cause.replace('{module}', module)}", output), output
+    assert len(output.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("[worker\n", "no section headers"),
+        ("[worker]\n[worker]\n", "section 'worker' already exists"),
+        ("[worker]\nforce_multiprocessing\n", "parsing errors: "),
+    ],
+)
+def test_a_luigi_cfg_that_cannot_be_read_is_named(
+    pipeline: Pipeline, text: str, cause: str
+) -> None:
+    path = pipeline.add_flow()
+    (pipeline.root / "luigi.cfg").write_text(text)
+    running = start(pipeline.root, "run", path)
+    output, _ = running.communicate()
+    assert running.returncode == 2
+    assert cause in output
+    assert "luigi.cfg" in output
+    assert "\nhint: in luigi.cfg a section is [NAME], once, and each line NAME = VALUE" in output
+    assert "Traceback" not in output
+
+
 class Hungry(luigi.Task):
     """A task whose author forgot something."""
 
@@ -369,8 +542,11 @@ def test_a_module_says_which_tasks_it_has(monkeypatch: pytest.MonkeyPatch) -> No
     source = "import luigi\nclass RootTask(luigi.Task): pass\nclass Weekly(luigi.Task): pass"
     exec(source, vars(module))
     monkeypatch.setitem(sys.modules, "some_tasks", module)
-    with pytest.raises(UsageError, match="some_tasks has no task Rot; it has: RootTask, Weekly"):
-        family("some_tasks", "Rot")
+    for name, close in {"Rot": "", "Wekly": "; did you mean Weekly?"}.items():
+        with pytest.raises(UsageError) as refused:
+            family("some_tasks", name)
+        expected = f"some_tasks has no task {name}{close}\nhint: it has RootTask, Weekly"
+        assert str(refused.value) == expected
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import os
 import re
@@ -21,6 +22,7 @@ from luigi.task_register import Register
 from sales_pipelines.runtime import MetaflowTask, paths
 from sales_pipelines.runtime.__main__ import main
 from sales_pipelines.runtime.commands import run as run_command
+from sales_pipelines.runtime.commands.run_options import example, option
 from sales_pipelines.runtime.settings import PREFIX, settings
 from sales_pipelines.runtime.task.run_arguments import run_arguments
 
@@ -44,6 +46,13 @@ class Priced(MetaflowTask):
     timeout = luigi.FloatParameter(default=7)
     flow_tag = luigi.Parameter(default="priced")
     container_kwargs = luigi.DictParameter(default={"cpus": 1})
+
+class Own(MetaflowTask):
+    flow_path = "small.py"
+    top_n = luigi.IntParameter(default=3)
+
+class OwnAll(Own):
+    day = luigi.Parameter(default="")
 
 class Clean(MetaflowTask):
     flow_path = "small.py"
@@ -254,7 +263,10 @@ def test_the_command_of_a_retry_has_the_options_unless_they_may_be_secret(
         (["--container-kwargs", "{bad"], "--container-kwargs '{bad' must be JSON, e.g. "),
         (["--container-kwargs", '{"mem": 1}'], "unknown field `mem`\nhint: container_kwargs may "),
         (["--runner"], "argument --runner: expected one argument"),
-        (["--force"], "unrecognized arguments: --force\nWrapper has: .*; every run: --flow-tag, "),
+        (["--force"], "there is no option --force; .*\nWrapper has: .*; every run: --flow-tag, "),
+        (["--flow-t", "x"], "there is no option --flow-t; did you mean --flow-tag?"),
+        (["--runn=container"], "there is no option --runn; did you mean --runner?"),
+        (["--time", "2h"], "there is no option --time; did you mean --timeout?"),
     ],
 )
 def test_a_wrong_option_of_a_run_is_explained_before_anything_runs(
@@ -264,6 +276,42 @@ def test_a_wrong_option_of_a_run_is_explained_before_anything_runs(
     output = capfd.readouterr().err
     assert re.search(cause, output), output
     assert len(output.splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    ("options", "cause"),
+    [
+        (["--runner", "foo"], "--runner foo: .*; it is 'process' or 'container'"),
+        (["--timeout", "0"], "--timeout 0: .* > 0"),
+        (["--flow-tag", "a/b"], "flow_tag 'a/b' must be letters"),
+        (["--container-kwargs", '{"mem": 1}'], "unknown field `mem`\nhint: container_kwargs may "),
+        (["--container-kwargs", '{"cpus": "many"}'], "container_kwargs: .*cpus"),
+        (["--flow-t", "x"], "there is no option --flow-t; did you mean --flow-tag?"),
+    ],
+)
+def test_a_wrong_option_of_a_run_is_explained_although_nothing_is_to_be_done(
+    tasks: Pipeline,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    cause: str,
+) -> None:
+    monkeypatch.chdir(tasks.root)
+    Path("page.html").touch()
+    assert main(["run", FILE, "Publish", *options]) == 2
+    output = capfd.readouterr().err
+    assert re.search(cause, output), output
+
+
+@pytest.mark.parametrize("word", ["--flow-tag", "--options_tasks.Raw-flow-tag", "--forc"])
+def test_the_beginning_of_an_option_is_refused_for_a_flow_too(
+    run: Run, capfd: pytest.CaptureFixture[str], word: str
+) -> None:
+    of_class = f"--{option(NAME + '.Raw-flow-tag').lstrip('-')}"
+    assert values(run(FILE, "Raw", of_class, "t")[0])[1] == "t", "Luigi's option for one class"
+    for name in (of_class[:-1], word[:-1]):
+        assert main(["run", FILE, "Raw", name, "t"]) == 2
+        assert f"there is no option {name}" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -288,13 +336,57 @@ def test_help_of_a_task_is_one_screen_with_each_option_once(
     assert len(text.splitlines()) < 40
     assert "--help-all" in text
     if "Plain" in words:
-        assert re.search(r"--day VALUE +100% of that day; default: 2026-01-02\n", text)
-        assert re.search(r"--count VALUE +default: 0\n", text)
+        assert re.search(r"--day 2026-01-31 +100% of that day; default: 2026-01-02\n", text)
+        assert re.search(r"--count 3 +default: 0\n", text)
         assert re.search(r"--needed VALUE +required\n", text)
         assert "\nNot a flow.\n" in text
     assert ("\nParameters of small.py, for --flow-kwargs: day\n" in text) == bool(
         {"Clean", "small.py"} & {*words}
     )
+
+
+class Size(enum.Enum):
+    SMALL = 1
+    LARGE = 2
+
+
+@pytest.mark.parametrize(
+    ("parameter", "text"),
+    [
+        (luigi.DateParameter(), "2026-01-31"),
+        (luigi.MonthParameter(), "2026-01"),
+        (luigi.DateHourParameter(), "2026-01-31T08"),
+        (luigi.OptionalIntParameter(), "3"),
+        (luigi.FloatParameter(), "0.5"),
+        (luigi.ListParameter(), """'["a", "b"]'"""),
+        (luigi.TupleParameter(), """'["a", "b"]'"""),
+        (luigi.TimeDeltaParameter(), "2h"),
+        (luigi.DateIntervalParameter(), "2026-01-01-2026-01-31"),
+        (luigi.BoolParameter(parsing="explicit"), "true|false"),
+        (luigi.EnumParameter(enum=Size), "SMALL|LARGE"),
+        (dict(MetaflowTask.get_params())["timeout"], "2h"),
+        (luigi.Parameter(), "VALUE"),
+    ],
+)
+def test_help_has_an_example_of_a_value_that_the_option_takes(
+    parameter: luigi.Parameter[Any], text: str
+) -> None:
+    assert example(parameter) == text
+    for word in () if text == "VALUE" else text.split("|"):
+        parameter.parse(*shlex.split(word))
+
+
+def test_help_names_a_parameter_of_the_flow_once(
+    tasks: Pipeline, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tasks.add_flow(parameters="day = Parameter('day')\n    top_n = Parameter('top-n')")
+    for task, line in {
+        "Own": "Parameters of small.py, for --flow-kwargs: day\n",
+        "OwnAll": "Parameters of",
+        "Raw": "Parameters of small.py, for --flow-kwargs: day, top-n\n",
+    }.items():
+        assert main(["run", FILE, task, "--help"]) == 0
+        assert (line in capfd.readouterr().out) == (task != "OwnAll")
 
 
 def test_luigis_own_command_keeps_luigis_meaning(tasks: Pipeline) -> None:

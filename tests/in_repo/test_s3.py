@@ -168,7 +168,7 @@ def test_over_a_chain_of_failures_no_finished_step_runs_again(
     fails(splitting)
     assert splitting.ran() == ["join", "start", "work0"]
     splitting.tell("fail-end")
-    retry = """resume it alone: nox -s run -- split.py --flow-kwargs '{"n": 1}'"""
+    retry = """run it alone: nox -s run -- split.py --flow-kwargs '{"n": 1}'"""
     failed = rf"failed at join .* split.py n=1  dev .*\n.* fail-join is there\n.* {retry}"
     assert re.search(failed, status_report(capfd))
     # Another machine has the bucket and nothing of the local folder.
@@ -527,7 +527,7 @@ def test_status_takes_one_listing_and_one_request_for_each_run_that_it_shows(
     first, retry, *_ = report.partition("last runs")[2].splitlines()
     assert re.search(r"unfinished +\d s ago  small.py  dev  SmallFlow/7$", first)
     assert retry.endswith(
-        "unless another machine is running it, resume it alone: nox -s run -- small.py"
+        "unless another machine is running it, run it alone: nox -s run -- small.py"
     )
     assert report.count(" succeeded ") == 9
     assert "and 11 more: nox -s status -- --runs 21" in report

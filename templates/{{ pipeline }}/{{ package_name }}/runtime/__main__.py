@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import os
 import select
@@ -61,6 +62,10 @@ def main(arguments: list[str]) -> int:
         if error.name is None or error.name.startswith(f"{__package__}."):
             raise
         reason = f"the environment has no {error.name}\nhint: nox -s setup"
+    except configparser.Error as error:  # of luigi.cfg, which Luigi reads when it is imported
+        reason = (
+            f"{error}\nhint: in luigi.cfg a section is [NAME], once, and each line NAME = VALUE"
+        )
     except OSError as error:
         file = f"{error.filename}: " if error.filename else ""  # standard output has no name
         reason = f"{file}{error.strerror or error}"

@@ -20,6 +20,7 @@ from ..console import printable
 from ..errors import FlowFailedError, PipelineError
 from ..metaflow_config import local_root
 from ..task.metaflow_task import MetaflowTask
+from ..task.run_arguments import named_values, own_values
 from .events import Events, send, shared
 
 FAILED, BROKEN, STOPPED = "failed", "broken", "stopped"
@@ -73,6 +74,10 @@ def _keep(kind: str, task: luigi.Task, error: BaseException | str) -> None:
         failure = Failure(error, isinstance(task, MetaflowTask))
     else:
         why = f"{task.task_id}: {error}" if is_stopped else one_line(error)
+        if not is_stopped and not isinstance(error, FlowFailedError):  # which names its flow
+            own = own_values(task, dict(MetaflowTask.get_params()))
+            name = named_values(type(task).__name__, own)
+            why = why if type(task) is MetaflowTask else f"{name}: {why}"
         is_resumed = is_stopped and isinstance(task, MetaflowTask)
         failure = Failure(why, is_resumed or isinstance(error, FlowFailedError))
     send(STOPPED if is_stopped else kind, task.task_id, *failure, in_full(error))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import io
 import logging
 import os
 import re
 import sys
+import warnings
+from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +25,7 @@ from luigi.retcodes import retcode, run_with_retcodes
 from luigi.rpc import RPCError
 from luigi.task import flatten
 from luigi.task_register import Register
+from luigi.tools.range import RangeBase
 
 from .. import paths, store
 from ..console import as_called, can_redraw, printable, reader_may_leave
@@ -36,6 +40,7 @@ from .run_options import (
     WRONG_VALUE,
     UsageError,
     arguments_of,
+    check_options,
     check_that_none_is_done,
     check_value,
     help_of,
@@ -73,6 +78,8 @@ Luigi's. On a terminal, a line shows how each task gets on; --verbose prints eve
 REPORTED = 100
 """The number of tasks that are reported on when all are done: each is a marker to fetch."""
 
+TO_DO = "correct that, and the same command runs what is not done yet"
+
 # Of an error in complete() or deps() Luigi logs the traceback as text.
 _TRACEBACK = re.compile(
     rf"\nTraceback \(most recent call last\):\n.*\n{re.escape(PipelineError.__module__)}\.\w+: ",
@@ -95,9 +102,11 @@ def main(arguments: list[str]) -> int:
         configure_luigi()
         module, name, options = to_luigi(arguments)
         task_class = Register.get_task_cls(family(module, name))
+        check_config()
         if {"--help", "-h"} & {*options}:
             print(as_called(help_of(task_class, options)), end="")
             return 0
+        check_options(task_class, options)
         store.check(datastore_root())  # else each task would report it
         options = arguments_of(task_class, of_run, options)
         if is_verbose and "verbose" in dict(task_class.get_params()):
@@ -111,9 +120,16 @@ def main(arguments: list[str]) -> int:
         if isinstance(error, PipelineError | OSError):
             raise  # shown without a traceback: see __main__.py
         frames = failures.user_frames(error)
+        if not frames and isinstance(error, MissingParameterException):
+            hint = "give it a value in requires(), or a default"
+            if issubclass(task_class, RangeBase):
+                hint = "--param-name NAME if the date is not the first parameter; "
+                hint += """--of-params '{"NAME": "VALUE"}' for the others"""
+            raise UsageError(f"{error}\nhint: {hint}") from error
         if not frames and not isinstance(error, SyntaxError):
             raise  # the user did not cause it
-        lines = (failures.in_full(error), f"run: {failures.one_line(error)}")
+        where = [*getattr(error, "__notes__", ()), failures.one_line(error)]
+        lines = (failures.in_full(error), f"run: {': '.join(where)}", f"run: {TO_DO}")
         print(*lines, sep="\n", file=sys.stderr)
         return 2
 
@@ -140,9 +156,14 @@ def run(arguments: list[str], tasks: list[luigi.Task], is_verbose: bool = False)
     if exit_code == 0 and not tasks[-1].complete():
         exit_code = 1  # luigi.cfg may set 0 for a failure
     lines = [failure.why for failure in failed if not is_watched]
+    is_unplanned = exit_code == retcode().scheduling_error
+    if is_unplanned and not is_watched:
+        lines += errors_in_complete(tasks)
     if any(failure.is_resumed for failure in failed):
         force = "--force" if isinstance(tasks[-1], MetaflowTask) else "--force-upstream"
         lines.insert(0, f"the same command resumes what failed; {force} starts afresh")
+    elif failed or is_unplanned:
+        lines.insert(0, TO_DO)
     if exit_code and (reason := failures.of_disk()):
         lines.append(reason)
     if exit_code == 0:
@@ -155,6 +176,16 @@ def run(arguments: list[str], tasks: list[luigi.Task], is_verbose: bool = False)
     for line in lines:
         print(as_called(f"run: {line}"), file=sys.stderr)
     return exit_code
+
+
+def errors_in_complete(tasks: list[luigi.Task]) -> Iterator[str]:
+    """Why Luigi did not plan a task: its complete() raises an exception."""
+    for task in tasks:
+        try:
+            with warnings.catch_warnings(action="ignore"):  # Luigi has warned
+                task.complete()
+        except Exception as error:
+            yield f"{task}.complete(): {failures.one_line(error)}"
 
 
 def how_to_run_again(tasks: list[luigi.Task]) -> str:
@@ -204,6 +235,31 @@ def configure_luigi() -> None:
     logging.getLogger("luigi-interface").addFilter(without_traceback)
 
 
+def check_config() -> None:
+    """Raise UsageError for the first wrong value in luigi.cfg, or name that none of our tasks has.
+
+    Luigi passes over names that it does not know. Its own sections may have such that are no
+    parameters.
+    """
+    config = luigi.configuration.get_config()
+    for section in {*config.sections()} & {*Register.task_names()}:
+        owner = Register.get_task_cls(section)
+        parameters = dict(owner.get_params())
+        for name in config.options(section):
+            parameter = parameters.get(name.replace("-", "_"))
+            where = f"{os.environ.get('LUIGI_CONFIG_PATH', 'luigi.cfg')}: [{section}] {name}"
+            if parameter:
+                try:
+                    parameter.parse(config.get(section, name))
+                except (*WRONG_VALUE, configparser.Error) as error:
+                    raise UsageError(f"{where}: {error}") from error
+            elif name not in config.defaults() and not owner.__module__.startswith("luigi."):
+                raise UsageError(
+                    f"{where}: {owner.__name__} has no such parameter"
+                    f"{did_you_mean(name, parameters)}"
+                )
+
+
 def remove_pid_file() -> None:
     """Remove the file by which Luigi refuses a second run of this command; it never does so."""
     pid, _, file = lock.get_info(luigi.interface.core().lock_pid_dir)
@@ -234,6 +290,8 @@ def without_traceback(record: logging.LogRecord) -> bool:
 def to_luigi(arguments: list[str]) -> tuple[str, str, list[str]]:
     """The module, the task and the options that the arguments mean."""
     words: list[str] = []
+    if "--module" in (argument.partition("=")[0] for argument in arguments):
+        raise UsageError("--module is for the bare `luigi` command\nhint: nox -s run -- FILE TASK")
     while arguments and not arguments[0].startswith("-") and len(words) < 2:
         words.append(arguments[0])
         arguments = arguments[1:]
@@ -253,7 +311,10 @@ def family(module: str, name: str) -> str:
     tasks: dict[str, Any] = {key: task for key, task in members if isinstance(task, Register)}
     if name not in tasks:
         own = sorted(key for key, task in tasks.items() if task.__module__ == module)
-        raise UsageError(f"{module} has no task {name}; it has: {', '.join(own) or 'none'}")
+        raise UsageError(
+            f"{module} has no task {name}{did_you_mean(name, own)}\n"
+            f"hint: it has {', '.join(own) or 'none'}"
+        )
     return str(tasks[name].get_task_family())
 
 
@@ -304,7 +365,7 @@ def named_task(arguments: list[str]) -> luigi.Task:
         cause = stderr.getvalue().strip().rpartition("error: ")[2]
         raise UsageError(f"{cause}\n{options_of(Register.get_task_cls(arguments[2]))}") from None
     with CmdlineParser.global_instance(arguments) as parser:
-        check_options(parser)
+        check_values(parser)
         try:
             luigi.interface.core()  # reads Luigi's own options
             task: luigi.Task = parser.get_task_obj()
@@ -315,12 +376,13 @@ def named_task(arguments: list[str]) -> luigi.Task:
     return task
 
 
-def check_options(parser: CmdlineParser) -> None:
-    """Raise UsageError with the first of the task's options that cannot be read, and why."""
-    for name, parameter in Register.get_task_cls(parser.known_args.root_task).get_params():
-        value = getattr(parser.known_args, name)
-        if value:
-            check_value(name, parameter, value)
+def check_values(parser: CmdlineParser) -> None:
+    """Raise UsageError with the first option of the task or Luigi that cannot be read, and why."""
+    task = Register.get_task_cls(parser.known_args.root_task)
+    for prefix, owner in (("", task), ("core_", luigi.interface.core)):
+        for name, parameter in owner.get_params():
+            if value := getattr(parser.known_args, prefix + name, None):
+                check_value(name, parameter, value)
 
 
 def report(tasks: list[luigi.Task]) -> None:
@@ -353,7 +415,11 @@ def in_order(task: luigi.Task) -> list[luigi.Task]:
             if is_asked(each):
                 asked.append(each)
                 check_end(asked)
-                requires[each] = each.deps()
+                try:
+                    requires[each] = each.deps()
+                except Exception as error:
+                    error.add_note(f"{each}.requires()")
+                    raise
             waiting += requires[each]
             for required in requires[each]:
                 if not isinstance(required, luigi.Task):

@@ -327,7 +327,7 @@ def lines_of(record: Record, datastore: str, local: Path, is_running: bool) -> l
     """A line on a task's last run, and those that belong to it."""
     contents = record.read()
     run_id, seconds, step, is_local = contents.get("run_id"), contents.get("seconds"), "", False
-    cause, retry = contents.get("ended"), f"resume it alone: {retry_command(contents)}"
+    cause, retry = contents.get("ended"), f"run it alone: {retry_command(contents)}"
     if not record.is_marker:
         run_id = (records.dicts_in(contents.get("runs")) or [{}])[-1].get("run_id")
         folder = local / contents["flow"] / str(run_id)

@@ -47,16 +47,17 @@ def options(
     Text stays as it is, the rest is JSON, and None is left out. A list for a `declared` parameter
     that is `multiple` repeats the option, and one for a parameter with a `separator` is joined.
 
-    Raises ParameterError for text that a command line cannot carry, and for a list that would not
+    Raises ParameterError for text that a command line cannot carry, and for a value that would not
     arrive as it is.
     """
     by_name = {parameter.name: parameter for parameter in declared}
     words = []
     for name, value in values.items():
-        texts = [] if value is None else [_as_text(value)]
-        if isinstance(value, list) and (parameter := by_name.get(name)):
-            texts = parameter.texts(value, f"{source}: {name}")
-        words += [f"--{name}={_checked(text, f'{source}: {name}')}" for text in texts]
+        texts, where = [] if value is None else [_as_text(value)], f"{source}: {name}"
+        if value is not None and (parameter := by_name.get(name)):
+            parameter.check_type(where)
+            texts = parameter.texts(value, where) if isinstance(value, list) else texts
+        words += [f"--{name}={_checked(text, where)}" for text in texts]
     return words
 
 

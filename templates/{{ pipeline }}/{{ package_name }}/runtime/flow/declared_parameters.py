@@ -1,7 +1,8 @@
 """The parameters that a flow declares, and what is wrong with those that it is given.
 
 Only the flow itself knows them all, and asking takes a process and half a second. So a flow is
-asked only where its file does not say what becomes of a value, or when Metaflow has refused it.
+asked only where its file does not say what becomes of a value, when Metaflow has refused it, and
+before a run is resumed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any, NamedTuple
 
 from ..errors import FlowFailedError, ParameterError, did_you_mean
 from .parameter_values import RUN_OPTIONS
+
+OF_A_DEFAULT = {"dict", "frozenset", "list", "set", "tuple"}
 
 
 class FlowParameter(NamedTuple):
@@ -32,6 +35,19 @@ class FlowParameter(NamedTuple):
     def __str__(self) -> str:
         default = "" if self.default is None else f", default {self.default}"
         return f"{self.name} ({self.type}{', required' if self.required else default})"
+
+    def check_type(self, where: str) -> None:
+        """Raise ParameterError if Metaflow makes no value of the parameter from text.
+
+        `where` begins the message.
+        """
+        if self.type in OF_A_DEFAULT:
+            types = "the type of its items, e.g. type=str"
+            types = types if self.multiple else "type=JSONType, and the default as JSON text"
+            raise ParameterError(
+                f"{where} would not arrive: without a type, the parameter has that of its default, "
+                f"and Metaflow reads no {self.type} from text\nhint: declare it with {types}"
+            )
 
     def texts(self, items: list[Any], where: str) -> list[str]:
         """The texts of the options that make the parameter a list of the items.
@@ -59,12 +75,20 @@ class FlowParameter(NamedTuple):
         return [self.separator.join(items)]
 
 
+class Declared(NamedTuple):
+    """What a flow declares."""
+
+    parameters: list[FlowParameter]
+    attributes: list[str]
+    """Those in which the flow has its parameters and configs."""
+
+
 def declared_parameters(
     label: str,
     command: Sequence[str],
     answer: Path,
     run: Callable[..., int],
-) -> list[FlowParameter]:
+) -> Declared:
     """Ask the flow that the command runs; it answers in the file `answer`.
 
     `run` runs a command where the flow runs, as a Runner does.
@@ -78,12 +102,14 @@ def declared_parameters(
     if not answer.exists():
         why = f"exit code {exit_code} when asked for its parameters"
         raise FlowFailedError("\n".join([f"{label} failed: {why}", *lines]))
-    declared = [FlowParameter(**fields) for fields in json.loads(answer.read_text("utf-8"))]
-    return [parameter for parameter in declared if parameter.name not in RUN_OPTIONS]
+    answered = json.loads(answer.read_text("utf-8"))
+    options = [FlowParameter(**fields) for fields in answered["parameters"]]
+    parameters = [parameter for parameter in options if parameter.name not in RUN_OPTIONS]
+    return Declared(parameters, answered["attributes"])
 
 
 def check_none(label: str, given: Mapping[str, Any], declared: Sequence[FlowParameter]) -> None:
-    """Raise ParameterError for a None that would not arrive as None.
+    """Raise ParameterError for a None that would not arrive as None, or a wrong name.
 
     The only way to pass None is to leave the parameter out, and then it gets its default.
     """
@@ -120,13 +146,21 @@ def _check_names(label: str, given: Mapping[str, Any], declared: Sequence[FlowPa
         for name in given
         if name not in names
     ]
-    wrong += [
-        f"{label} requires the parameter {parameter.name!r}"
+    missing = [
+        parameter.name
         for parameter in declared
         if parameter.required and given.get(parameter.name) is None
     ]
+    wrong += [f"{label} requires the parameter {name!r}" for name in missing]
     if wrong:
-        raise ParameterError("\n".join([*wrong, _listing(declared)]))
+        lines = [*wrong, _listing(declared)]
+        if missing:
+            kwargs = json.dumps(dict.fromkeys(missing, "…"), ensure_ascii=False)
+            lines.append(
+                f"hint: give it with --flow-kwargs '{kwargs}', or as a parameter of the task, "
+                f"{missing[0].replace('-', '_')} = luigi.Parameter()"
+            )
+        raise ParameterError("\n".join(lines))
 
 
 def _listing(declared: Sequence[FlowParameter]) -> str:

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import ast
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from .. import paths
 from ..errors import FlowNotFoundError, did_you_mean
 
 _PARAMETERS = ("Parameter", "IncludeFile")
+_DISPLAYS = {ast.List: "list", ast.Tuple: "tuple", ast.Dict: "dict", ast.Set: "set"}
+
+
+class ParameterInFile(NamedTuple):
+    """What a flow's file says of a parameter."""
+
+    type: str | None
+    """As written, `JSONType` or `int`, or that of a default such as `[1]`.
+
+    None if it is neither, or if the parameter is `multiple` with a type."""
+    required: bool
 
 
 def flow_file(flow_path: str) -> Path:
@@ -87,29 +99,22 @@ def flow_steps(file: Path) -> dict[str, str | None]:
     return steps
 
 
-def flow_parameters(file: Path) -> dict[str, str | None]:
-    """The parameters in the file, without those that it imports: names and types.
-
-    A type is written as in the file, `JSONType` or `int`; None if it is not a plain name, or if the
-    parameter is `multiple`.
-    """
-    return _declared(file, _PARAMETERS)
-
-
-def flow_inputs(file: Path) -> list[str]:
-    """The names of the parameters and configs in the file, without those that it imports."""
-    return [*_declared(file, (*_PARAMETERS, "Config"))]
-
-
-def _declared(file: Path, kinds: Sequence[str]) -> dict[str, str | None]:
+def flow_parameters(file: Path) -> dict[str, ParameterInFile]:
+    """The parameters in the file by name, without those that it imports."""
     parameters = {}
     for node in _nodes(file):
-        if isinstance(node, ast.Call) and _last_name(node.func) in kinds:
-            keywords = {keyword.arg: keyword.value for keyword in node.keywords}
-            name = keywords.get("name", *node.args[:1])
+        if isinstance(node, ast.Call) and _last_name(node.func) in _PARAMETERS:
+            given = dict(zip(("name", "default", "type"), node.args, strict=False))
+            given |= {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
+            name, default, type_ = map(given.get, ("name", "default", "type"))
             if isinstance(name, ast.Constant) and isinstance(name.value, str):
-                type_ = None if "multiple" in keywords else keywords.get("type")
-                parameters[name.value] = _last_name(type_) if type_ else None
+                written = None if "multiple" in given or not type_ else _last_name(type_)
+                of_default = None if type_ else _DISPLAYS.get(type(default))
+                required = given.get("required")
+                is_required = isinstance(required, ast.Constant) and required.value is True
+                parameters[name.value] = ParameterInFile(
+                    written or of_default, is_required and default is None
+                )
     return parameters
 
 

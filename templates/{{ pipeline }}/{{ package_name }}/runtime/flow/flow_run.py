@@ -19,7 +19,14 @@ from ..metaflow_config import datastore_root, local_root
 from ..store import metaflow_files
 from . import handover
 from .command_line import check_length, options
-from .declared_parameters import FlowParameter, check_none, check_refused, declared_parameters
+from .declared_parameters import (
+    OF_A_DEFAULT,
+    Declared,
+    FlowParameter,
+    check_none,
+    check_refused,
+    declared_parameters,
+)
 from .flow_file import flow_parameters, flow_steps
 from .output import FlowOutput, Progress
 from .parameter_values import offered_to
@@ -93,7 +100,6 @@ class FlowRun:
         Raises ParameterError if the flow cannot be started with the parameters, FlowFailedError if
         it does not succeed.
         """
-        ask = partial(declared_parameters, self._label, command, self._declared, self._run)
         words = [*command, "--runner-attribute-file", str(self._attributes)]
         local_root().mkdir(parents=True, exist_ok=True)  # or Metaflow takes one further up
         when = ", before it had listed its parameters"
@@ -101,7 +107,7 @@ class FlowRun:
             if resumed:
                 self.parameters = parameters
             else:
-                words += self._options(parameters, offered, ask)
+                words += self._options(parameters, offered, command)
             when = f", having resumed run {resumed}" if resumed else ""
             with self._watched():
                 exit_code = self._run(words, on_line=self._output.add)
@@ -113,36 +119,56 @@ class FlowRun:
         if exit_code == 2 and not self.run_id and not resumed:  # Metaflow's usage errors
             # A flow that cannot answer has another fault, e.g. a wrong option before `run`.
             with contextlib.suppress(FlowFailedError, process.TimeLimitError):
-                check_refused(self._label, self.parameters, ask(), self._output.refusal())
+                declared = self._ask(command).parameters
+                check_refused(self._label, self.parameters, declared, self._output.refusal())
         if exit_code:
             why = self._runner.describe_exit(exit_code) + when
             raise self._failure(why)
         if not self.run_id:
             raise self._failure("it ended well, but Metaflow ran no flow")
 
+    def added_since(self, run: str, command: Sequence[str]) -> list[str]:
+        """The flow's parameters and configs that the run at this address does not have, sorted.
+
+        `command` is the flow's, up to the options of `run`. Empty if the flow or the run cannot
+        say: then Metaflow says why it cannot be resumed.
+        """
+        with contextlib.suppress(OSError, PipelineError, process.TimeLimitError):
+            if (had := metaflow_files.parameters_of(run)) is not None:
+                return sorted({*self._ask(command).attributes} - had)
+        return []
+
+    def _ask(self, command: Sequence[str]) -> Declared:
+        return declared_parameters(self._label, command, self._declared, self._run)
+
     def _options(
-        self,
-        given: dict[str, Any],
-        offered: Mapping[str, Any],
-        ask: Callable[[], Sequence[FlowParameter]],
+        self, given: dict[str, Any], offered: Mapping[str, Any], command: Sequence[str]
     ) -> list[str]:
         """The options for the flow's parameters, which `parameters` has from now on.
 
         The flow is asked for them where its file does not tell: whether it has one that it may
         inherit, whether None arrives as None, and what it makes of a list.
         """
-        types = flow_parameters(paths.FLOWS / self._label)
-        self.parameters = offered_to(types, offered) | given
+        in_file = flow_parameters(paths.FLOWS / self._label)
+        self.parameters = offered_to(in_file, offered) | given
         declared: Sequence[FlowParameter] = ()
-        lists = [name for name, value in self.parameters.items() if isinstance(value, list)]
+        is_missing = any(
+            each.required and self.parameters.get(name) is None for name, each in in_file.items()
+        )
+        types = {name: each.type for name, each in in_file.items()}
         if (
-            len(self.parameters.keys() - given.keys()) < len(offered.keys() - given.keys())
+            is_missing
+            or len(self.parameters.keys() - given.keys()) < len(offered.keys() - given.keys())
             or None in self.parameters.values()
-            or any(types.get(name) != "JSONType" for name in lists)
+            or any(
+                types.get(name) in OF_A_DEFAULT
+                or (isinstance(value, list) and types.get(name) != "JSONType")
+                for name, value in self.parameters.items()
+            )
         ):
-            declared = ask()
+            declared = self._ask(command).parameters
             self.parameters = offered_to([each.name for each in declared], offered) | given
-        if None in self.parameters.values():
+        if is_missing or None in self.parameters.values():
             check_none(self._label, self.parameters, declared)
         return options(self.parameters, "parameters()", declared)
 

@@ -52,8 +52,15 @@ def json_values(values: Any, source: str) -> dict[str, Any]:
 
 
 def offered_to(names: Iterable[str], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the values that have one of the names; to Metaflow `-` is `_`."""
-    return {name: values[key] for name in names if (key := name.replace("-", "_")) in values}
+    """Those of the values that have one of the names; to Metaflow `-` is `_`.
+
+    Raises a value that is a ParameterError.
+    """
+    found = {name: values[key] for name in names if (key := name.replace("-", "_")) in values}
+    for value in found.values():
+        if isinstance(value, ParameterError):
+            raise value
+    return found
 
 
 def _check_name(name: Any, source: str) -> None:

@@ -2,7 +2,8 @@
 
 COMMAND is `FLOW.py … run`. It is run up to the point where Metaflow reads the options behind `run`:
 then everything that adds parameters to the flow has done so, and there is no run yet. The options
-of `run`, which include the flow's parameters, are written to the file ANSWER, as JSON.
+of `run`, which include the flow's parameters, and the attributes in which the flow has its
+parameters and configs are written to the file ANSWER, as JSON.
 
 Metaflow has no public way to do this. `run --help` comes close, but hides some defaults, and those
 that METAFLOW_RUN_… variables set. So this uses the copy of click that Metaflow ships.
@@ -32,12 +33,14 @@ def main(answer: str, file: str, *arguments: str) -> None:
     def show(command: Any, context: Any, words: list[str]) -> Any:
         if command.name != "run":
             return parse(command, context, words)
-        separators = {each.name: each.separator for _, each in context.obj.flow._get_parameters()}
+        inputs = dict(context.obj.flow._get_parameters())
+        separators = {each.name: each.separator for each in inputs.values()}
         described = [
             describe(option, context) | {"separator": separators.get(option.opts[0][2:])}
             for option in command.params
         ]
-        Path(answer).write_text(json.dumps(described), encoding="utf-8")
+        answered = json.dumps({"parameters": described, "attributes": [*inputs]})
+        Path(answer).write_text(answered, encoding="utf-8")
         context.exit()
 
     click.Command.parse_args = show

@@ -29,6 +29,8 @@ from . import list_below, read
 _NO_RUNS = {"_meta", "data"}
 _KEY = re.compile(rb"[0-9a-f]{40}")
 _GZIP = b"\x1f\x8b"
+_UNREADABLE = (LookupError, ValueError, TypeError, pickle.UnpicklingError)
+"""What reading an artifact raises if there is none, or if it is no plain value."""
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -104,6 +106,18 @@ def keys_in(flow: Path, runs: Iterable[Path]) -> set[str]:
     return keys
 
 
+def parameters_of(run: str) -> set[str] | None:
+    """The attributes in which the flow of the run at this address had parameters and configs.
+
+    None if the run cannot tell.
+    """
+    try:
+        info = _artifact(f"{run}/_parameters", "_graph_info")
+        return {str(each["name"]) for each in info["parameters"]}
+    except _UNREADABLE:
+        return None
+
+
 class StepException(NamedTuple):
     """The exception that ended a task."""
 
@@ -117,18 +131,26 @@ def exception_of(task: str) -> StepException | None:
 
     None if the task kept none: its process was killed, or exited by itself.
     """
-    unreadable = (LookupError, ValueError, TypeError, pickle.UnpicklingError)
     try:
-        attempts = sorted(each for each in list_below(task) if each.endswith(".data.json"))
-        key = json.loads(read(attempts[-1]))["objects"]["_exception"]
-        blob = read(f"{task.rsplit('/', 3)[0]}/data/{key[:2]}/{key}")
-        pickled = gzip.decompress(blob) if blob.startswith(_GZIP) else blob
-        exception = vars(_TextOnly(io.BytesIO(pickled)).load())
+        exception = vars(_artifact(task, "_exception"))
         name = re.sub(r"^(builtins|__main__)\.", "", exception["type"])
         message = " ".join(exception["exception"].strip().splitlines()[:1])
         return StepException(f"{name}: {message}" if message else name, exception["stacktrace"])
-    except unreadable:
+    except _UNREADABLE:
         return None
+
+
+def _artifact(folder: str, name: str) -> Any:
+    """The artifact of the last attempt of the task or step at this address, plain values alone.
+
+    Raises one of _UNREADABLE if there is none.
+    """
+    attempts = sorted(each for each in list_below(folder) if each.endswith(".data.json"))
+    key = json.loads(read(attempts[-1]))["objects"][name]
+    flow = attempts[-1].rsplit("/", 4)[0]
+    blob = read(f"{flow}/data/{key[:2]}/{key}")
+    pickled = gzip.decompress(blob) if blob.startswith(_GZIP) else blob
+    return _TextOnly(io.BytesIO(pickled)).load()
 
 
 class _TextOnly(pickle.Unpickler):

@@ -39,8 +39,6 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True):
     flow: str = ""
     """Name of the flow's class, once a run has begun."""
     parameters: dict[str, Any]
-    declared: list[str] | None = None
-    """The names of the parameters in the flow's file when the last run was started."""
     runs: list[Attempt] = []
     """The oldest first; each but the first has taken over what an earlier one had finished."""
     task: str = ""
@@ -81,6 +79,11 @@ class AttemptsFile:
         )
         write_attempts(self._path, self._attempts)
 
+    def start_afresh(self, parameters: dict[str, Any]) -> None:
+        """Forget the runs: the next one gets these parameters."""
+        self._attempts = msgspec.structs.replace(self._attempts, runs=[], parameters=parameters)
+        write_attempts(self._path, self._attempts)
+
     @contextlib.contextmanager
     def noting_errors(self) -> Iterator[None]:
         """Note, for `nox -s status`, why the last attempt ended, if an error leaves the block."""
@@ -88,10 +91,11 @@ class AttemptsFile:
             yield
         except BaseException as error:
             with contextlib.suppress(OSError, PipelineError):  # the first error counts
-                self._note(error)
+                self.note(error)
             raise
 
-    def _note(self, error: BaseException) -> None:
+    def note(self, error: BaseException) -> None:
+        """Note that the last attempt ended with the error."""
         if isinstance(error, ParameterError) and not self._attempts.runs:
             store.remove(self._path)  # retrying the same cannot succeed
             return

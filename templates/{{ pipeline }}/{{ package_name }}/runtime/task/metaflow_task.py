@@ -10,6 +10,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -27,7 +28,7 @@ from ..container.kwargs import container_kwargs
 from ..errors import ParameterError, PipelineError
 from ..flow import handover
 from ..flow.command_line import as_list, flags
-from ..flow.flow_file import check_flow, flow_file, flow_inputs, flow_names, flow_parameters
+from ..flow.flow_file import check_flow, flow_file, flow_names, flow_parameters
 from ..flow.flow_run import FlowRun
 from ..flow.metaflow_client import artifacts_of, metaflow_run, parameters_of, sha256
 from ..flow.output import Progress
@@ -49,7 +50,7 @@ logger = logging.getLogger("luigi-interface")
 NEWS = "event.headwater.news"
 """An event of a task, in addition to Luigi's own: a text, which follows the task's name."""
 
-_DATES = (
+DATES = (
     *(luigi.DateParameter, luigi.DateHourParameter, luigi.DateMinuteParameter),
     luigi.DateSecondParameter,
 )
@@ -121,11 +122,7 @@ class MetaflowTask(luigi.Task):
                 f"preflow_kwargs must be Metaflow's options, e.g. with: [retry], not {preflow!r}"
             )
         self._file = flow_file(self.flow_path)
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.flow_tag):
-            raise ParameterError(
-                f"flow_tag {self.flow_tag!r} must be letters, digits, '.', '_' or '-', and begin "
-                "with a letter or digit: it names a folder and tags the run"
-            )
+        check_flow_tag(self.flow_tag)
         if self.timeout is not None and not self.timeout > 0:  # nor not a number
             raise ParameterError(f"timeout must be more than 0 seconds, not {self.timeout:g}")
         if self.from_run and not re.fullmatch(r"\w+/[\w.-]+", self.from_run):
@@ -171,7 +168,7 @@ class MetaflowTask(luigi.Task):
         """
         task, fixed = getattr(cls, "func", cls), getattr(cls, "keywords", {})
         rest = [(name, each) for name, each in task.get_params() if name not in fixed]
-        dates = [name for name, each in rest if isinstance(each, _DATES)]
+        dates = [name for name, each in rest if isinstance(each, DATES)]
         by_date = dates[0] if dates else rest[0][0]
 
         def is_complete(value: Any) -> bool:
@@ -197,7 +194,8 @@ class MetaflowTask(luigi.Task):
     def _own_parameters(self) -> dict[str, Any]:
         """The values of the parameters that a subclass has, as the flow gets them.
 
-        They are JSON values; dates and other types are text, as Luigi writes them.
+        They are JSON values; dates and other types are text, as Luigi writes them: an Enum's member
+        by its name. A value that a flow cannot get is a ParameterError, for `offered_to` to raise.
         """
         values: dict[str, Any] = {}
         for name, parameter in self.get_params():
@@ -205,10 +203,15 @@ class MetaflowTask(luigi.Task):
             if name in vars(MetaflowTask) or option in RUN_OPTIONS:
                 continue
             value = recursively_unfreeze(getattr(self, name))
-            if value is None or isinstance(value, (str, int, float, list, tuple, dict)):
+            if isinstance(value, (list, tuple)):
+                value = [each.name if isinstance(each, Enum) else each for each in value]
+            is_json = value is None or isinstance(value, (str, int, float, list, dict))
+            try:
+                if isinstance(value, Enum) or not is_json:
+                    value = parameter.serialize(value)
                 values |= json_values({name: value}, "parameters")
-            else:
-                values[name] = parameter.serialize(value)
+            except ParameterError as error:
+                values[name] = error
         return values
 
     def parameters(self) -> Mapping[str, Any]:
@@ -270,7 +273,11 @@ class MetaflowTask(luigi.Task):
         own, all of them succeed, and the marker that was written last stays.
         """
         check_flow(self._file)
-        parameters = json_values(self.parameters(), "parameters()")
+        try:
+            parameters = json_values(self.parameters(), "parameters()")
+        except Exception as error:
+            self._keep_error(error)
+            raise
         lock = local_root() / paths.LOCKS / f"{self.task_id}.lock"
         no_clean = local_root() / paths.TASKS_LOCK
         try:
@@ -307,6 +314,24 @@ class MetaflowTask(luigi.Task):
         """Log what people may not expect, and tell those who watch the run."""
         logger.info("%s %s", self.task_id, news)
         self.trigger_event(NEWS, self, news)
+
+    def _keep_error(self, error: Exception) -> None:
+        """Note, for `nox -s status`, why the flow was not started."""
+        with contextlib.suppress(OSError, PipelineError):  # the first error counts
+            earlier = read_attempts(self._attempts_path)
+            attempts = earlier or self._described(Attempts(parameters={}))
+            AttemptsFile(self._attempts_path, attempts).note(error)
+
+    def _described(self, attempts: Attempts) -> Attempts:
+        """The attempts with what `nox -s status` shows of the task."""
+        return msgspec.structs.replace(
+            attempts,
+            task=self._name_and_values,
+            env=settings().env,
+            retry=run_arguments(self),
+            written=time.time(),
+            ended="",
+        )
 
     def _log_wait(self, what: str, process_id: str) -> None:
         logger.info("%s waits for process %s, which is running %s", self.task_id, process_id, what)
@@ -358,21 +383,10 @@ class MetaflowTask(luigi.Task):
         offered = self._own_parameters()
         earlier = self._earlier_attempts(parameters, offered)
         origin = earlier.origin()
-        begun = msgspec.structs.replace(
-            earlier if origin else Attempts(parameters=parameters),
-            declared=flow_inputs(self._file),
-            task=self._name_and_values,
-            env=settings().env,
-            retry=run_arguments(self),
-            written=time.time(),
-            ended="",
-        )
+        begun = self._described(earlier if origin else Attempts(parameters=parameters))
         attempts = AttemptsFile(self._attempts_path, begun)
         checkout = code()
         resumed, words = "", ["run"]
-        if origin:
-            self._tell(f"resumes run {origin.run_id}, of {origin.started}")
-            resumed, words = origin.run_id, ["resume", f"--origin-run-id={origin.run_id}"]
 
         def keep(flow: str, run_id: str) -> None:
             attempt = Attempt(run_id=run_id, started=_iso(started), **checkout._asdict())
@@ -394,6 +408,16 @@ class MetaflowTask(luigi.Task):
                     on_start=keep,
                     on_progress=self._report_progress,
                 )
+                if origin:
+                    address = f"{datastore_root()}/{earlier.flow}/{origin.run_id}"
+                    new = run.added_since(address, self._command(runner, words, checkout))
+                    if new:  # a resumed run would not have them
+                        self._tell(f"starts afresh: the flow has new parameters, {', '.join(new)}")
+                        attempts.start_afresh(parameters)
+                    else:
+                        self._tell(f"resumes run {origin.run_id}, of {origin.started}")
+                        resumed = origin.run_id
+                        words = ["resume", f"--origin-run-id={resumed}"]
                 command = self._command(runner, words, checkout)
                 given = earlier.parameters if resumed else parameters
                 run.start(command, given, offered, resumed=resumed)
@@ -403,7 +427,7 @@ class MetaflowTask(luigi.Task):
             checkout,
             flow=run.flow,
             run_id=run.run_id,
-            resumed=begun.runs,
+            resumed=begun.runs if resumed else [],
             parameters=run.parameters,
             finished=_iso(finished),
             seconds=finished - started,
@@ -416,20 +440,17 @@ class MetaflowTask(luigi.Task):
         """The attempts to go on from; without any run if this one starts afresh."""
         afresh = Attempts(parameters=parameters)
         earlier = read_attempts(self._attempts_path)
-        if earlier is None or self.forced_at > earlier.written:
+        if earlier is None or not earlier.runs or self.forced_at > earlier.written:
             return afresh
         # Metaflow could not resume these: it looks below the flow's name, and a resumed run has the
         # parameters of the first run, and no others.
         names = flow_names(self._file)
-        new = {*flow_inputs(self._file)}.difference(earlier.declared or ())
         # Also a parameter of the task's own that it did not have then.
         known = [*earlier.parameters, *flow_parameters(self._file)]
         if earlier.parameters != offered_to(known, offered) | parameters:
             reason = "its parameters have changed"
         elif earlier.flow and names and earlier.flow not in names:
             reason = f"{earlier.flow} is now {names[0]}"
-        elif earlier.declared is not None and new:
-            reason = f"the flow has new parameters, {', '.join(sorted(new))}"
         else:
             return earlier
         self._tell(f"starts afresh: {reason}")
@@ -503,6 +524,15 @@ class MetaflowTask(luigi.Task):
             seconds=round(seconds, 3),
             **checkout._asdict(),
             **fields,
+        )
+
+
+def check_flow_tag(tag: str) -> None:
+    """Raise ParameterError unless the tag can name a folder."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", tag):
+        raise ParameterError(
+            f"flow_tag {tag!r} must be letters, digits, '.', '_' or '-', and begin with a letter "
+            "or digit: it names a folder and tags the run"
         )
 
 
