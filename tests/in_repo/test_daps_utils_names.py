@@ -53,7 +53,7 @@ def test_what_is_not_gone_is_taken(pipeline: Pipeline) -> None:
 def test_a_subclass_can_have_a_parameter_of_that_name(pipeline: Pipeline) -> None:
     class Own(MetaflowTask):
         flow_path = pipeline.add_flow("adverts/adverts.py")
-        requires_task = luigi.TaskParameter()
+        requires_task: Any = luigi.TaskParameter()
 
         def requires(self) -> luigi.Task:
             task: luigi.Task = self.requires_task()
