@@ -134,7 +134,9 @@ def test_every_file_of_the_repo_is_as_it_was_and_what_is_missing_comes(
     assert kept(repo) == KEPT
 
 
-def test_every_file_of_the_template_can_be_one_of_the_repo_s(plain_template: Path, older: Older) -> None:
+def test_every_file_of_the_template_can_be_one_of_the_repo_s(
+    plain_template: Path, older: Older
+) -> None:
     repo = older("a[1]*", README="")
     fresh = files_of(copy(plain_template, repo.parent / "fresh" / PACKAGE))
     del fresh[".copier-answers.yml"]
@@ -148,7 +150,7 @@ def test_every_file_of_the_template_can_be_one_of_the_repo_s(plain_template: Pat
 
 def test_what_copier_prints_says_what_each_file_needs(plain_template: Path, older: Older) -> None:
     more = {"flows/old.py": "", "pyproject.toml": "[tool.black]\n"}
-    words = lay(plain_template, older(**more)).partition("has the plain_template now")[2]
+    words = lay(plain_template, older(**more)).partition("has the template now")[2]
     lines = dict(line.split(maxsplit=1) for line in words.splitlines() if line.count("  ") > 1)
     assert lines["pyproject.toml"] == lines[".gitignore"] == "merge"
     assert lines[DOCKER[0]] == "replace"
@@ -160,7 +162,7 @@ def test_what_copier_prints_says_what_each_file_needs(plain_template: Path, olde
 
 def paste(words: str, repo: Path) -> None:
     """Run the commands that Copier has printed, as somebody who pastes them."""
-    script = words[words.index("  cd ") : words.index("To undo")].replace("<issue>", "7")
+    script = words[words.index("  git switch") : words.index("To undo")].replace("<issue>", "7")
     script = script.replace("uvx copier", f"{shlex.quote(sys.executable)} -m copier")
     names = {"user.name": "Tester", "user.email": "t@example.org"}
     for name, value in names.items():
@@ -199,7 +201,12 @@ def test_the_printed_undo_leaves_the_repo_as_it_was(plain_template: Path, older:
 def change(template: Path) -> None:
     """The next version has other words in files of both sides, and lacks one."""
     pipeline = template / "templates" / "{{ pipeline }}"
-    for name in ("README.md.jinja", ".gitignore", ".pre-commit-config.yaml.jinja", "AGENTS.md.jinja"):
+    for name in (
+        "README.md.jinja",
+        ".gitignore",
+        ".pre-commit-config.yaml.jinja",
+        "AGENTS.md.jinja",
+    ):
         with (pipeline / name).open("a") as file:
             file.write("# What is new\n")
     (pipeline / "{{ package_name }}" / "__init__.py.jinja").unlink()
@@ -260,12 +267,14 @@ def test_no_name_is_added_to_the_list_later(
     repo = older()
     lay(template, repo)
     commit(repo, "The template")
-    with pytest.raises(ValueError, match="as AGENTS.md"):
+    with pytest.raises(ValueError, match="leave out AGENTS.md"):
         command(repo, "--data", "kept=README.md AGENTS.md")
     assert git(repo, "status", "--porcelain") == ""
 
 
-def test_a_copy_that_was_cut_off_is_finished_by_the_next(plain_template: Path, older: Older) -> None:
+def test_a_copy_that_was_cut_off_is_finished_by_the_next(
+    plain_template: Path, older: Older
+) -> None:
     repo = older()
     lay(plain_template, repo)
     laid = files_of(repo)
@@ -300,12 +309,12 @@ def test_a_package_s_own_runtime_is_not_mixed_with_the_template_s(
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "a  b", "a//b", "docs/", "*.md"])
-def test_the_list_has_names_of_files_in_the_repo(questions_only: Path, older: Older, name: str) -> None:
+def test_the_list_has_names_of_files_in_the_repo(
+    questions_only: Path, older: Older, name: str
+) -> None:
     repo = older()
     with pytest.raises(ValueError, match="must be names of files in the repo"):
-        copier.run_copy(
-            str(questions_only), repo, data={"kept": name}, defaults=True, quiet=True
-        )
+        copier.run_copy(str(questions_only), repo, data={"kept": name}, defaults=True, quiet=True)
 
 
 def test_with_an_empty_list_copier_asks_as_ever(plain_template: Path, older: Older) -> None:
@@ -320,3 +329,16 @@ def test_with_an_empty_list_copier_asks_as_ever(plain_template: Path, older: Old
 
 def test_a_new_repo_is_not_asked(plain_template: Path, tmp_path: Path) -> None:
     assert "kept" not in answers_of(copy(plain_template, tmp_path / "sales"))
+
+
+def test_the_answers_of_another_template_are_kept(plain_template: Path, older: Older) -> None:
+    repo = older(**{".copier-answers.yml": "_src_path: gh:else/where\nproject: skills\n"})
+    before = files_of(repo)
+    with pytest.raises(ValueError, match=r"needs -a .copier-answers.headwater.yml"):
+        lay(plain_template, repo, "--overwrite")
+    assert files_of(repo) == before
+    lay(plain_template, repo, "--answers-file", ".copier-answers.headwater.yml")
+    after = files_of(repo)
+    assert {name: after[name] for name in before} == before
+    assert f"{PACKAGE}/runtime/paths.py" in after
+    assert ".copier-answers.headwater.yml" in after
