@@ -267,7 +267,7 @@ def test_no_name_is_added_to_the_list_later(
     repo = older()
     lay(template, repo)
     commit(repo, "The template")
-    with pytest.raises(ValueError, match="leave out AGENTS.md"):
+    with pytest.raises(ValueError, match=r"leave out AGENTS\.md"):
         command(repo, "--data", "kept=README.md AGENTS.md")
     assert git(repo, "status", "--porcelain") == ""
 
@@ -334,7 +334,7 @@ def test_a_new_repo_is_not_asked(plain_template: Path, tmp_path: Path) -> None:
 def test_the_answers_of_another_template_are_kept(plain_template: Path, older: Older) -> None:
     repo = older(**{".copier-answers.yml": "_src_path: gh:else/where\nproject: skills\n"})
     before = files_of(repo)
-    with pytest.raises(ValueError, match=r"needs -a .copier-answers.headwater.yml"):
+    with pytest.raises(ValueError, match=r"needs -a \.copier-answers\.headwater\.yml"):
         lay(plain_template, repo, "--overwrite")
     assert files_of(repo) == before
     lay(plain_template, repo, "--answers-file", ".copier-answers.headwater.yml")
