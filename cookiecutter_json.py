@@ -22,16 +22,20 @@ FOLDER = "my-pipelines"
 NAME_OF_FOLDER = (
     "{{ cookiecutter.repo_name.encode('ascii', 'replace').decode().replace('/', '_')[:64] }}"
 )
+# Asked only where older files are in the way; Cookiecutter has options for that.
+OVER_AN_OLDER_REPO = "kept"
 INCLUDE = re.compile(r"\{%-? include '(\S+)' -?%\}")
 IMPORT = re.compile(r"\{%-? from '(\S+)' import (\w+) -?%\}")
 
 
 def questions_of(configuration: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The questions that copier.yml asks, without settings and computed values."""
+    """The questions that copier.yml asks about a new repo, without settings and computed values."""
     return {
         name: question
         for name, question in configuration.items()
-        if not name.startswith("_") and question.get("when") is not False
+        if not name.startswith("_")
+        and question.get("when") is not False
+        and name != OVER_AN_OLDER_REPO
     }
 
 

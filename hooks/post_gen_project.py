@@ -56,6 +56,7 @@ def copy(folder: Path, skip: bool) -> int:
         data.write_text(as_yaml(ANSWERS))
         command = [*copier(), "copy", "--defaults", "--data-file", str(data)]
         command += ["--skip", "*"] if skip else ["--overwrite"]
+        command += ["--data", "kept="]  # in an existing folder, Cookiecutter's options decide
         command += ["--vcs-ref", version] if version else []
         # Not run in the folder, where Python could import a `yaml.py` of the user's.
         code = run([*command, "--", source, str(folder)], temporary)

@@ -33,7 +33,7 @@ def test_copier_stops_before_it_overwrites_a_file_without_a_terminal(
     repo = folder / "sales"
     repo.mkdir()
     (repo / "README.md").write_text("mine\n")
-    printed = fails(folder, *COPIER, template, repo)
+    printed = fails(folder, *COPIER, "--data", "kept=", template, repo)
     assert "Consider using `--overwrite`" in printed
     assert (repo / "README.md").read_text() == "mine\n"
 

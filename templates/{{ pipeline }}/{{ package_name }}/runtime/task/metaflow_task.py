@@ -56,6 +56,12 @@ DATES = (
 )
 _THIS_RUN = {"force", "force_upstream", "from_run", "rebuild_flow", "rebuild_base"}
 _THIS_FLOW = {"flow_path", "flow_kwargs", "preflow_kwargs"}
+_OF_DAPS_UTILS = {
+    "requires_task": "return the other task from requires()",
+    "requires_task_kwargs": "return the other task from requires(), with its parameters",
+    "stale_breadcrumb": "from_run takes a finished run, e.g. CleanFlow/123",
+}
+"""Parameters of the MetaflowTask of daps_utils, and what to do instead."""
 
 
 def _switch(description: str) -> Any:
@@ -153,6 +159,8 @@ class MetaflowTask(luigi.Task):
     @classmethod
     def get_param_values(cls, params: Any, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
         """Luigi's, with the defaults that come from the settings."""
+        for name in sorted(kwargs.keys() & _OF_DAPS_UTILS.keys() - dict(params).keys()):
+            raise ParameterError(f"MetaflowTask has no {name}\nhint: {_OF_DAPS_UTILS[name]}")
         values = dict(super().get_param_values(params, args, kwargs))
         for name in SETTINGS:
             if name in values and values[name] in (None, "", {}):
