@@ -649,7 +649,7 @@ class Result:
         moved = dict(zip(renamed[1::3], renamed[2::3], strict=False))
         short = self._short
         report.moved = {short(old): short(new) for old, new in moved.items()}
-        for path in sorted({*ours, *result} - set(self.unmerged)):
+        for path in sorted({*ours, *result} - {*self.unmerged, self.repo.prefix + ANSWERS}):
             if path not in ours:
                 if path not in moved.values():
                     report.added.append(short(path))
@@ -940,7 +940,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
         print(
             f"You are on the branch {report.branch}, whose one commit is the update.\n"
-            f"Next: {NOX} -s setup lint test, then git push\nUndo: {undo}"
+            f"Next: {NOX} -s setup lint test, then git push -u origin {report.branch}\nUndo: {undo}"
         )
     return code
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -55,8 +56,29 @@ def edit(repo: Path, module: str, old: str, new: str) -> None:
     commit(repo, f"Edit {module}")
 
 
-def test_an_untouched_repo_becomes_what_a_fresh_copy_gives(upstream: Path, repo: Path) -> None:
-    copier.run_update(repo, defaults=True, overwrite=True, quiet=True)
+def update_fleet(repo: Path, exit_code: int = 0) -> str:
+    """Update as `nox -s fleet` does: a repo of this version has no `nox -s update` of its own."""
+    git(repo, "config", "user.name", "Tester")
+    git(repo, "config", "user.email", "t@example.org")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "hooks" / "update.py"), "--issue", "9"],
+        cwd=repo,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == exit_code, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("way", ["copier update", "fleet"])
+def test_an_untouched_repo_becomes_what_a_fresh_copy_gives(
+    upstream: Path, repo: Path, way: str
+) -> None:
+    if way == "fleet":
+        update_fleet(repo)
+    else:
+        copier.run_update(repo, defaults=True, overwrite=True, quiet=True)
     fresh = copy(upstream, repo.parent / "fresh" / repo.name, python_version="3.12")
     names = git(repo, "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
     left = {name for name in names if (repo / name).exists()}
@@ -88,3 +110,27 @@ def test_the_update_prints_a_command_that_shows_edits_of_modules_that_moved(
     assert "process.py" in shown
     assert "+GRACE = 30.0" in shown
     assert shown.count("\ncommit ") == 0, "nothing but the user's edit"
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("module", "old", "new", "now"),
+    [
+        ("process.py", "GRACE = 5.0", "GRACE = 30.0", "process/__init__.py"),
+        ("s3.py", '"""', '"""Mine. ', "store/s3.py"),
+        ("layers.py", "from __future__ import annotations", "# mine", "container/layers.py"),
+    ],
+)
+def test_an_edit_of_a_module_that_moved_is_in_the_tree_and_named(
+    repo: Path, module: str, old: str, new: str, now: str
+) -> None:
+    text = (repo / "sales_pipelines" / "runtime" / module).read_text()
+    (repo / "sales_pipelines" / "runtime" / module).write_text(text.replace(old, new, 1))
+    commit(repo, "Mine")
+    printed = update_fleet(repo, exit_code=3)
+    named = re.findall(
+        r"(?m)^- (sales_pipelines/runtime/\S+): ", printed.partition("\n## Moved")[0]
+    )
+    assert named, printed
+    assert any(new in (repo / name).read_text() for name in named)
+    assert (repo / "sales_pipelines" / "runtime" / now).exists()

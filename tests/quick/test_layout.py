@@ -20,11 +20,11 @@ EVERYWHERE = {
     *(".devcontainer/Dockerfile", ".devcontainer/devcontainer.json"),
     *(".copier-answers.yml", ".dockerignore", ".editorconfig", ".gitattributes", ".gitignore"),
     *(".pre-commit-config.yaml", "hooks/branches"),
-    *("hooks/pushed_secrets.py", "hooks/release.py"),
+    *("hooks/pushed_secrets.py", "hooks/release.py", "hooks/update.py"),
     *(f"hooks/{name}" for name in SCRIPTS),
     *("AGENTS.md", "CHANGELOG.md", "LICENSE", "README.md", "bootstrap.py", "luigi.cfg"),
     *(f"docs/{name}.md" for name in ("containers", "how-a-flow-runs", "own-packages")),
-    *(f"docs/{name}.md" for name in ("releases-and-hooks", "s3")),
+    *(f"docs/{name}.md" for name in ("releases-and-hooks", "s3", "updating")),
     *("noxfile.py", "pyproject.toml", "tests/__init__.py"),
     *(f"sales_pipelines/{name}" for name in ("__init__.py", "py.typed")),
     *(f"sales_pipelines/config/{name}.yaml" for name in ("base", "production")),
@@ -126,7 +126,7 @@ def test_the_hooks_are_executable_nothing_else_is_and_nothing_is_a_link(
 
 def test_the_hooks_are_the_templates_own(generate: Generate) -> None:
     repo = generate()
-    for name in (*SCRIPTS, "release.py", "pushed_secrets.py"):
+    for name in (*SCRIPTS, "pushed_secrets.py", "release.py", "update.py"):
         assert (repo / "hooks" / name).read_bytes() == (ROOT / "hooks" / name).read_bytes()
 
 
