@@ -54,7 +54,8 @@ def test_the_layout_is_that_of_the_design(generate: Generate) -> None:
     least = files_of(
         generate("least", package_name="sales_pipelines", ci="none", with_examples=False)
     )
-    assert least == without(everything, *examples, ".github/")
+    github = (".github/", "hooks/update_pull_request.py")
+    assert least == without(everything, *examples, *github)
     runtime = ("sales_pipelines/runtime/", "tests/runtime/")
     assert without(least, *runtime) == without(EVERYWHERE, *runtime)
 
@@ -157,7 +158,14 @@ def test_nothing_asks_for_trust() -> None:
 
 @pytest.mark.parametrize(
     ("name", "permissions"),
-    [("ci", [{"contents": "read"}, {}]), ("release", [{}, {"contents": "write"}])],
+    [
+        ("ci", [{"contents": "read"}, {}]),
+        ("release", [{}, {"contents": "write"}]),
+        (
+            "template-update",
+            [{}, dict.fromkeys(("contents", "issues", "pull-requests"), "write")],
+        ),
+    ],
 )
 def test_actions_are_pinned_by_commit_and_may_do_no_more_than_they_must(
     generate: Generate, name: str, permissions: list[dict[str, str]]
@@ -211,6 +219,8 @@ def test_the_main_branch_is_the_first_of_the_protected_ones(generate: Generate) 
     for name in ("ci", "release"):
         workflow = yaml.safe_load((repo / f".github/workflows/{name}.yml").read_text())
         assert workflow[True]["push"]["branches"] == ["1.0"]
+    update = yaml.safe_load((repo / ".github/workflows/template-update.yml").read_text())
+    assert update["jobs"]["update"]["steps"][0]["with"]["ref"] == "1.0"
     assert "--initial-branch=1.0" in (repo / "noxfile.py").read_text()
     page = (repo / "docs" / "releases-and-hooks.md").read_text()
     assert "`1.0` and `release/next` are protected" in page
