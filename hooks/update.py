@@ -114,9 +114,9 @@ class Report:
             if not entries:
                 continue
             if isinstance(entries, dict):
-                lines = [f"- {name}: {text}" for name, text in entries.items()]
+                lines = [f"- `{name}`: {text}" for name, text in entries.items()]
             else:
-                lines = [f"- {name}" for name in entries]
+                lines = [f"- `{name}`" for name in entries]
             parts.append("\n".join([f"## {title} ({len(entries)})", "", *lines]))
         parts += self.notes
         return "\n\n".join(parts)

@@ -294,7 +294,7 @@ def test_a_new_version_gets_one_issue_and_one_pull_request_that_closes_it(github
     assert issue["comments"] == []
     assert (pull["headRefName"], pull["base"], pull["state"]) == (branch, "main", "OPEN")
     assert pull["body"].startswith(f"Closes #7.\n\n# Template {FIRST} → {SECOND}\n")
-    assert "- sales_pipelines/runtime/errors.py\n" in pull["body"]
+    assert "- `sales_pipelines/runtime/errors.py`\n" in pull["body"]
     assert github.branches == [branch, "main"]
     assert git(github.remote, "log", "--format=%ce %s", f"main..{branch}") == (
         f"{BOT} Update the template to {SECOND}"

@@ -129,7 +129,7 @@ def test_an_edit_of_a_module_that_moved_is_in_the_tree_and_named(
     commit(repo, "Mine")
     printed = update_fleet(repo, exit_code=3)
     named = re.findall(
-        r"(?m)^- (sales_pipelines/runtime/\S+): ", printed.partition("\n## Moved")[0]
+        r"(?m)^- `(sales_pipelines/runtime/\S+)`: ", printed.partition("\n## Moved")[0]
     )
     assert named, printed
     assert any(new in (repo / name).read_text() for name in named)

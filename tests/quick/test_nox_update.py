@@ -232,9 +232,9 @@ def test_a_preview_shows_the_update_and_changes_nothing(repo: Repo) -> None:
     for text in (
         f"# Template {FIRST} → {SECOND}",
         f"## {SECOND}\n\n- New.",
-        "- docs/new.md",
-        "- docs/old.md",
-        "- sales_pipelines/runtime/shelf.py: sales_pipelines/runtime/store/shelf.py",
+        "- `docs/new.md`",
+        "- `docs/old.md`",
+        "- `sales_pipelines/runtime/shelf.py`: sales_pipelines/runtime/store/shelf.py",
         "+third = 33",
         "Nothing has changed",
     ):
@@ -260,7 +260,7 @@ def far_from_the_change(repo: Repo) -> None:
     text = (repo / ERRORS).read_text()
     assert text.startswith('"""All errors')
     assert text.endswith("# mine\n")
-    assert f"## Merged with your changes (1)\n\n- {ERRORS}" in repo.printed
+    assert f"## Merged with your changes (1)\n\n- `{ERRORS}`" in repo.printed
 
 
 def the_same_lines(repo: Repo) -> None:
@@ -269,7 +269,7 @@ def the_same_lines(repo: Repo) -> None:
     text = (repo / ERRORS).read_text()
     assert '"""My errors that' in text
     assert '"""All errors that' in text
-    assert f"- {ERRORS}: line 1\n" in repo.printed
+    assert f"- `{ERRORS}`: line 1\n" in repo.printed
     undo = repo.printed.partition("Undo: ")[2].splitlines()[0]
     subprocess.run(undo, shell=True, cwd=repo.root, check=True, capture_output=True)
     assert (repo.branch, repo.is_clean) == ("main", True)
@@ -571,7 +571,7 @@ def a_file_with_an_odd_name(repo: Repo) -> None:
 def switching_the_example_off(repo: Repo) -> None:
     repo.update("with_examples=false").updated()
     assert not (repo / "sales_pipelines/flows/examples").exists()
-    assert "- with_examples: True → False" in repo.printed
+    assert "- `with_examples`: True → False" in repo.printed
 
 
 def switching_an_edited_example_off(repo: Repo) -> None:
@@ -857,7 +857,7 @@ def test_a_template_that_moved_is_found_where_it_is(repo: Repo, how: str) -> Non
         arguments += ["--to", "main"]
     repo.update(*arguments).updated()
     assert f"_src_path: {repo.template}\n" in (repo / ".copier-answers.yml").read_text()
-    assert f"- _src_path: /nowhere/template → {repo.template}" in repo.printed
+    assert f"- `_src_path`: /nowhere/template → {repo.template}" in repo.printed
 
 
 # --- Whatever one does, and whenever it ends ---------------------------------------------------
