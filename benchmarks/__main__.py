@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import copier
 
 from tests.conftest import (
     HERE,
+    SECOND,
     clean_environment,
     commit,
     git,
@@ -101,6 +102,62 @@ def door() -> None:
         max(1.6, 1 + 0.4 / copier_takes),
         "x",
     )
+
+
+def fleet() -> None:
+    """`nox -s fleet`, for each repo, against `copier update` called for each."""
+    with folder() as root:
+        template, first = make_template(root / "template"), root / "first"
+        home = root / "home"
+        home.mkdir()
+        environment = clean_environment(home)
+        copier.run_copy(str(template), first, defaults=True, quiet=True)
+        git(first, "init", "--quiet", "--initial-branch=main")
+        git(first, "config", "user.name", "Tester")
+        git(first, "config", "user.email", "t@example.org")
+        commit(first, "Generate the repo")
+        for name in ("errors.py", "settings.py", "console.py"):
+            (file,) = (template / "templates").glob(f"*/*/runtime/{name}")
+            file.write_text(file.read_text() + "\n# More.\n")
+        commit(template, "More", tag=SECOND)
+
+        def repos(number: int) -> Path:
+            made = root / "repos"
+            shutil.rmtree(made, ignore_errors=True)
+            for each in range(number):
+                shutil.copytree(first, made / f"repo-{each}", symlinks=True)
+            return made
+
+        one = (sys.executable, "-m", "copier", "update", "--defaults", "--quiet")
+        all_of_them = (sys.executable, str(ROOT / "hooks" / "fleet.py"), "--update", "--issue", "9")
+        times: list[list[float]] = [[], []]
+        for _ in range(3):
+            for each in repos(4).iterdir():
+                times[0].append(seconds(one, environment, each))
+            times[1].append(seconds((*all_of_them, str(repos(20))), environment) / 20)
+        copier_takes, ours = map(statistics.median, times)
+        few = peak_memory((*all_of_them, str(repos(10))), environment)
+        started = time.monotonic()
+        many = peak_memory((*all_of_them, str(repos(100))), environment)
+        hundred = (time.monotonic() - started) / 100
+        show = (sys.executable, str(ROOT / "hooks" / "fleet.py"), str(repos(100)))
+        behind = seconds(show, environment) / 100
+    print(f"      copier update: {copier_takes:.3f} s; a repo of a fleet of 20: {ours:.3f} s")
+    report("a repo of a fleet of 100 over copier update", hundred / copier_takes, 1 / 5, "x")
+    report("a repo of a fleet of 100 over one of 20", hundred / ours, 1.2, "x")
+    report("the largest process, 100 repos over 10", many / few, 1.1, "x")
+    report("to see if a repo is behind", 1000 * behind, 50, "ms")
+
+
+def peak_memory(command: Sequence[str], environment: dict[str, str]) -> float:
+    """The most memory that one process of the command has at a time, in kilobytes."""
+    code = (
+        "import resource, subprocess, sys; "
+        "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    measured = [sys.executable, "-c", code, *command]
+    return float(subprocess.check_output(measured, env=environment, stderr=subprocess.DEVNULL))
 
 
 def task() -> None:
@@ -246,6 +303,7 @@ def tests() -> None:
 BENCHMARKS: dict[str, Callable[[], None]] = {
     "copying": copying,
     "door": door,
+    "fleet": fleet,
     "task": task,
     "importing": importing,
     "rechecking": rechecking,

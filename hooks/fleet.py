@@ -132,8 +132,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
         made.error("--push and --check go with --update")
     if options.jobs < 1:
         made.error("--jobs is at least 1")
-    if options.report and options.report.suffix not in (".md", ".json"):
-        made.error(f"--report {options.report}: the file's name ends in .md or .json")
+    update.check_report(made, options)
     options.answers, options.diff = {}, False
     return options
 

@@ -15,6 +15,7 @@ import functools
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -42,7 +43,7 @@ LOCK_FILE = "uv.lock"
 TEMPORARY = "template-update-"
 """The prefix of temporary folders."""
 
-DONE, FAILED, CONFLICT, REFUSED, NO_TEMPLATE, BAD_ANSWERS = 0, 1, 3, 4, 5, 6
+DONE, FAILED, WRONG_USAGE, CONFLICT, REFUSED, NO_TEMPLATE, BAD_ANSWERS = range(7)
 EXIT_CODES = """\
 exit codes: 0 updated, or nothing to do; 1 failed, e.g. a check; 2 wrong usage; 3 updated, with
 conflicts to resolve; 4 the repo cannot take an update now, e.g. with uncommitted changes; 5 the
@@ -208,9 +209,8 @@ class Repo:
             git(folder, "rev-parse", "--verify", "--quiet", "HEAD")
         except GitError as error:
             reason = str(error) or "the git repo has no commit"
-            raise UpdateError(
-                REFUSED, reason, f"{NOX} -s setup makes the repo's first commit"
-            ) from None
+            hint = f"{NOX} -s setup makes the repo's first commit"
+            raise UpdateError(REFUSED, reason, hint) from None
         # Relative to the top as git writes it, where a folder of the path is a link.
         prefix = git(folder, "rev-parse", "--show-prefix")
         return cls(folder, Path(top), prefix)
@@ -257,31 +257,17 @@ class Repo:
         """Check that nothing can be lost, and nothing is under way."""
         if not self.branch:
             raise UpdateError(REFUSED, "no branch is checked out", "git switch BRANCH")
-        for name in (
-            "MERGE_HEAD",
-            "CHERRY_PICK_HEAD",
-            "REVERT_HEAD",
-            "rebase-merge",
-            "rebase-apply",
-        ):
-            if self.git_path(name).exists():
-                what = name.partition("_HEAD")[0].partition("-")[0].replace("_", "-").lower()
-                raise UpdateError(
-                    REFUSED, f"a {what} is under way", f"git {what} --abort, or finish it"
-                )
-        status = (
-            "status",
-            "--porcelain",
-            "--untracked-files=no",
-            "--ignore-submodules=dirty",
-            "-z",
-        )
-        changed = [line[3:] for line in git(self.top, *status).split("\0") if line[2:3] == " "]
+        for what in ("merge", "cherry-pick", "revert"):  # in a rebase, no branch is checked out
+            if self.git_path(f"{what.upper().replace('-', '_')}_HEAD").exists():
+                hint = f"git {what} --abort, or finish it"
+                raise UpdateError(REFUSED, f"a {what} is under way", hint)
+        status = ("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty")
+        lines = git(self.top, *status, "-z").split("\0")
+        changed = [line[3:] for line in lines if line[2:3] == " "]
         if changed:
             names = ", ".join(changed[:3]) + (", …" if changed[3:] else "")
-            raise UpdateError(
-                REFUSED, f"uncommitted changes in {names}", "commit them, or git stash"
-            )
+            hint = "commit them, or git stash"
+            raise UpdateError(REFUSED, f"uncommitted changes in {names}", hint)
         try:
             git(self.top, "var", "GIT_COMMITTER_IDENT")
         except GitError:
@@ -415,12 +401,14 @@ def branch_of(repo: Repo, version: str, options: argparse.Namespace) -> str:
     """The branch of the update, which must not exist."""
     repo.check_state()
     issue = options.issue
-    if not issue and sys.stdin.isatty() and sys.stderr.isatty():
+    if not issue and is_watched():
         print("The issue of this update, which names its branch, e.g. 9: ", end="", file=sys.stderr)
         sys.stderr.flush()
-        issue = issue_number(sys.stdin.readline().strip())
+        with contextlib.suppress(argparse.ArgumentTypeError):
+            issue = issue_number(sys.stdin.readline().strip())
     if not issue:
-        raise UpdateError(2, "the branch needs an issue's number", f"{NOX} -s update -- --issue 9")
+        hint = f"{NOX} -s update -- --issue 9"
+        raise UpdateError(WRONG_USAGE, "the branch needs an issue's number", hint)
     branch = f"{issue}_template-" + re.sub(r"[^a-z0-9]+", "-", version.lower()).strip("-")
     with contextlib.suppress(GitError):
         git(repo.top, "rev-parse", "--verify", "--quiet", f"refs/heads/{branch}")
@@ -491,7 +479,7 @@ def merged(
         git(repo.top, "worktree", "add", "--quiet", "--detach", str(work_tree), "HEAD", env=env)
         with contextlib.suppress(GitError):  # conflicts, which the index lists
             git(work_tree, "cherry-pick", "--no-commit", pick, env=env)
-        yield Result(repo, template, versions, work_tree, pick, message, base, theirs)
+        yield Result(repo, template, versions, work_tree, pick, message, theirs)
     finally:
         repo.remove(work_tree)
 
@@ -523,6 +511,10 @@ def render(
         answers.write_text(pattern.sub(lambda _: lines, text, count=1), encoding="utf-8")
 
 
+COMPILED: dict[tuple[object, ...], Any] = {}
+"""The texts of templates that are compiled."""
+
+
 @contextlib.contextmanager
 def quick_copies() -> Iterator[None]:
     """Make a copy take a quarter of its time, which goes into two things that change nothing in it.
@@ -530,14 +522,13 @@ def quick_copies() -> Iterator[None]:
     Copier compiles each part of each path again for each file; here each text is compiled once. And
     it asks git about each file, in case that the folder is a git repo; here it finds no git.
     """
-    compiled: dict[tuple[object, ...], Any] = {}
     compile_template = jinja2.Environment.compile
 
     def compile_once(self: jinja2.Environment, source: Any, *names: Any, **more: Any) -> Any:
         key = (type(self), self.lexer, *self.extensions, source, *names, *more.items())
-        if key not in compiled:
-            compiled[key] = compile_template(self, source, *names, **more)
-        return compiled[key]
+        if key not in COMPILED:
+            COMPILED[key] = compile_template(self, source, *names, **more)
+        return COMPILED[key]
 
     jinja2.Environment.compile = compile_once  # type: ignore[method-assign]
     try:
@@ -599,7 +590,6 @@ class Result:
     pick: str
     """The commit that makes the update when it is cherry-picked."""
     message: str
-    base: Entries
     theirs: Entries
 
     @functools.cached_property
@@ -669,36 +659,28 @@ class Result:
     def _conflict(self, path: str, stages: set[str]) -> str:
         name = self._short(path)
         if stages == {"1", "2"}:
-            return (
-                f"you changed it, the template removed it; git add {name} keeps it, git rm {name}"
-            )
+            return f"changed by you, gone from the template: git add {name} keeps it, or git rm"
         if "2" not in stages:
-            return (
-                f"you removed it, the template changed it; git rm {name}, git add {name} keeps it"
-            )
+            return f"removed by you, changed in the template: git rm {name}, or git add keeps it"
         file = self.work_tree / path
         numbers = []
         if file.is_file() and not file.is_symlink():
             lines = file.read_bytes().splitlines()
             numbers = [str(i) for i, line in enumerate(lines, 1) if line.startswith(b"<<<<<<< ")]
         if numbers:
-            return (
-                f"line {', '.join(numbers)}" if len(numbers) == 1 else f"lines {', '.join(numbers)}"
-            )
+            return f"line{'s' if numbers[1:] else ''} {', '.join(numbers)}"
         return f"git add {name} keeps yours; git checkout --theirs {name} takes the template's"
 
     def keep_ignored(self, report: Report) -> None:
         """Copy files that git ignores and that a file of the template would replace."""
-        in_the_way = []
-        for path in self.entries.keys() | self.unmerged.keys() - self.repo.entries.keys():
-            if path in self.repo.entries:
-                continue
+        in_the_way = set()
+        for path in {*self.entries, *self.unmerged} - {*self.repo.entries}:
             for part in (path, *(str(parent) for parent in Path(path).parents[:-1])):
                 file = self.repo.top / part
                 is_here = os.path.lexists(file) and (part == path or not file.is_dir())
                 if is_here and part not in self.repo.entries:
-                    in_the_way.append(part)
-        for path in sorted(set(in_the_way)):
+                    in_the_way.add(part)
+        for path in sorted(in_the_way):
             with contextlib.suppress(GitError):
                 git(self.repo.top, "check-ignore", "--quiet", "--", path)
                 file = self.repo.top / path
@@ -723,7 +705,7 @@ class Result:
         is_locked = prefix + LOCK_FILE in self.repo.entries
         if is_locked and self.entries.get(project) != self.repo.entries.get(project):
             uv = os.environ.get("UV") or shutil.which("uv") or "uv"
-            env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+            env = own_environment()
             command = [uv, "lock", "--quiet", "--project", str(self.work_tree / prefix)]
             try:
                 subprocess.run(command, check=True, capture_output=True, text=True, env=env)
@@ -738,8 +720,7 @@ class Result:
     def check(self) -> None:
         """Run the repo's lint and tests on the result."""
         nox = (os.environ.get("NOX_PYTHON", sys.executable), "-m", "nox", "-s", "lint", "test")
-        env = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-        folder = self.work_tree / self.repo.prefix
+        folder, env = self.work_tree / self.repo.prefix, own_environment()
         if subprocess.run(nox, cwd=folder, env=env, stdout=sys.stderr, check=False).returncode:
             raise UpdateError(
                 FAILED,
@@ -761,7 +742,13 @@ class Result:
         last = git(self.repo.top, "rev-parse", "HEAD")
         sys.stdout.flush()
         command = [*GIT, "--no-pager", "diff", "--find-renames", last]
-        subprocess.run(command, cwd=self.work_tree, check=False)
+        subprocess.run(command, cwd=self.work_tree, env=environment(), check=False)
+
+
+def own_environment() -> dict[str, str]:
+    """The variables for commands in the work tree, which have its own environment of packages."""
+    others = ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT")
+    return {name: value for name, value in environment().items() if name not in others}
 
 
 def changelog_between(old: Path, new: Path) -> str:
@@ -821,15 +808,12 @@ def environment() -> dict[str, str]:
     """The variables of this process, without those that choose a repo for git."""
     command = ["git", "rev-parse", "--local-env-vars"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    return {
-        "GIT_TERMINAL_PROMPT": "0",
-        **{
-            name: value
-            for name, value in os.environ.items()
-            if name not in listed or name.startswith("GIT_CONFIG_")
-        },
-        "LC_ALL": "C",
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in listed or name.startswith("GIT_CONFIG_")
     }
+    return {"GIT_TERMINAL_PROMPT": str(int(is_watched())), **kept}
 
 
 def detached(folder: Path, command: Sequence[str], *, may_fail: bool = False) -> None:
@@ -888,9 +872,16 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
         if not equals:
             made.error(f"{name} is no answer; write NAME=VALUE, e.g. with_examples=false")
     options.answers = {name: value for name, _, value in pairs}
-    if options.report and options.report.suffix not in (".md", ".json"):
-        made.error(f"--report {options.report}: the file's name ends in .md or .json")
+    check_report(made, options)
     return options
+
+
+def check_report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Check before the update that its report can be written after it."""
+    if options.report and options.report.suffix not in (".md", ".json"):
+        parser.error(f"--report {options.report}: the file's name ends in .md or .json")
+    if options.report and not os.access(options.report.parent, os.W_OK):
+        parser.error(f"--report {options.report}: cannot write to {options.report.parent}")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -904,7 +895,8 @@ def main(arguments: Sequence[str]) -> int:
             repo.check_state()
         with tempfile.TemporaryDirectory(prefix=TEMPORARY) as folder:
             source = options.template or repo.answers["_src_path"]
-            tell(f"Reading the template {source}")
+            if is_watched():
+                print(f"Reading the template {source}", file=sys.stderr)
             template = Template(
                 str(repo.folder / source) if is_relative(source) else source, Path(folder)
             )
@@ -926,7 +918,7 @@ def main(arguments: Sequence[str]) -> int:
         is_json = options.report.suffix == ".json"
         options.report.write_text((text if is_json else report.markdown()) + "\n", encoding="utf-8")
     print(report.markdown() + "\n")
-    back = f"git switch {'--force ' if report.conflicts else ''}{repo.branch}"
+    back = f"git switch {'--force ' if report.conflicts else ''}{shlex.quote(repo.branch)}"
     undo = f"{back} && git branch -D {report.branch}"
     if options.preview:
         print(f"Nothing has changed. Next: {NOX} -s update -- --issue NUMBER")
@@ -950,10 +942,9 @@ def is_relative(source: str) -> bool:
     return not source.startswith(("/", "~")) and not re.match(r"[^/]+:", source)
 
 
-def tell(text: str) -> None:
-    """Say what takes a while, to somebody who watches."""
-    if sys.stderr.isatty():
-        print(text, file=sys.stderr)
+def is_watched() -> bool:
+    """True if somebody is at a terminal, who sees questions and can answer."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
 
 
 if __name__ == "__main__":

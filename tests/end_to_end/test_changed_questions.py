@@ -9,6 +9,7 @@ import pytest
 from ..conftest import (
     FIRST,
     HERE,
+    ROOT,
     SECOND,
     answers_of,
     commit,
@@ -78,11 +79,9 @@ def test_a_new_question_is_named_with_its_answer(template: Template) -> None:
 
 
 ASK_CI = [
-    f"templates/{{{{ pipeline }}}}/{name}.jinja"
-    for name in (
-        *("README.md", "docs/releases-and-hooks.md", "pyproject.toml"),
-        ".pre-commit-config.yaml",
-    )
+    str(file.relative_to(ROOT))
+    for file in sorted((ROOT / "templates").rglob("*.jinja"))
+    if "if ci ==" in file.read_text()
 ]
 
 

@@ -244,6 +244,21 @@ def test_copier_updates_a_repo_that_cookiecutter_made(own_doors: Doors, source: 
     assert answers_of(repo)["_commit"] == SECOND
 
 
+@pytest.mark.thorough
+def test_nox_updates_a_repo_that_cookiecutter_made(own_doors: Doors) -> None:
+    own_doors.run(*COOKIECUTTER, "--no-input", own_doors.template)
+    release(own_doors.template, SECOND)
+    (repo,) = own_doors.folder.iterdir()
+    git(repo, "init", "--quiet")
+    git(repo, "config", "user.name", "Tester")
+    git(repo, "config", "user.email", "t@example.org")
+    commit(repo, "The repo")
+    output([sys.executable, "hooks/update.py", "--issue", "9"], repo, own_doors.root / "home")
+    assert f"This is {SECOND}." in (repo / "AGENTS.md").read_text()
+    assert answers_of(repo)["_commit"] == SECOND
+    assert not git(repo, "status", "--porcelain")
+
+
 @pytest.mark.nightly
 def test_cruft_creates_checks_and_updates(own_doors: Doors) -> None:
     source = "https://git.example.org/team/headwater"

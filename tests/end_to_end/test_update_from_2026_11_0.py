@@ -71,14 +71,10 @@ def update_fleet(repo: Path, exit_code: int = 0) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("way", ["copier update", "fleet"])
-def test_an_untouched_repo_becomes_what_a_fresh_copy_gives(
-    upstream: Path, repo: Path, way: str
+def test_copier_update_of_an_untouched_repo_gives_what_a_fresh_copy_gives(
+    upstream: Path, repo: Path
 ) -> None:
-    if way == "fleet":
-        update_fleet(repo)
-    else:
-        copier.run_update(repo, defaults=True, overwrite=True, quiet=True)
+    copier.run_update(repo, defaults=True, overwrite=True, quiet=True)
     fresh = copy(upstream, repo.parent / "fresh" / repo.name, python_version="3.12")
     names = git(repo, "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
     left = {name for name in names if (repo / name).exists()}

@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from ..conftest import (
     FIRST,
     SECOND,
+    Terminal,
     clean_environment,
     commit,
     copy,
@@ -73,6 +74,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     replace(runtime / "store" / "shelf.py", "third = 3", "third = 33")
     replace(runtime / "errors.py", '"""Errors that a user can', '"""All errors that a user can')
     replace(template / PIPELINE / "README.md.jinja", "## Settings", "## The settings")
+    replace(template / PIPELINE / "pyproject.toml.jinja", "xfail_strict = true\n", "")
     replace(
         template / "CHANGELOG.md", "## Unreleased\n", f"## Unreleased\n\n## {SECOND}\n\n- New.\n"
     )
@@ -858,6 +860,54 @@ def test_a_template_that_moved_is_found_where_it_is(repo: Repo, how: str) -> Non
     repo.update(*arguments).updated()
     assert f"_src_path: {repo.template}\n" in (repo / ".copier-answers.yml").read_text()
     assert f"- `_src_path`: /nowhere/template → {repo.template}" in repo.printed
+
+
+def program(repo: Repo, text: str) -> str:
+    """A program that does this; in the place of uv or nox, which tests/end_to_end/ have."""
+    file = repo.root.parent / "program"
+    write(file, f"#!/bin/sh\n{text}\n")
+    file.chmod(0o755)
+    return str(file)
+
+
+@pytest.mark.thorough
+def test_the_lock_file_is_brought_up_to_date_where_that_is_possible(repo: Repo) -> None:
+    write(repo / "uv.lock", "locked\n")
+    commit(repo.root, "Lock")
+    failing = program(repo, "echo building >&2; echo no network >&2; exit 2")
+    repo.update(UV=failing).updated()
+    assert (repo / "uv.lock").read_text() == "locked\n"
+    assert "uv.lock is as it was (no network); nox -s setup updates it" in repo.printed
+    git(repo.root, "switch", "--quiet", "main")
+    git(repo.root, "branch", "-D", BRANCH)
+    locking = program(repo, '[ "$1" = lock ] && echo again > "$4/uv.lock"')
+    repo.update(UV=locking).updated()
+    assert (repo / "uv.lock").read_text() == "again\n"
+    assert git(repo.root, "rev-list", "--count", "main..HEAD") == "1"
+
+
+@pytest.mark.thorough
+def test_a_check_decides_whether_the_update_comes_in(repo: Repo) -> None:
+    failing = program(repo, "cat docs/new.md; exit 1")
+    repo.run("--issue", "9", "--check", NOX_PYTHON=failing).unchanged(1, "# New", "fails its lint")
+    repo.run("--issue", "9", "--check", NOX_PYTHON=program(repo, "exit 0")).updated()
+
+
+@pytest.mark.thorough
+def test_on_a_terminal_it_asks_for_the_issue(repo: Repo) -> None:
+    assert asked(repo, "x").exit_code() == 2
+    terminal = asked(repo, "9")
+    assert terminal.exit_code() == 0, terminal.text
+    repo.updated()
+
+
+def asked(repo: Repo, answer: str) -> Terminal:
+    """The command on a terminal, after this answer to its question."""
+    command = [sys.executable, "hooks/update.py"]
+    terminal = Terminal(command, repo.root, clean_environment(repo.root.parent / "home"))
+    wait_until(lambda: "e.g. 9: " in terminal.text)
+    terminal.type(f"{answer}\n")
+    return terminal
 
 
 # --- Whatever one does, and whenever it ends ---------------------------------------------------
