@@ -66,7 +66,7 @@ class UpdateError(Exception):
     """Why there is no update, and a hint on what to do."""
 
     def __init__(self, code: int, message: str, hint: str = "") -> None:
-        super().__init__(f"{message}\nhint: {hint}" if hint else message)
+        super().__init__(without_password(f"{message}\nhint: {hint}" if hint else message))
         self.code = code
 
 
@@ -629,7 +629,7 @@ class Result:
             elif name not in answers:
                 report.answers[name] = "not asked any more"
             else:
-                report.answers[name] = f"{before} → {after}"
+                report.answers[name] = without_password(f"{before} → {after}")
         ours, result = self.repo.entries, self.entries
         renamed = git(
             self.work_tree,
@@ -775,6 +775,11 @@ def address(source: str) -> str:
     return source.removeprefix("git+")
 
 
+def without_password(text: str) -> str:
+    """The text, in which addresses have no user and no password."""
+    return re.sub(r"(?<=://)[^/@\s]+@", "", text)
+
+
 def version_of(tag: str) -> Version | None:
     """The tag as a version; None if it is not one."""
     with contextlib.suppress(InvalidVersion):
@@ -799,7 +804,8 @@ def git(
     )
     if done.returncode:
         messages = done.stderr.strip().splitlines()
-        raise GitError(" ".join(line.removeprefix("fatal: ") for line in messages[-2:]))
+        reason = " ".join(line.removeprefix("fatal: ") for line in messages[-2:])
+        raise GitError(without_password(reason))
     return done.stdout.removesuffix("\n")
 
 
@@ -896,7 +902,7 @@ def main(arguments: Sequence[str]) -> int:
         with tempfile.TemporaryDirectory(prefix=TEMPORARY) as folder:
             source = options.template or repo.answers["_src_path"]
             if is_watched():
-                print(f"Reading the template {source}", file=sys.stderr)
+                print(f"Reading the template {without_password(source)}", file=sys.stderr)
             template = Template(
                 str(repo.folder / source) if is_relative(source) else source, Path(folder)
             )

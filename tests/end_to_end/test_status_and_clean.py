@@ -180,7 +180,7 @@ def test_a_newer_template_is_reported_with_the_command_that_brings_it(
     (own_template / "README.md").write_text("New\n")
     commit(own_template, "New", tag=SECOND)
     output = line(repo.nox("-s", "status"), "template")
-    assert output.endswith(f"; {SECOND} is available: uvx copier update --skip-answered")
+    assert output.endswith(f"; {SECOND} is available: python3 noxfile.py -s update -- --preview")
 
 
 @pytest.mark.thorough

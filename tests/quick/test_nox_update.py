@@ -708,6 +708,12 @@ def no_network(repo: Repo) -> None:
     repo.update().unchanged(5, f"cannot read the template {url}: ", "127.0.0.1")
 
 
+def a_password_in_the_address(repo: Repo) -> None:
+    set_answer(repo, "_src_path", "http://me:hunter2@127.0.0.1:9/template.git")
+    repo.update().unchanged(5, "cannot read the template http://127.0.0.1:9/template.git")
+    assert "hunter2" not in repo.printed
+
+
 def a_template_that_asks_for_a_password(repo: Repo) -> None:
     set_answer(repo, "_src_path", "ssh://127.0.0.1:9/x.git")
     repo.update().unchanged(5, "cannot read the template ssh://127.0.0.1:9/x.git")
@@ -807,6 +813,7 @@ BAD = [
             no_commit_yet,
             no_git_repo,
             no_network,
+            a_password_in_the_address,
             a_template_that_asks_for_a_password,
             a_version_that_is_unknown_to_the_template,
             a_version_that_does_not_exist,

@@ -202,7 +202,7 @@ def template() -> str:
     tag = re.sub(r"-\d+-g[0-9a-f]+$", "", version)  # `git describe` says how far it is from a tag
     if version_key(newest) <= version_key(tag):
         return f"{current}, the newest"
-    return f"{current}; {newest} is available: uvx copier update --skip-answered"
+    return f"{current}; {newest} is available: nox -s update -- --preview"
 
 
 def template_answers() -> tuple[str, str]:
