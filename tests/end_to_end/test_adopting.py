@@ -170,6 +170,7 @@ def paste(words: str, repo: Path) -> None:
     subprocess.run(["bash", "-euc", script], cwd=repo, check=True, capture_output=True)
 
 
+@pytest.mark.thorough
 def test_the_printed_commands_merge_what_both_have(template: Path, older: Older) -> None:
     repo = older(**{"pyproject.toml": "[project]\nname = 'skills'\n\n[tool.black]\n"})
     paste(lay(template, repo), repo)
@@ -231,6 +232,7 @@ def test_an_update_brings_what_is_new_and_leaves_kept_files_alone(
     assert kept(repo) == KEPT
 
 
+@pytest.mark.thorough
 def test_a_kept_file_that_was_deleted_or_left_out_does_not_come(
     upstream: Path, older: Older
 ) -> None:
@@ -244,6 +246,7 @@ def test_a_kept_file_that_was_deleted_or_left_out_does_not_come(
     assert not (repo / ".pre-commit-config.yaml").exists()
 
 
+@pytest.mark.thorough
 def test_what_was_merged_is_merged_with_later_versions(upstream: Path, older: Older) -> None:
     repo = older()
     paste(lay(upstream, repo), repo)
@@ -260,6 +263,7 @@ def test_what_was_merged_is_merged_with_later_versions(upstream: Path, older: Ol
     assert (repo / "README.md").read_text() == OLDER["README.md"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("command", [update, lay_again])
 def test_no_name_is_added_to_the_list_later(
     template: Path, older: Older, command: Callable[..., str]
@@ -272,6 +276,7 @@ def test_no_name_is_added_to_the_list_later(
     assert git(repo, "status", "--porcelain") == ""
 
 
+@pytest.mark.thorough
 def test_nor_to_that_of_a_repo_made_from_the_template(template: Path, tmp_path: Path) -> None:
     repo = copy(template, tmp_path / "sales")
     git(repo, "init", "--quiet", "--initial-branch=main")

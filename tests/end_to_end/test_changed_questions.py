@@ -59,6 +59,7 @@ def template(tmp_path: Path) -> Template:
     return Template(tmp_path)
 
 
+@pytest.mark.thorough
 def test_an_update_without_new_questions_does_not_mention_answers(template: Template) -> None:
     answers = answers_of(template.repo)
     printed = template.update()
@@ -68,6 +69,7 @@ def test_an_update_without_new_questions_does_not_mention_answers(template: Temp
     assert answers_of(template.repo) == {**answers, "_commit": SECOND}
 
 
+@pytest.mark.thorough
 def test_a_new_question_is_named_with_its_answer(template: Template) -> None:
     template.edit("\npipeline:\n", f"{NEW}\npipeline:\n")
     printed = template.update()
@@ -102,6 +104,7 @@ def test_a_renamed_question_keeps_its_answer(template: Template) -> None:
     assert answers_of(fresh)["checks"] == "github"
 
 
+@pytest.mark.thorough
 def test_a_removed_choice_becomes_the_default_and_the_update_names_it(template: Template) -> None:
     template.edit("choices: [MIT, BSD-3-Clause, Apache-2.0, Proprietary]", "choices: [MIT]")
     printed = template.update()
@@ -138,6 +141,7 @@ def test_a_repo_on_python_3_10_moves_to_3_11_and_others_keep_their_version(
     assert answers_of(fresh)["python_version"] == ("3.11" if HERE == "3.11" else "3.12")
 
 
+@pytest.mark.thorough
 def test_an_answer_that_a_stricter_rule_refuses_is_named(template: Template) -> None:
     template.edit("one_line(description, 200)", "one_line(description, 39)")
     printed = template.update()

@@ -259,6 +259,7 @@ def test_a_secret_that_only_the_work_tree_has_lost_is_not_pushed(
     git("push", str(remote), "6_secret")
 
 
+@pytest.mark.thorough
 def test_a_secret_that_a_later_commit_takes_out_is_not_pushed(
     git: Git, made: Repo, remote: Path
 ) -> None:
@@ -282,6 +283,7 @@ def test_a_secret_that_a_later_commit_takes_out_is_not_pushed(
     git("tag", "--delete", "old")
 
 
+@pytest.mark.thorough
 def test_what_only_looks_like_a_secret_can_be_pushed_with_a_comment(
     git: Git, made: Repo, remote: Path
 ) -> None:

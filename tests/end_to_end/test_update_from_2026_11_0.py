@@ -71,6 +71,7 @@ def update_fleet(repo: Path, exit_code: int = 0) -> str:
     return done.stdout
 
 
+@pytest.mark.thorough
 def test_copier_update_of_an_untouched_repo_gives_what_a_fresh_copy_gives(
     upstream: Path, repo: Path
 ) -> None:

@@ -482,6 +482,7 @@ def test_the_files_of_a_run_are_not_left_over_between_two_of_its_tasks(
     assert not left(pipeline.root)
 
 
+@pytest.mark.thorough
 def test_a_run_leaves_nothing_and_what_a_killed_one_leaves_goes_with_clean(
     splitting: Splitting, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

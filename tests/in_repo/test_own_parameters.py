@@ -244,7 +244,7 @@ def test_positions_are_those_of_the_task_s_own_parameters(pipeline: Pipeline) ->
 def test_luigi_s_daily_range_finds_what_is_missing(
     pipeline: Pipeline, options: dict[str, str], region: str | None
 ) -> None:
-    class Regional(MetaflowTask):
+    class SalesOfRegion(MetaflowTask):
         flow_path = PATH
         day = luigi.DateParameter()
         region = luigi.Parameter("north")
@@ -252,9 +252,9 @@ def test_luigi_s_daily_range_finds_what_is_missing(
     pipeline.add_flow(PATH)
     params = {"region": region} if region else {}
     days = [DAY + datetime.timedelta(days=each) for each in range(3)]
-    mark_done(Regional(day=days[1], **params))
+    mark_done(SalesOfRegion(day=days[1], **params))
     tasks = RangeDaily(
-        of=Regional, of_params=params, start=days[0], stop=days[-1], reverse=True, **options
+        of=SalesOfRegion, of_params=params, start=days[0], stop=days[-1], reverse=True, **options
     )
     tasks.requires()
     missing = tasks.missing_datetimes([datetime.datetime(2026, 1, day) for day in (2, 3, 4)])

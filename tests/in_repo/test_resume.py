@@ -33,6 +33,7 @@ def git(root: Path, *arguments: str) -> str:
     return subprocess.check_output(["git", "-C", str(root), *identity, *arguments], text=True)
 
 
+@pytest.mark.thorough
 def test_over_a_chain_of_failures_and_edits_no_finished_step_runs_again(
     splitting: Splitting,
 ) -> None:

@@ -55,7 +55,7 @@ def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 @pytest.mark.parametrize(
     ("store", "runner"),
     [
-        ("s3", "process"),
+        pytest.param("s3", "process", marks=pytest.mark.thorough),
         pytest.param("local", "container", marks=pytest.mark.docker),
         pytest.param("local", "process", marks=pytest.mark.thorough),
         pytest.param("s3", "container", marks=[pytest.mark.docker, pytest.mark.thorough]),

@@ -105,6 +105,7 @@ def test_each_repo_is_updated_or_the_reason_is_named(folder: Path) -> None:
     assert not [*(folder.parent / "tmp").iterdir()]
 
 
+@pytest.mark.thorough
 def test_the_same_command_takes_up_what_is_left(folder: Path) -> None:
     for name in STATES:
         if STATES[name][0] in ("failed", "refused"):

@@ -207,6 +207,7 @@ def test_an_untouched_repo_becomes_what_a_fresh_copy_gives(repo: Repo, tmp_path:
     assert (repo / "sales_pipelines/config/new.yaml").exists()
 
 
+@pytest.mark.thorough
 def test_the_result_is_that_of_copier_update(repo: Repo, tmp_path: Path) -> None:
     (repo / "README.md").write_text((repo / "README.md").read_text() + "\nMine.\n")
     replace(

@@ -248,6 +248,7 @@ def test_the_last_words_of_an_update_lead_through_its_conflicts(upstream: Upstre
     assert checks().returncode == 0
 
 
+@pytest.mark.thorough
 def test_examples_that_are_switched_off_leave_nothing_that_the_last_words_do_not_mend(
     upstream: Upstream,
 ) -> None:
