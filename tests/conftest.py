@@ -84,9 +84,11 @@ def compile_once(self: jinja2.Environment, source: Any, *names: Any, **more: Any
 
 jinja2.Environment.compile = compile_once  # type: ignore[method-assign]
 
-# A shell makes what it runs in the background ignore Ctrl-C and Ctrl-\, and so what tests start.
+# What a shell runs in the background ignores Ctrl-C and Ctrl-\, and under nohup the end of the
+# terminal; so would the commands that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+for number in (signal.SIGQUIT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_DFL)
 
 
 # Each time the same sets; `nox -s nightly` looks further, at other sets each time.
