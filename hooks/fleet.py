@@ -46,13 +46,16 @@ class Line:
     reason: str = ""
     """Why it failed or was refused, how far it is behind, or how many files change."""
     conflicts: dict[str, str] = field(default_factory=dict)
+    answers: dict[str, str] = field(default_factory=dict)
+    """What has become of answers that have changed."""
     branch: str = ""
     pushed: bool = False
 
     @property
     def text(self) -> str:
         """All but the names, versions and the state, for a table."""
-        parts = [self.reason, *self.conflicts]
+        parts = [self.reason, *(f"{name}: {text}" for name, text in self.conflicts.items())]
+        parts += [f"{name}: {text}" for name, text in self.answers.items()]
         parts += [f"on {self.branch}"] if self.branch else []
         parts += ["pushed"] if self.pushed else []
         return ", ".join(filter(None, parts))
@@ -85,6 +88,12 @@ def main(arguments: Sequence[str]) -> int:
         print(f"fleet: interrupted, {left} left\nhint: the same command goes on", file=sys.stderr)
         return 130
     found = {line.state for line in lines}
+    if "conflict" in found:
+        print(
+            "In a repo with conflicts: make one text of each file, git add it, nox -s setup lint "
+            "test, git commit.\nUndo: git switch --force - && git branch -D BRANCH",
+            file=sys.stderr,
+        )
     if found & {"conflict", "would conflict"}:
         return update.CONFLICT
     return update.FAILED if found & {"failed", "refused"} else update.DONE
@@ -255,7 +264,8 @@ def updated(line: Line, template: Template, options: argparse.Namespace, tempora
                 line.conflicts = report.conflicts
             else:
                 line.state = "updated" if options.update else "would update"
-                line.reason = f"{report.files} files"
+                line.reason = f"{report.files} file{'s' if report.files != 1 else ''}"
+                line.answers = report.answers
             line.branch = report.branch if report else ""
             if options.push and line.state in ("updated", "up to date"):
                 push(repo, line)

@@ -51,22 +51,22 @@ def main(remote: str, refs: Sequence[str]) -> int:
     if len(versions) > CHUNK:
         print(f"no secrets: reads {len(versions):,} versions of files", file=sys.stderr)
     excused: str | None = None
-    status = 0
+    first = ""
     for version, line, kind, text in found(versions):
         if excused is None:  # a comment in a later commit is enough where there is no secret
             excused = git("grep", "-h", "-A1", "-e", "pragma: allowlist", *tips, may_fail=True)
         if text in excused:
             continue
-        status = 1
+        first = first or version.commit[:8]
         where = f"{version.path}:{line} of commit {version.commit[:8]}"
         print(f"no secrets: {where} looks like a secret ({kind})", file=sys.stderr)
-    if status:
+    if first:
         print(
-            "hint: take it out of the commits with git commit --amend or git rebase -i, and keep it"
-            " in .env; if it is no secret, end its line with `pragma: allowlist secret`",
+            f"hint: take it out of its commit with git rebase -i {first}^, and keep it in .env; if "
+            "it is no secret, end the line with `# pragma: allowlist secret` in another commit",
             file=sys.stderr,
         )
-    return status
+    return int(bool(first))
 
 
 def git(*arguments: str, may_fail: bool = False, given: str | None = None) -> str:

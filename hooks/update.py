@@ -257,14 +257,15 @@ class Repo:
         """Check that nothing can be lost, and nothing is under way."""
         if not self.branch:
             raise UpdateError(REFUSED, "no branch is checked out", "git switch BRANCH")
+        unmerged = git(self.top, "diff", "--name-only", "--diff-filter=U").splitlines()
+        if unmerged:
+            hint = "make one text of each, git add it, and git commit; or git switch --force -"
+            raise UpdateError(REFUSED, f"still in conflict: {', '.join(unmerged)}", hint)
         for what in ("merge", "cherry-pick", "revert"):  # in a rebase, no branch is checked out
             if self.git_path(f"{what.upper().replace('-', '_')}_HEAD").exists():
                 hint = f"git {what} --abort, or finish it"
                 raise UpdateError(REFUSED, f"a {what} is under way", hint)
-        status = ("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty")
-        lines = git(self.top, *status, "-z").split("\0")
-        changed = [line[3:] for line in lines if line[2:3] == " "]
-        if changed:
+        if changed := self.uncommitted:
             names = ", ".join(changed[:3]) + (", …" if changed[3:] else "")
             hint = "commit them, or git stash"
             raise UpdateError(REFUSED, f"uncommitted changes in {names}", hint)
@@ -276,6 +277,13 @@ class Repo:
                 "git does not know who you are",
                 "git config --global user.name NAME; git config --global user.email ADDRESS",
             ) from None
+
+    @property
+    def uncommitted(self) -> list[str]:
+        """The files with changes that are not committed."""
+        status = ("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=dirty")
+        lines = git(self.top, *status, "-z").split("\0")
+        return [line[3:] for line in lines if line[2:3] == " "]
 
     @functools.cached_property
     def branch(self) -> str:
@@ -380,6 +388,8 @@ def update(
         with merged(repo, template, versions, options, temporary) as result:
             report = result.report()
             if options.preview:
+                if repo.uncommitted:
+                    report.notes.append("Your uncommitted changes are not part of this preview.")
                 if options.diff:
                     result.show_diff()
                 return DONE, report
@@ -566,6 +576,12 @@ def check_answers(template: Path, answers: Mapping[str, str]) -> None:
             raise UpdateError(
                 BAD_ANSWERS, f"the template has no question {name}", f"it has {', '.join(near)}"
             )
+    if "package_name" in answers:
+        raise UpdateError(
+            BAD_ANSWERS,
+            "an update does not change package_name: what is yours would stay in the old package",
+            "make a repo with the new name, and move your flows, tasks and settings there",
+        )
 
 
 def repo_commit(repo: Repo, tree: str, message: str, *parents: str) -> str:
@@ -710,6 +726,8 @@ class Result:
             try:
                 subprocess.run(command, check=True, capture_output=True, text=True, env=env)
                 git(self.work_tree, "add", "--", prefix + LOCK_FILE)
+                if git(self.work_tree, "diff", "--cached", "--name-only", "--", prefix + LOCK_FILE):
+                    report.changed.append(LOCK_FILE)
             except (OSError, subprocess.CalledProcessError) as error:
                 reason = str(getattr(error, "stderr", "") or error).strip().splitlines()[-1]
                 hint = f"{NOX} -s setup updates it"
@@ -927,18 +945,22 @@ def main(arguments: Sequence[str]) -> int:
     back = f"git switch {'--force ' if report.conflicts else ''}{shlex.quote(repo.branch)}"
     undo = f"{back} && git branch -D {report.branch}"
     if options.preview:
-        print(f"Nothing has changed. Next: {NOX} -s update -- --issue NUMBER")
+        again = [each for each in arguments if each not in ("--preview", "--diff")]
+        words = shlex.join(["--issue", "NUMBER", *again])
+        print(f"Nothing has changed. Next: {NOX} -s update -- {words}")
     elif report.conflicts:
         print(
             f"You are on the branch {report.branch}. Make one text of what is between <<<<<<< and\n"
-            f">>>>>>>, git add each file in conflict, and git commit.\nUndo: {undo}"
+            f">>>>>>>, and git add each file in conflict.\n"
+            f"Next: {NOX} -s setup lint test, then git add --all and git commit\nUndo: {undo}"
         )
         names = ", ".join(report.conflicts)
         print(f"update: in conflict: {names}", file=sys.stderr)
     else:
         print(
             f"You are on the branch {report.branch}, whose one commit is the update.\n"
-            f"Next: {NOX} -s setup lint test, then git push -u origin {report.branch}\nUndo: {undo}"
+            f"Next: {NOX} -s setup lint test, then git push -u origin {report.branch}\n"
+            f"Undo: {undo}\nand after an undo: {NOX} -s setup"
         )
     return code
 

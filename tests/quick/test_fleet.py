@@ -115,7 +115,7 @@ def test_the_same_command_takes_up_what_is_left(folder: Path) -> None:
     heads = {name: git(folder / name, "rev-parse", "HEAD") for name in ("plain", "pushed")}
     printed = fleet(folder, *command, code=3)
     assert printed.count("up to date\t") == 3
-    assert f"conflict\t{folder}/conflict\t{FIRST}\t{SECOND}\t{ERRORS}, on {BRANCH}\n" in printed
+    assert f"conflict\t{folder}/conflict\t{FIRST}\t{SECOND}\t{ERRORS}: left by" in printed
     git(folder / "conflict", "checkout", "--quiet", "--theirs", ERRORS)
     commit(folder / "conflict", "Update the template")
     printed = fleet(folder, *command, "--push", code=1)  # most have no remote

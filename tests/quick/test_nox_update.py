@@ -227,7 +227,7 @@ def test_the_result_is_that_of_copier_update(repo: Repo, tmp_path: Path) -> None
 
 
 def test_a_preview_shows_the_update_and_changes_nothing(repo: Repo) -> None:
-    write(repo / "mine.txt", "not committed\n")
+    write(repo / "docs/s3.md", "not committed\n")
     before = git(repo.root, "status", "--porcelain"), git(repo.root, "for-each-ref")
     (repo.root.parent / "report.json").unlink(missing_ok=True)
     repo.run("--preview", "--diff", "--report", "../report.json").unchanged(0)
@@ -239,7 +239,8 @@ def test_a_preview_shows_the_update_and_changes_nothing(repo: Repo) -> None:
         "- `docs/old.md`",
         "- `sales_pipelines/runtime/shelf.py`: sales_pipelines/runtime/store/shelf.py",
         "+third = 33",
-        "Nothing has changed",
+        "Your uncommitted changes are not part of this preview.",
+        "Nothing has changed. Next: nox -s update -- --issue NUMBER --report ../report.json\n",
     ):
         assert text in repo.printed
     report = json.loads((repo.root.parent / "report.json").read_text())
@@ -274,6 +275,9 @@ def the_same_lines(repo: Repo) -> None:
     assert '"""All errors that' in text
     assert f"- `{ERRORS}`: line 1\n" in repo.printed
     undo = repo.printed.partition("Undo: ")[2].splitlines()[0]
+    repo.run("--issue", "8")
+    assert repo.code == 4
+    assert f"still in conflict: {ERRORS}\n" in repo.printed
     subprocess.run(undo, shell=True, cwd=repo.root, check=True, capture_output=True)
     assert (repo.branch, repo.is_clean) == ("main", True)
     assert not (repo / "docs/new.md").exists()
@@ -761,6 +765,7 @@ def a_wrong_answer(repo: Repo) -> None:
     repo.run("--issue", "9", "with_exampels=no").unchanged(6, "with_exampels", "with_examples")
     repo.run("--issue", "9", "main_branch=x").unchanged(6, "main_branch")
     repo.run("--issue", "9", "with_examples").unchanged(2, "NAME=VALUE")
+    repo.run("--issue", "9", "package_name=other").unchanged(6, "does not change package_name")
 
 
 def no_issue(repo: Repo) -> None:
