@@ -14,6 +14,7 @@ import functools
 import json
 import multiprocessing
 import os
+import re
 import sys
 import tempfile
 from collections import Counter
@@ -24,6 +25,7 @@ from pathlib import Path
 import update
 from packaging.version import Version
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from update import GitError, Repo, Template, UpdateError, git
@@ -66,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parsed(arguments)
     try:
         folders = list(repos(options.repos))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         print(f"fleet: cannot read the list of repos: {error}", file=sys.stderr)
         return 2
     lines: list[Line] = []
@@ -77,6 +79,9 @@ def main(arguments: Sequence[str]) -> int:
                 lines.append(line)
         except KeyboardInterrupt:
             is_interrupted = True
+    if not folders:
+        print("fleet: no repos are named", file=sys.stderr)
+        return 2
     lines.sort(key=lambda line: line.repo)
     show(lines)
     if options.report:
@@ -142,6 +147,8 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     if options.jobs < 1:
         made.error("--jobs is at least 1")
     update.check_report(made, options)
+    if options.template and update.is_relative(options.template):
+        options.template = str(Path(options.template).resolve())
     options.answers, options.diff = {}, False
     return options
 
@@ -150,18 +157,21 @@ def repos(paths: Iterable[Path]) -> Iterator[Path]:
     """The folders of the repos that are named, each once."""
     seen = set()
     for path in paths:
-        if path.is_dir():
-            below = sorted(found.parent for found in path.glob(f"*/{update.ANSWERS}"))
-            here = [path] if (path / update.ANSWERS).exists() or not below else below
-        else:
-            lines = [
-                line.partition("#")[0].strip() for line in path.read_text("utf-8").splitlines()
-            ]
-            here = list(repos(path.parent / Path(line).expanduser() for line in lines if line))
-        for folder in here:
-            if (resolved := folder.resolve()) not in seen:
-                seen.add(resolved)
-                yield resolved
+        named = [path] if path.is_dir() else listed(path)
+        for folder in named:
+            below = sorted(found.parent for found in folder.glob(f"*/{update.ANSWERS}"))
+            is_repo = (folder / update.ANSWERS).exists() or not below
+            for repo in [folder] if is_repo else below:
+                if (resolved := repo.resolve()) not in seen:
+                    seen.add(resolved)
+                    yield resolved
+
+
+def listed(file: Path) -> list[Path]:
+    """The folders that the file names, relative to its own."""
+    lines = file.read_text(encoding="utf-8-sig").splitlines()
+    names = [re.sub(r"(^|\s)#.*", "", line).strip() for line in lines]
+    return [file.parent / Path(name).expanduser() for name in names if name]
 
 
 def states(folders: Sequence[Path], options: argparse.Namespace, temporary: Path) -> Iterator[Line]:
@@ -192,7 +202,12 @@ def states(folders: Sequence[Path], options: argparse.Namespace, temporary: Path
         for line, source in todo:
             if source not in templates:
                 folder = Path(tempfile.mkdtemp(prefix=update.TEMPORARY, dir=temporary))
-                templates[source] = Template(source, folder)
+                try:
+                    templates[source] = Template(source, folder)
+                except UpdateError as error:
+                    line.state, line.reason = state_of(error)
+                    yield line
+                    continue
             work = pool.submit(updated, line, templates[source], options, temporary)
             futures.append(work)
         try:
@@ -206,9 +221,7 @@ def states(folders: Sequence[Path], options: argparse.Namespace, temporary: Path
 def known(folder: Path) -> Repo:
     """The repo in the folder, which must be one of this template's."""
     repo = Repo.of(folder)
-    if "package_name" not in repo.answers:
-        source = repo.answers["_src_path"]
-        raise UpdateError(update.REFUSED, f"it is made from another template, {source}")
+    _ = repo.answers
     return repo
 
 
@@ -268,7 +281,8 @@ def updated(line: Line, template: Template, options: argparse.Namespace, tempora
                 line.answers = report.answers
             line.branch = report.branch if report else ""
             if options.push and line.state in ("updated", "up to date"):
-                push(repo, line)
+                version = template.name(template.commit(options.to or template.newest))
+                push(repo, line, update.branch_name(options.issue, version))
         except Exception as error:  # one repo's trouble stops no other
             line.state, line.reason = state_of(error)
     return line
@@ -291,11 +305,10 @@ def in_conflict(repo: Repo) -> dict[str, str]:
     return dict.fromkeys(filter(None, names), "left by an earlier update")
 
 
-def push(repo: Repo, line: Line) -> None:
+def push(repo: Repo, line: Line, branch: str) -> None:
     """Push the update's branch, without hooks: the repo may not be set up here; CI checks it."""
-    branch = git(repo.top, "symbolic-ref", "--quiet", "--short", "HEAD")
-    if "_template-" not in branch:
-        return
+    if git(repo.top, "symbolic-ref", "--quiet", "HEAD") != f"refs/heads/{branch}":
+        return  # not the branch of this update
     remotes = git(repo.top, "remote").split()
     remote = "origin" if "origin" in remotes or not remotes else remotes[0]
     try:
@@ -335,11 +348,11 @@ def show(lines: Sequence[Line]) -> None:
         table.add_column(title, overflow="fold")
     common = os.path.commonpath([str(Path(line.repo).parent) for line in lines])
     for line in lines:
-        name = os.path.relpath(line.repo, common)
+        name = escape(os.path.relpath(line.repo, common))
         state = f"[{COLOURS[line.state]}]{line.state}[/]"
-        table.add_row(name, line.version, line.newest, state, line.text)
+        table.add_row(name, line.version, line.newest, state, escape(line.text))
     console.print(table)
-    console.print(f"[bold]{counts}[/], in {common}", highlight=False)
+    console.print(f"[bold]{counts}[/], in {escape(common)}", highlight=False)
 
 
 def as_json(lines: Sequence[Line]) -> str:

@@ -8,6 +8,7 @@ commit, or an edit that is not committed, takes it out. The hook `detect-secrets
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -37,6 +38,7 @@ class Version(NamedTuple):
 
 def main(remote: str, refs: Sequence[str]) -> int:
     """Check the lines `LOCAL_REF COMMIT REMOTE_REF COMMIT`; 1 if what they push has a secret."""
+    os.environ["GIT_NO_REPLACE_OBJECTS"] = "1"  # what others get
     pushed = [ref.split() for ref in refs if ref.strip()]
     tips = [commit for _, commit, _, _ in pushed if commit.strip("0")]
     there = [commit for *_, commit in pushed if commit.strip("0") and exists(commit)]
@@ -50,11 +52,11 @@ def main(remote: str, refs: Sequence[str]) -> int:
     ]
     if len(versions) > CHUNK:
         print(f"no secrets: reads {len(versions):,} versions of files", file=sys.stderr)
-    excused: str | None = None
+    excused: set[str] | None = None
     first = ""
     for version, line, kind, text in found(versions):
-        if excused is None:  # a comment in a later commit is enough where there is no secret
-            excused = git("grep", "-h", "-A1", "-e", "pragma: allowlist", *tips, may_fail=True)
+        if excused is None:
+            excused = excused_lines(tips)
         if text in excused:
             continue
         first = first or version.commit[:8]
@@ -67,6 +69,14 @@ def main(remote: str, refs: Sequence[str]) -> int:
             file=sys.stderr,
         )
     return int(bool(first))
+
+
+def excused_lines(tips: Sequence[str]) -> set[str]:
+    """The lines that a comment calls no secret; a comment in a later commit is enough."""
+    same = git("grep", "-h", "-e", "pragma: allowlist secret", *tips, may_fail=True)
+    below = git("grep", "-h", "-A1", "-e", "pragma: allowlist nextline", *tips, may_fail=True)
+    lines = {re.split(r"\s*\S{1,4}\s*pragma: allowlist", line)[0] for line in same.split("\n")}
+    return {line.strip() for line in lines | {*below.split("\n")}} - {""}
 
 
 def git(*arguments: str, may_fail: bool = False, given: str | None = None) -> str:
@@ -94,7 +104,7 @@ def exclusions() -> Iterator[str]:
     config = Path(".pre-commit-config.yaml")
     if config.exists():
         settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-        hooks = [hook for repo in settings["repos"] for hook in repo["hooks"]]
+        hooks = [hook for repo in settings.get("repos", []) for hook in repo["hooks"]]
         for hook in [settings, *(hook for hook in hooks if hook["id"] == "detect-secrets")]:
             if isinstance(hook.get("exclude"), str):
                 yield hook["exclude"]
@@ -118,6 +128,15 @@ def added(commits: Sequence[str]) -> Iterator[Version]:
             yield Version(commit, path, blob)
 
 
+def as_utf_8(content: bytes) -> bytes:
+    """The content, which detect-secrets reads only in UTF-8; from Latin-1 if it is other text."""
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return content if b"\0" in content else content.decode("latin-1").encode()
+    return content
+
+
 def found(versions: Sequence[Version]) -> Iterator[tuple[Version, int, str, str]]:
     """The line, kind and text of each secret in these files."""
     for start in range(0, len(versions), CHUNK):
@@ -138,14 +157,14 @@ def found(versions: Sequence[Version]) -> Iterator[tuple[Version, int, str, str]
                     size = int(objects.stdout.readline().split()[2])
                     file = Path(folder, name)
                     file.parent.mkdir(parents=True, exist_ok=True)
-                    file.write_bytes(objects.stdout.read(size + 1)[:size])
+                    file.write_bytes(as_utf_8(objects.stdout.read(size + 1)[:size]))
                 objects.stdin.close()
             done = subprocess.run(
                 (*DETECT, *files), cwd=folder, stdout=subprocess.PIPE, text=True, check=False
             )
             results = json.loads(done.stdout)["results"] if done.returncode else {}
             for name, secrets in results.items():
-                lines = Path(folder, name).read_text("utf-8", errors="replace").splitlines()
+                lines = Path(folder, name).read_text("utf-8", errors="replace").split("\n")
                 for secret in secrets:
                     line = secret["line_number"]
                     yield files[name], line, secret["type"], lines[line - 1].strip()

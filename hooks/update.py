@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import difflib
 import fcntl
 import functools
+import io
 import json
 import os
 import re
@@ -38,6 +40,7 @@ except ImportError:
 NOX = os.environ.get("NOX_CALLED", "nox")
 """How the user calls nox."""
 ANSWERS = ".copier-answers.yml"
+OTHER_ANSWERS = ".copier-answers.headwater.yml"
 CHANGELOG = "CHANGELOG.md"
 LOCK_FILE = "uv.lock"
 TEMPORARY = "template-update-"
@@ -209,7 +212,8 @@ class Repo:
             git(folder, "rev-parse", "--verify", "--quiet", "HEAD")
         except GitError as error:
             reason = str(error) or "the git repo has no commit"
-            hint = f"{NOX} -s setup makes the repo's first commit"
+            is_new = not str(error) or "not a git repository" in str(error)
+            hint = f"{NOX} -s setup makes the repo's first commit" if is_new else ""
             raise UpdateError(REFUSED, reason, hint) from None
         # Relative to the top as git writes it, where a folder of the path is a link.
         prefix = git(folder, "rev-parse", "--show-prefix")
@@ -227,14 +231,19 @@ class Repo:
         return entries
 
     @functools.cached_property
+    def answers_file(self) -> str:
+        """The name of the answers file, which is another one beside that of another template."""
+        return OTHER_ANSWERS if self.prefix + OTHER_ANSWERS in self.entries else ANSWERS
+
+    @functools.cached_property
     def answers_text(self) -> str:
         """The answers file of the last commit."""
-        return git(self.top, "show", f"HEAD:{self.prefix}{ANSWERS}") + "\n"
+        return git(self.top, "show", f"HEAD:{self.prefix}{self.answers_file}") + "\n"
 
     @functools.cached_property
     def answers(self) -> dict[str, Any]:
         """The repo's answers, and where its template is."""
-        if self.prefix + ANSWERS not in self.entries:
+        if self.prefix + self.answers_file not in self.entries:
             raise UpdateError(
                 BAD_ANSWERS,
                 f"no {ANSWERS} in the last commit: no template knows this repo",
@@ -248,9 +257,12 @@ class Repo:
             reason = f"it has no {error}" if isinstance(error, KeyError) else error
             raise UpdateError(
                 BAD_ANSWERS,
-                f"{ANSWERS} is not as Copier writes it: {reason}",
-                f"git log -p -- {ANSWERS}",
+                f"{self.answers_file} is not as Copier writes it: {reason}",
+                f"git log -p -- {self.answers_file}",
             ) from None
+        if "package_name" not in answers:
+            source = answers["_src_path"]
+            raise UpdateError(BAD_ANSWERS, f"{self.answers_file} is of another template, {source}")
         return dict(answers)
 
     def check_state(self) -> None:
@@ -289,7 +301,7 @@ class Repo:
     def branch(self) -> str:
         """The branch that is checked out; empty if none is."""
         with contextlib.suppress(GitError):
-            return git(self.top, "symbolic-ref", "--quiet", "--short", "HEAD")
+            return git(self.top, "symbolic-ref", "--quiet", "HEAD").removeprefix("refs/heads/")
         return ""
 
     def git_path(self, name: str) -> Path:
@@ -297,34 +309,39 @@ class Repo:
         return self.top / git(self.top, "rev-parse", "--git-path", name)
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other updates from this repo."""
-        common = self.top / git(self.top, "rev-parse", "--git-common-dir")
-        with (common / "template-update.lock").open("w") as lock:
+    def locked(self, work_tree: Path) -> Iterator[None]:
+        """Keep other updates from this repo, and remove the work tree in the end."""
+        with (self.common / "template-update.lock").open("a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise UpdateError(
                     REFUSED, "another update of this repo is running", "wait until it has ended"
                 ) from None
-            self._drop_left_over()
-            yield
-
-    def _drop_left_over(self) -> None:
-        """Remove the work trees of updates that were killed."""
-        for line in git(self.top, "worktree", "list", "--porcelain").splitlines():
-            folder = Path(line.removeprefix("worktree "))
-            if folder.parent.name.startswith(TEMPORARY):
-                self.remove(folder)
-                shutil.rmtree(folder.parent, ignore_errors=True)
+            # The file names the work tree of an update that was killed.
+            lock.seek(0)
+            if left := lock.read():
+                self.remove(Path(left))
+                shutil.rmtree(Path(left).parent, ignore_errors=True)
+            lock.truncate(0)
+            lock.write(str(work_tree))
+            lock.flush()
+            try:
+                yield
+            finally:
+                self.remove(work_tree)
+                lock.truncate(0)
 
     def remove(self, work_tree: Path) -> None:
         """Remove a work tree."""
         with contextlib.suppress(GitError):
             # Twice, because git locks a work tree until it is complete.
             git(self.top, "worktree", "remove", "--force", "--force", str(work_tree))
-        with contextlib.suppress(GitError):
-            git(self.top, "worktree", "prune")
+
+    @functools.cached_property
+    def common(self) -> Path:
+        """The folder .git of the main work tree."""
+        return self.top / git(self.top, "rev-parse", "--git-common-dir")
 
     def written(self, folder: Path) -> Entries:
         """The files in a folder, as entries of a tree in this repo's database."""
@@ -383,28 +400,31 @@ def update(
         versions = Versions(versions.old, versions.old)  # the repo follows a branch
     if versions.old == versions.new and not options.answers and not is_moved:
         return DONE, None
-    with repo.locked():
+    with repo.locked(temporary / repo.top.name):
         branch = "" if options.preview else branch_of(repo, template.name(versions.new), options)
-        with merged(repo, template, versions, options, temporary) as result:
-            report = result.report()
-            if options.preview:
-                if repo.uncommitted:
-                    report.notes.append("Your uncommitted changes are not part of this preview.")
-                if options.diff:
-                    result.show_diff()
-                return DONE, report
-            report.branch = branch
-            result.keep_ignored(report)
-            if report.conflicts:
-                result.bring_conflicts(branch)
-                return CONFLICT, report
-            commit = result.commit(report)
-            if options.check:
-                result.check()
+        result = merged(repo, template, versions, options, temporary)
+        report = result.report()
+        if options.preview:
+            if repo.uncommitted:
+                report.notes.append("Your uncommitted changes are not part of this preview.")
             if options.diff:
                 result.show_diff()
-            detached(repo.top, [*GIT, "switch", "--quiet", "--no-track", "-c", branch, commit])
             return DONE, report
+        report.branch = branch
+        result.keep_ignored(report)
+        if report.conflicts:
+            result.bring_conflicts(branch)
+            return CONFLICT, report
+        commit = result.commit(report)
+        if options.check:
+            result.check()
+        if options.diff:
+            result.show_diff()
+        if failure := detached(
+            repo.top, [*GIT, "switch", "--quiet", "--no-track", "-c", branch, commit]
+        ):
+            raise UpdateError(FAILED, f"git cannot bring the update in: {failure}")
+        return DONE, report
 
 
 def branch_of(repo: Repo, version: str, options: argparse.Namespace) -> str:
@@ -419,7 +439,7 @@ def branch_of(repo: Repo, version: str, options: argparse.Namespace) -> str:
     if not issue:
         hint = f"{NOX} -s update -- --issue 9"
         raise UpdateError(WRONG_USAGE, "the branch needs an issue's number", hint)
-    branch = f"{issue}_template-" + re.sub(r"[^a-z0-9]+", "-", version.lower()).strip("-")
+    branch = branch_name(issue, version)
     with contextlib.suppress(GitError):
         git(repo.top, "rev-parse", "--verify", "--quiet", f"refs/heads/{branch}")
         raise UpdateError(
@@ -430,6 +450,11 @@ def branch_of(repo: Repo, version: str, options: argparse.Namespace) -> str:
     return branch
 
 
+def branch_name(issue: str, version: str) -> str:
+    """The branch of an update to a version."""
+    return f"{issue}_template-" + re.sub(r"[^a-z0-9]+", "-", version.lower()).strip("-")
+
+
 def issue_number(text: str) -> str:
     """The number of an issue."""
     if not re.fullmatch(r"[1-9][0-9]*", text):
@@ -437,14 +462,13 @@ def issue_number(text: str) -> str:
     return text
 
 
-@contextlib.contextmanager
 def merged(
     repo: Repo,
     template: Template,
     versions: Versions,
     options: argparse.Namespace,
     temporary: Path,
-) -> Iterator[Result]:
+) -> Result:
     """Merge the difference between two versions of the template in a work tree."""
     new_files = template.files(versions.new)
     check_answers(new_files, options.answers)
@@ -466,7 +490,8 @@ def merged(
                 side.pop(path, None)
                 if path in ours:
                     side[path] = ours[path]
-    base[repo.prefix + ANSWERS] = ours[repo.prefix + ANSWERS]
+    answers_file = repo.prefix + repo.answers_file
+    base[answers_file] = ours[answers_file]
     # What the user has deleted stays deleted; what the user has renamed is merged.
     base_tree = repo.tree(base, temporary / ".base")
     deleted = git(
@@ -484,14 +509,11 @@ def merged(
     parent = repo_commit(repo, repo.tree(base, temporary / ".less"), "The template before")
     pick = repo_commit(repo, repo.tree(theirs, temporary / ".theirs"), message, parent)
     work_tree = temporary / repo.top.name
-    try:
-        env = {"GIT_LFS_SKIP_SMUDGE": "1"}
-        git(repo.top, "worktree", "add", "--quiet", "--detach", str(work_tree), "HEAD", env=env)
-        with contextlib.suppress(GitError):  # conflicts, which the index lists
-            git(work_tree, "cherry-pick", "--no-commit", pick, env=env)
-        yield Result(repo, template, versions, work_tree, pick, message, theirs)
-    finally:
-        repo.remove(work_tree)
+    env = {"GIT_LFS_SKIP_SMUDGE": "1"}
+    git(repo.top, "worktree", "add", "--quiet", "--detach", str(work_tree), "HEAD", env=env)
+    with contextlib.suppress(GitError):  # conflicts, which the index lists
+        git(work_tree, "cherry-pick", "--no-commit", pick, env=env)
+    return Result(repo, template, versions, work_tree, pick, message, theirs)
 
 
 def render(
@@ -499,11 +521,18 @@ def render(
 ) -> None:
     """Make the repo in the folder from its answers, with those in `data` changed."""
     folder.mkdir()
-    (folder / ANSWERS).write_text(repo.answers_text, encoding="utf-8")
+    answers = folder / repo.answers_file
+    answers.write_text(repo.answers_text, encoding="utf-8")
     try:
         with quick_copies():
             copier.run_copy(
-                str(template), folder, data=dict(data), defaults=True, overwrite=True, quiet=True
+                str(template),
+                folder,
+                data=dict(data),
+                answers_file=repo.answers_file,
+                defaults=True,
+                overwrite=True,
+                quiet=True,
             )
     except Exception as error:  # of Copier, of Jinja, of a template's own
         raise UpdateError(
@@ -511,7 +540,6 @@ def render(
             f"Copier cannot make the repo from its answers: {error}",
         ) from None
     if commit:
-        answers = folder / ANSWERS
         lines = yaml.safe_dump(
             {"_commit": commit, "_src_path": source}, allow_unicode=True, indent=4
         )
@@ -558,7 +586,12 @@ def configuration(template: Path) -> dict[str, Any]:
     """The template's questions and settings."""
     for name in ("copier.yml", "copier.yaml"):
         if (template / name).exists():
-            loaded = yaml.safe_load((template / name).read_text(encoding="utf-8"))
+            try:
+                loaded = yaml.safe_load((template / name).read_text(encoding="utf-8"))
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                raise UpdateError(
+                    FAILED, f"the template's {name} cannot be read: {error}"
+                ) from None
             return loaded if isinstance(loaded, dict) else {}
     return {}
 
@@ -635,7 +668,8 @@ class Result:
             self.template.name(self.versions.new),
             changelog_between(*(self.template.files(commit) for commit in self.versions)),
         )
-        answers = yaml.safe_load((self.work_tree / self.repo.prefix / ANSWERS).read_text("utf-8"))
+        answers_file = self.repo.prefix + self.repo.answers_file
+        answers = yaml.safe_load(git(self.work_tree, "show", f":{answers_file}"))
         for name in sorted({*answers, *self.repo.answers}):
             before, after = self.repo.answers.get(name), answers.get(name)
             if name == "_commit" or before == after:
@@ -655,7 +689,7 @@ class Result:
         moved = dict(zip(renamed[1::3], renamed[2::3], strict=False))
         short = self._short
         report.moved = {short(old): short(new) for old, new in moved.items()}
-        for path in sorted({*ours, *result} - {*self.unmerged, self.repo.prefix + ANSWERS}):
+        for path in sorted({*ours, *result} - {*self.unmerged, answers_file}):
             if path not in ours:
                 if path not in moved.values():
                     report.added.append(short(path))
@@ -693,14 +727,19 @@ class Result:
         for path in {*self.entries, *self.unmerged} - {*self.repo.entries}:
             for part in (path, *(str(parent) for parent in Path(path).parents[:-1])):
                 file = self.repo.top / part
-                is_here = os.path.lexists(file) and (part == path or not file.is_dir())
-                if is_here and part not in self.repo.entries:
+                if file.is_dir() and not file.is_symlink():
+                    others = ("ls-files", "--others", "--", part)
+                    is_here = part == path and bool(git(self.repo.top, *others))
+                else:
+                    is_here = os.path.lexists(file) and part not in self.repo.entries
+                if is_here:
                     in_the_way.add(part)
+        now = datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S-%f")
         for path in sorted(in_the_way):
             with contextlib.suppress(GitError):
                 git(self.repo.top, "check-ignore", "--quiet", "--", path)
                 file = self.repo.top / path
-                copy = self.repo.git_path(f"replaced-by-update/{report.branch}/{path}")
+                copy = self.repo.common / "replaced-by-update" / now / path
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 if file.is_dir() and not file.is_symlink():
                     shutil.copytree(file, copy, symlinks=True, dirs_exist_ok=True)
@@ -729,7 +768,8 @@ class Result:
                 if git(self.work_tree, "diff", "--cached", "--name-only", "--", prefix + LOCK_FILE):
                     report.changed.append(LOCK_FILE)
             except (OSError, subprocess.CalledProcessError) as error:
-                reason = str(getattr(error, "stderr", "") or error).strip().splitlines()[-1]
+                said = str(getattr(error, "stderr", "") or "").strip() or str(error)
+                reason = said.splitlines()[-1]
                 hint = f"{NOX} -s setup updates it"
                 report.notes.append(f"{LOCK_FILE} is as it was ({reason}); {hint}.")
         git(self.work_tree, "commit", "--quiet", "--no-verify", "--message", self.message)
@@ -753,7 +793,14 @@ class Result:
             'branch=$1 pick=$2; shift 2; "$@" switch --quiet --no-track -c "$branch" && '
             '"$@" cherry-pick --no-commit "$pick"'
         )
-        detached(self.repo.top, ["sh", "-c", script, "sh", branch, self.pick, *GIT], may_fail=True)
+        before, top = self.repo.branch, self.repo.top
+        failure = detached(top, ["sh", "-c", script, "sh", branch, self.pick, *GIT])
+        names = git(top, "diff", "--name-only", "--diff-filter=U", "-z").split("\0")
+        if {*filter(None, names)} != {*self.unmerged}:
+            with contextlib.suppress(GitError):
+                git(top, "switch", "--quiet", before)
+                git(top, "branch", "--quiet", "-D", branch)
+            raise UpdateError(FAILED, f"git cannot bring the update in: {failure}")
 
     def show_diff(self) -> None:
         """Print the whole difference to the last commit."""
@@ -790,7 +837,7 @@ def address(source: str) -> str:
     for short, host in (("gh:", "https://github.com/"), ("gl:", "https://gitlab.com/")):
         if source.startswith(short):
             return f"{host}{source.removeprefix(short)}.git"
-    return source.removeprefix("git+")
+    return os.path.expanduser(source.removeprefix("git+"))  # noqa: PTH111 - it may be a URL
 
 
 def without_password(text: str) -> str:
@@ -821,8 +868,9 @@ def git(
         check=False,
     )
     if done.returncode:
-        messages = done.stderr.strip().splitlines()
-        reason = " ".join(line.removeprefix("fatal: ") for line in messages[-2:])
+        messages = done.stderr.strip()
+        lines = messages[max(messages.find("fatal: "), 0) :].splitlines()[:5]
+        reason = " ".join(line.strip().removeprefix("fatal: ") for line in lines)
         raise GitError(without_password(reason))
     return done.stdout.removesuffix("\n")
 
@@ -840,8 +888,11 @@ def environment() -> dict[str, str]:
     return {"GIT_TERMINAL_PROMPT": str(int(is_watched())), **kept}
 
 
-def detached(folder: Path, command: Sequence[str], *, may_fail: bool = False) -> None:
-    """Run a command that changes the user's tree, to its end even if this process is killed."""
+def detached(folder: Path, command: Sequence[str]) -> str:
+    """Run a command that changes the user's tree, to its end even if this process is killed.
+
+    Returns what it prints if it fails.
+    """
     process = subprocess.Popen(
         command,
         cwd=folder,
@@ -857,8 +908,7 @@ def detached(folder: Path, command: Sequence[str], *, may_fail: bool = False) ->
         with contextlib.suppress(KeyboardInterrupt):
             printed, _ = process.communicate()
             break
-    if process.returncode and not may_fail:
-        raise UpdateError(FAILED, f"git cannot bring the update in: {printed.strip()}")
+    return printed.strip() or "git failed" if process.returncode else ""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -904,6 +954,8 @@ def check_report(parser: argparse.ArgumentParser, options: argparse.Namespace) -
     """Check before the update that its report can be written after it."""
     if options.report and options.report.suffix not in (".md", ".json"):
         parser.error(f"--report {options.report}: the file's name ends in .md or .json")
+    if options.report and options.report.is_dir():
+        parser.error(f"--report {options.report}: it is a folder")
     if options.report and not os.access(options.report.parent, os.W_OK):
         parser.error(f"--report {options.report}: cannot write to {options.report.parent}")
 
@@ -911,6 +963,9 @@ def check_report(parser: argparse.ArgumentParser, options: argparse.Namespace) -
 def main(arguments: Sequence[str]) -> int:
     """Update the repo in the current folder; see EXIT_CODES."""
     options = parsed(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # not every terminal has every character
     try:
         if not shutil.which("git"):
             raise UpdateError(FAILED, "git is not on PATH", "apt install git, or brew install git")
@@ -931,6 +986,9 @@ def main(arguments: Sequence[str]) -> int:
     except GitError as error:
         print(f"update: git failed: {error}", file=sys.stderr)
         return FAILED
+    except OSError as error:
+        print(f"update: {error}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print("update: interrupted", file=sys.stderr)
         return 130
@@ -944,6 +1002,8 @@ def main(arguments: Sequence[str]) -> int:
     print(report.markdown() + "\n")
     back = f"git switch {'--force ' if report.conflicts else ''}{shlex.quote(repo.branch)}"
     undo = f"{back} && git branch -D {report.branch}"
+    for name, copied in report.kept.items():
+        undo += f" && cp -a {shlex.quote(copied)} {shlex.quote(name)}"
     if options.preview:
         again = [each for each in arguments if each not in ("--preview", "--diff")]
         words = shlex.join(["--issue", "NUMBER", *again])
@@ -976,6 +1036,7 @@ def is_watched() -> bool:
 
 
 if __name__ == "__main__":
+    code = DONE
     try:
         code = main(sys.argv[1:])
         sys.stdout.flush()

@@ -296,6 +296,13 @@ def test_what_only_looks_like_a_secret_can_be_pushed_with_a_comment(
     write(made, ".pre-commit-config.yaml", config.replace(r"^uv\.lock$", "^(uv.lock|data/)"), git)
     git("commit", "-m", "Say that they are none")
     git("push", str(remote), "6_secret")
+    write(made, "below.py", f"a = 1  # pragma: allowlist secret\n{SECRET.replace('q8', 's0')}", git)
+    write(made, "feed.py", f"import os\n\x0c\n\n{SECRET.replace('q8', 't1')}", git)
+    git("-c", "core.hooksPath=/dev/null", "commit", "-m", "With more secrets")
+    printed = git("push", str(remote), "6_secret", exit_code=1)
+    assert "below.py:2 of commit" in printed
+    assert "feed.py:" in printed
+    git("reset", "--quiet", "--hard", "HEAD^")
     for other in ("", "data.py"):
         write(made, other or "settings.py", SECRET.replace("q8", "r9"), git)
         git("commit", "-m", "Another")

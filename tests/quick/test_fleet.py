@@ -166,6 +166,31 @@ def test_wrong_usage_is_named(folder: Path, arguments: list[str], text: str) -> 
 
 
 @pytest.mark.thorough
+def test_only_the_branch_of_the_update_is_pushed(folder: Path) -> None:
+    repo = folder / "pushed"
+    fleet(folder, "--update", "--issue", "9", "pushed")
+    git(repo, "switch", "--quiet", "-c", "7_template-notes")
+    write(repo / "mine.txt", "mine\n")
+    commit(repo, "A draft")
+    printed = fleet(folder, "--update", "--issue", "9", "--push", "pushed")
+    assert "pushed" not in printed.partition("\t")[2].replace("/pushed", "")
+    assert not git(folder.parent / "remote.git", "branch", "--list")
+
+
+@pytest.mark.thorough
+def test_a_list_can_be_odd_and_a_template_broken(folder: Path) -> None:
+    (folder / "list.txt").write_text("\ufeffplain\nlist.txt  # itself\nnew#1\n", "utf-8")
+    shutil.copytree(folder / "plain", folder / "new#1")
+    printed = fleet(folder, "list.txt", code=1)
+    assert f"behind\t{folder}/plain\t" in printed
+    assert f"behind\t{folder}/new#1\t" in printed
+    (folder / "bad.txt").write_text("~nosuchuser/x\n")
+    assert "cannot read the list of repos" in fleet(folder, "bad.txt", code=2)
+    (folder / "empty.txt").write_text("")
+    assert "no repos are named" in fleet(folder, "empty.txt", code=2)
+
+
+@pytest.mark.thorough
 def test_a_folder_without_a_repo_is_refused(folder: Path) -> None:
     assert "refused\t" in fleet(folder, "no-repo", code=1)
 

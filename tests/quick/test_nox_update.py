@@ -522,6 +522,73 @@ def an_ignored_file_in_the_way_of_a_conflict(repo: Repo) -> None:
     assert copied.read_text() == "secret\n"
 
 
+def ignored_files_in_the_way_of_two_updates(repo: Repo) -> None:
+    write(repo / ".git/info/exclude", "docs/new.md\n")
+    for secret in ("one", "two"):
+        write(repo / "docs/new.md", secret)
+        repo.update().updated()
+        undo = repo.printed.partition("Undo: ")[2].splitlines()[0]
+        subprocess.run(undo, shell=True, cwd=repo.root, check=True, capture_output=True)
+        assert (repo / "docs/new.md").read_text() == secret, "an undo brings it back"
+    copies = {path.read_text() for path in (repo / ".git").rglob("new.md")}
+    assert copies == {"one", "two"}
+
+
+def an_ignored_link_in_the_way(repo: Repo) -> None:
+    (repo / "elsewhere").mkdir()
+    write(repo / ".git/info/exclude", "/hooks/new\n/elsewhere\n")
+    (repo / "hooks/new").symlink_to("../elsewhere")
+    repo.update().updated()
+    (copies,) = (repo / ".git/replaced-by-update").glob("*/hooks")
+    assert (copies / "new").readlink() == Path("../elsewhere")
+
+
+def folders_named_as_those_of_updates(repo: Repo) -> None:
+    there = repo.root.parent / "template-update-mine"
+    git(repo.root, "worktree", "add", "--quiet", "-b", "7_mine", str(there / "linked"))
+    write(there / "notes.txt", "mine\n")
+    write(there / "linked/mine.txt", "mine\n")
+    away = repo.root.parent / "away"
+    git(repo.root, "worktree", "add", "--quiet", "-b", "8_mine", str(away))
+    away.rename(repo.root.parent / "drive")  # a drive that is not there at the moment
+    done = subprocess.run(
+        [sys.executable, "hooks/update.py", "--issue", "9"],
+        cwd=repo.root,
+        env=clean_environment(repo.root.parent / "home"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (repo.root.parent / "drive").rename(away)
+    assert git(away, "branch", "--show-current") == "8_mine"
+    assert (there / "notes.txt").exists()
+    assert (there / "linked/mine.txt").exists()
+
+
+def a_tag_named_as_the_branch(repo: Repo) -> None:
+    git(repo.root, "tag", "main")
+    repo.update().updated()
+    undo = repo.printed.partition("Undo: ")[2].splitlines()[0]
+    subprocess.run(undo, shell=True, cwd=repo.root, check=True, capture_output=True)
+    assert repo.branch == "main"
+
+
+def another_template_s_answers(repo: Repo) -> None:
+    mine = repo / ".copier-answers.headwater.yml"
+    (repo / ".copier-answers.yml").rename(mine)
+    write(repo / ".copier-answers.yml", "_commit: 1.0\n_src_path: /elsewhere\n")
+    repo.update()
+    assert repo.code == 0, repo.printed
+    assert f"_commit: {SECOND}\n" in mine.read_text()
+    assert "_commit: 1.0\n" in (repo / ".copier-answers.yml").read_text()
+
+
+def an_encoding_without_arrows(repo: Repo) -> None:
+    repo.update(PYTHONIOENCODING="ascii").updated()
+    assert f"# Template {FIRST} ? {SECOND}" in repo.printed
+
+
 def an_ignored_folder_in_the_way(repo: Repo) -> None:
     write(repo / ".git/info/exclude", "docs/new.md\n")
     write(repo / "docs/new.md/deep/a.txt", "secret\n")
@@ -632,6 +699,12 @@ CASES = [
             a_linked_work_tree,
             an_ignored_file_in_the_way_of_a_conflict,
             an_ignored_folder_in_the_way,
+            ignored_files_in_the_way_of_two_updates,
+            an_ignored_link_in_the_way,
+            folders_named_as_those_of_updates,
+            a_tag_named_as_the_branch,
+            another_template_s_answers,
+            an_encoding_without_arrows,
             settings_of_git_that_change_what_it_prints,
             hooks_that_refuse_everything,
             answers_edited_by_hand,
@@ -805,6 +878,42 @@ def a_template_that_cannot_be_made(repo: Repo) -> None:
 
 def a_report_of_another_kind(repo: Repo) -> None:
     repo.run("--preview", "--report", "x.txt").unchanged(2, "ends in .md or .json")
+    repo.run("--preview", "--report", "no/x.md").unchanged(2, "cannot write to no")
+    (repo.root.parent / "x.md").mkdir()
+    repo.run("--issue", "9", "--report", "../x.md").unchanged(2, "it is a folder")
+
+
+def answers_of_another_template(repo: Repo) -> None:
+    write(repo / ".copier-answers.yml", "_commit: 1.0\n_src_path: /elsewhere\n")
+    repo.update().unchanged(6, "of another template, /elsewhere")
+
+
+def a_change_that_git_was_told_to_overlook(repo: Repo) -> None:
+    for conflict in (False, True):
+        if conflict:
+            replace(repo / ERRORS, '"""Errors that', '"""My errors that')
+            commit(repo.root, "Mine")
+        git(repo.root, "update-index", "--assume-unchanged", "README.md")
+        write(repo / "README.md", "mine\n")
+        repo.run("--issue", "9").unchanged(1, "git cannot bring the update in", "README.md")
+        assert repo.branch == "main"
+        assert (repo / "README.md").read_text() == "mine\n"
+
+
+def a_template_whose_questions_cannot_be_read(repo: Repo) -> None:
+    template = shutil.copytree(repo.template, repo.root.parent / "unread")
+    write(template / "copier.yml", "a: [\n")
+    commit(template, "Broken", tag="2026.12.5")
+    repo.run("--issue", "9", "--template", str(template)).unchanged(1, "copier.yml cannot be read")
+
+
+def nobody_who_reads(repo: Repo) -> None:
+    command = f"{sys.executable} hooks/update.py --preview --diff | head -1"
+    done = subprocess.run(
+        command, shell=True, cwd=repo.root, capture_output=True, text=True, check=True,
+        env=clean_environment(repo.root.parent / "home"),
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
 
 
 BAD = [
@@ -833,6 +942,10 @@ BAD = [
             a_git_that_knows_no_name,
             a_template_that_cannot_be_made,
             a_report_of_another_kind,
+            answers_of_another_template,
+            a_change_that_git_was_told_to_overlook,
+            a_template_whose_questions_cannot_be_read,
+            nobody_who_reads,
         )
     ),
 ]
