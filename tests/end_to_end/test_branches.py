@@ -15,6 +15,7 @@ from jinja2 import Environment, nodes
 from .. import conftest
 from ..conftest import CONFIGURATION, ROOT, commit, copy, git, known
 from ..quick.test_questions import FOLDERS, REFUSED
+from .test_adopting import OLDER, PACKAGE, write
 from .test_combinations import COMBINATIONS
 
 SEEN: set[tuple[str, str]] = set()  # (text of a template, one of its branches)
@@ -95,6 +96,29 @@ def all_branches() -> dict[tuple[str, str], str]:
     }
 
 
+def lay_over_older_repos(template: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy the template over repos that were not made from it, as far as it lets itself."""
+    runtime = {f"{PACKAGE}/runtime/__init__.py": ""}
+    for name, files in (
+        ("much", OLDER),
+        ("here", OLDER),
+        ("little", {"README.md": "# Ours\n"}),
+        ("runtime", OLDER | runtime),
+        ("another", {".copier-answers.yml": "_commit: 1.0\n_src_path: /elsewhere\n"}),
+    ):
+        repo = folder / name / PACKAGE
+        write(repo, files)
+        monkeypatch.chdir(repo)
+        destination = Path() if name == "here" else repo
+        with contextlib.suppress(ValueError):
+            copier.run_copy(str(template), destination, defaults=True)
+    for kept in ("a  b", "README.md AGENTS.md"):
+        with contextlib.suppress(ValueError):
+            copier.run_copy(
+                str(template), folder / "much" / PACKAGE, data={"kept": kept}, defaults=True
+            )
+
+
 @pytest.mark.thorough
 def test_every_branch_of_every_template_is_taken(
     marking: None,
@@ -141,6 +165,7 @@ def test_every_branch_of_every_template_is_taken(
         text = answers.read_text()  # and as if it had other choices
         answers.write_text(text.replace("MIT", "GPL").replace("3.12", "3.10"))
         copier.run_recopy(repo, defaults=True, overwrite=True)
+    lay_over_older_repos(template, tmp_path / "older", monkeypatch)
     branches = all_branches()
     assert len(branches) > 50, "the templates were not read"
     missed = [
