@@ -71,6 +71,9 @@ def main(arguments: Sequence[str]) -> int:
     except (OSError, ValueError, RuntimeError) as error:
         print(f"fleet: cannot read the list of repos: {error}", file=sys.stderr)
         return 2
+    if not folders:
+        print("fleet: no repos are named", file=sys.stderr)
+        return 2
     lines: list[Line] = []
     is_interrupted = False
     with tempfile.TemporaryDirectory(prefix=update.TEMPORARY) as temporary:
@@ -79,9 +82,6 @@ def main(arguments: Sequence[str]) -> int:
                 lines.append(line)
         except KeyboardInterrupt:
             is_interrupted = True
-    if not folders:
-        print("fleet: no repos are named", file=sys.stderr)
-        return 2
     lines.sort(key=lambda line: line.repo)
     show(lines)
     if options.report:
@@ -92,16 +92,16 @@ def main(arguments: Sequence[str]) -> int:
         left = len(folders) - len(lines)
         print(f"fleet: interrupted, {left} left\nhint: the same command goes on", file=sys.stderr)
         return 130
-    found = {line.state for line in lines}
-    if "conflict" in found:
+    outcomes = {line.state for line in lines}
+    if "conflict" in outcomes:
         print(
             "In a repo with conflicts: make one text of each file, git add it, nox -s setup lint "
             "test, git commit.\nUndo: git switch --force - && git branch -D BRANCH",
             file=sys.stderr,
         )
-    if found & {"conflict", "would conflict"}:
+    if outcomes & {"conflict", "would conflict"}:
         return update.CONFLICT
-    return update.FAILED if found & {"failed", "refused"} else update.DONE
+    return update.FAILED if outcomes & {"failed", "refused"} else update.DONE
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
@@ -181,9 +181,9 @@ def states(folders: Sequence[Path], options: argparse.Namespace, temporary: Path
     for folder in folders:
         line = Line(str(folder))
         try:
-            repo = known(folder)
+            repo = Repo.of(folder)
             line.version = repo.answers["_commit"]
-            source = options.template or source_of(repo)
+            source = options.template or repo.absolute(repo.answers["_src_path"])
             line.newest = options.to or newest(source)[-1]
             line.state, line.reason = behind(line.version, newest(source), line.newest)
         except (UpdateError, GitError, OSError) as error:
@@ -218,19 +218,6 @@ def states(folders: Sequence[Path], options: argparse.Namespace, temporary: Path
             raise
 
 
-def known(folder: Path) -> Repo:
-    """The repo in the folder, which must be one of this template's."""
-    repo = Repo.of(folder)
-    _ = repo.answers
-    return repo
-
-
-def source_of(repo: Repo) -> str:
-    """The address of the repo's template."""
-    source = str(repo.answers["_src_path"])
-    return str(repo.folder / source) if update.is_relative(source) else source
-
-
 def released(source: str) -> list[str]:
     """The released versions of a template, the oldest first."""
     try:
@@ -240,11 +227,10 @@ def released(source: str) -> list[str]:
             update.NO_TEMPLATE, f"cannot read the template {source}: {error}"
         ) from None
     tags = [line.rpartition("refs/tags/")[2] for line in listed.splitlines()]
-    found = [(version, tag) for tag in tags if (version := update.version_of(tag))]
-    names = [tag for version, tag in sorted(found) if not version.is_prerelease]
-    if not names:
+    versions = list(filter(update.is_release, update.versions_of(tags)))
+    if not versions:
         raise UpdateError(update.NO_TEMPLATE, f"the template {source} has no version")
-    return names
+    return versions
 
 
 def behind(version: str, versions: Sequence[str], newest: str) -> tuple[str, str]:
@@ -301,8 +287,7 @@ def in_conflict(repo: Repo) -> dict[str, str]:
     """The files in conflict, where an earlier update has left them."""
     if "_template-" not in repo.branch:
         return {}
-    names = git(repo.top, "diff", "--name-only", "--diff-filter=U", "-z").split("\0")
-    return dict.fromkeys(filter(None, names), "left by an earlier update")
+    return dict.fromkeys(repo.unmerged, "left by an earlier update")
 
 
 def push(repo: Repo, line: Line, branch: str) -> None:

@@ -22,7 +22,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -146,16 +146,12 @@ class Template:
     def versions(self) -> list[str]:
         """The tags that are versions, the oldest first."""
         tags = git(self.clone, "for-each-ref", "--format=%(refname:lstrip=2)", "refs/tags")
-        known = [(version, tag) for tag in tags.split() if (version := version_of(tag))]
-        return [tag for _, tag in sorted(known)]
+        return versions_of(tags.split())
 
     @property
     def newest(self) -> str:
         """The newest version that is no pre-release; the last commit if there is none."""
-        released = [
-            tag for tag in self.versions if (found := version_of(tag)) and not found.is_prerelease
-        ]
-        return released[-1] if released else "HEAD"
+        return next(filter(is_release, reversed(self.versions)), "HEAD")
 
     def commit(self, version: str) -> str:
         """The commit of a version, which may be a tag, a branch, a commit or what git describes."""
@@ -269,8 +265,7 @@ class Repo:
         """Check that nothing can be lost, and nothing is under way."""
         if not self.branch:
             raise UpdateError(REFUSED, "no branch is checked out", "git switch BRANCH")
-        unmerged = git(self.top, "diff", "--name-only", "--diff-filter=U").splitlines()
-        if unmerged:
+        if unmerged := self.unmerged:
             hint = "make one text of each, git add it, and git commit; or git switch --force -"
             raise UpdateError(REFUSED, f"still in conflict: {', '.join(unmerged)}", hint)
         for what in ("merge", "cherry-pick", "revert"):  # in a rebase, no branch is checked out
@@ -289,6 +284,16 @@ class Repo:
                 "git does not know who you are",
                 "git config --global user.name NAME; git config --global user.email ADDRESS",
             ) from None
+
+    def absolute(self, source: str) -> str:
+        """The address of a template, of which a relative path is one from the repo's folder."""
+        return str(self.folder / source) if is_relative(source) else source
+
+    @property
+    def unmerged(self) -> list[str]:
+        """The files in conflict."""
+        names = git(self.top, "diff", "--name-only", "--diff-filter=U", "-z")
+        return list(filter(None, names.split("\0")))
 
     @property
     def uncommitted(self) -> list[str]:
@@ -768,8 +773,8 @@ class Result:
                 if git(self.work_tree, "diff", "--cached", "--name-only", "--", prefix + LOCK_FILE):
                     report.changed.append(LOCK_FILE)
             except (OSError, subprocess.CalledProcessError) as error:
-                said = str(getattr(error, "stderr", "") or "").strip() or str(error)
-                reason = said.splitlines()[-1]
+                stderr = str(getattr(error, "stderr", "") or "").strip()
+                reason = (stderr or str(error)).splitlines()[-1]
                 hint = f"{NOX} -s setup updates it"
                 report.notes.append(f"{LOCK_FILE} is as it was ({reason}); {hint}.")
         git(self.work_tree, "commit", "--quiet", "--no-verify", "--message", self.message)
@@ -795,8 +800,7 @@ class Result:
         )
         before, top = self.repo.branch, self.repo.top
         failure = detached(top, ["sh", "-c", script, "sh", branch, self.pick, *GIT])
-        names = git(top, "diff", "--name-only", "--diff-filter=U", "-z").split("\0")
-        if {*filter(None, names)} != {*self.unmerged}:
+        if {*self.repo.unmerged} != {*self.unmerged}:
             with contextlib.suppress(GitError):
                 git(top, "switch", "--quiet", before)
                 git(top, "branch", "--quiet", "-D", branch)
@@ -836,13 +840,25 @@ def address(source: str) -> str:
     """The address for git of a template, as Copier understands it."""
     for short, host in (("gh:", "https://github.com/"), ("gl:", "https://gitlab.com/")):
         if source.startswith(short):
-            return f"{host}{source.removeprefix(short)}.git"
+            return f"{host}{source.removeprefix(short).removesuffix('.git')}.git"
     return os.path.expanduser(source.removeprefix("git+"))  # noqa: PTH111 - it may be a URL
 
 
 def without_password(text: str) -> str:
     """The text, in which addresses have no user and no password."""
     return re.sub(r"(?<=://)[^/@\s]+@", "", text)
+
+
+def versions_of(tags: Iterable[str]) -> list[str]:
+    """The tags that are versions, the oldest first."""
+    versions = [(version, tag) for tag in tags if (version := version_of(tag))]
+    return [tag for _, tag in sorted(versions)]
+
+
+def is_release(tag: str) -> bool:
+    """True if the tag is a version, and no pre-release."""
+    version = version_of(tag)
+    return version is not None and not version.is_prerelease
 
 
 def version_of(tag: str) -> Version | None:
@@ -976,9 +992,7 @@ def main(arguments: Sequence[str]) -> int:
             source = options.template or repo.answers["_src_path"]
             if is_watched():
                 print(f"Reading the template {without_password(source)}", file=sys.stderr)
-            template = Template(
-                str(repo.folder / source) if is_relative(source) else source, Path(folder)
-            )
+            template = Template(repo.absolute(source), Path(folder))
             code, report = update(repo, template, options, Path(folder))
     except UpdateError as error:
         print(f"update: {error}", file=sys.stderr)

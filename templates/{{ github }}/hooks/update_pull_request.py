@@ -29,7 +29,7 @@ class CommandError(Exception):
 
 
 def main() -> int:
-    """Open what there is to open, and return the exit code."""
+    """Open an issue and a pull request if there is a new version, and return the exit code."""
     try:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "update.json")
@@ -107,7 +107,7 @@ def propose(report: dict[str, Any], folder: Path) -> str:
 
 
 def look() -> Opened:
-    """Look what is open; gh lists no more than 30 unless it is told to."""
+    """Ask GitHub what is open; gh lists no more than 30 without a limit."""
     listed = ("--limit", "1000", "--json")
     issues = ("issue", "list", "--label", LABEL, "--state", "all", *listed, "number,title,state")
     pulls = ("pr", "list", "--state", "open", *listed, "number,headRefName")
