@@ -7,13 +7,14 @@ commit, or an edit that is not committed, takes it out. The hook `detect-secrets
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,9 +30,9 @@ CHUNK = 1000
 
 
 class Version(NamedTuple):
-    """A file as a commit has made it."""
+    """A file as a commit has made it, or as a tag has it; or a tag's message."""
 
-    commit: str
+    source: str
     path: str
     blob: str
 
@@ -40,14 +41,15 @@ def main(remote: str, refs: Sequence[str]) -> int:
     """Check the lines `LOCAL_REF COMMIT REMOTE_REF COMMIT`; 1 if what they push has a secret."""
     os.environ["GIT_NO_REPLACE_OBJECTS"] = "1"  # what others get
     pushed = [ref.split() for ref in refs if ref.strip()]
-    tips = [commit for _, commit, _, _ in pushed if commit.strip("0")]
-    there = [commit for *_, commit in pushed if commit.strip("0") and exists(commit)]
+    tips = {commit: ref for ref, commit, _, _ in pushed if commit.strip("0")}
+    there = [commit for *_, commit in pushed if commit.strip("0") and exists(commit + "^{commit}")]
     if not tips:
         return 0
+    commits = [commit for commit in tips if exists(commit + "^{commit}")]
     left_out = [re.compile(pattern) for pattern in exclusions()]
     versions = [
         version
-        for version in added([*tips, "--not", f"--remotes={remote}", *there])
+        for version in (*tagged(tips), *added(commits, f"--remotes={remote}", *there))
         if not any(pattern.search(version.path) for pattern in left_out)
     ]
     if len(versions) > CHUNK:
@@ -56,16 +58,20 @@ def main(remote: str, refs: Sequence[str]) -> int:
     first = ""
     for version, line, kind, text in found(versions):
         if excused is None:
-            excused = excused_lines(tips)
+            excused = excused_lines([tip for tip in tips if exists(tip + "^{tree}")])
         if text in excused:
             continue
-        first = first or version.commit[:8]
-        where = f"{version.path}:{line} of commit {version.commit[:8]}"
+        first = first or version.source
+        where = f"{version.path}:{line} of {version.source}"
         print(f"no secrets: {where} looks like a secret ({kind})", file=sys.stderr)
     if first:
+        what, name = first.split()
+        out = "git tag --delete " + name + ", and make the tag without it"
+        if what == "commit":
+            out = f"take it out of its commit with git rebase -i {name}^"
         print(
-            f"hint: take it out of its commit with git rebase -i {first}^, and keep it in .env; if "
-            "it is no secret, end the line with `# pragma: allowlist secret` in another commit",
+            f"hint: {out}, and keep it in .env; if it is no secret, end the line with `# pragma: "
+            "allowlist secret` in another commit",
             file=sys.stderr,
         )
     return int(bool(first))
@@ -73,6 +79,8 @@ def main(remote: str, refs: Sequence[str]) -> int:
 
 def excused_lines(tips: Sequence[str]) -> set[str]:
     """The lines that a comment calls no secret; a comment in a later commit is enough."""
+    if not tips:
+        return set()
     same = git("grep", "-h", "-e", "pragma: allowlist secret", *tips, may_fail=True)
     below = git("grep", "-h", "-A1", "-e", "pragma: allowlist nextline", *tips, may_fail=True)
     lines = {re.split(r"\s*\S{1,4}\s*pragma: allowlist", line)[0] for line in same.split("\n")}
@@ -94,9 +102,9 @@ def git(*arguments: str, may_fail: bool = False, given: str | None = None) -> st
     return done.stdout
 
 
-def exists(commit: str) -> bool:
-    """True if the remote's commit has been fetched."""
-    return bool(git("rev-parse", "--verify", "--quiet", commit + "^0", may_fail=True))
+def exists(name: str) -> bool:
+    """True if git has an object of this name."""
+    return bool(git("rev-parse", "--verify", "--quiet", name, may_fail=True))
 
 
 def exclusions() -> Iterator[str]:
@@ -110,10 +118,26 @@ def exclusions() -> Iterator[str]:
                 yield hook["exclude"]
 
 
-def added(commits: Sequence[str]) -> Iterator[Version]:
+def tagged(tips: Mapping[str, str]) -> Iterator[Version]:
+    """The messages of tags, and the files of tags that are of no commit."""
+    for tip, ref in tips.items():
+        name = ref.removeprefix("refs/tags/")
+        kind = git("cat-file", "-t", tip).strip()
+        while kind == "tag":  # which may be of another tag
+            yield Version(f"tag {name}", "message", tip)
+            _, tip, _, kind, *_ = git("cat-file", "tag", tip).split(maxsplit=4)
+        if kind == "blob":
+            yield Version(f"tag {name}", name, tip)
+        for line in git("ls-tree", "-r", "-z", tip).split("\0") if kind == "tree" else ():
+            if line.startswith("100"):  # no link and no submodule
+                entry, path = line.split("\t", 1)
+                yield Version(f"tag {name}", path, entry.split()[2])
+
+
+def added(commits: Sequence[str], *there: str) -> Iterator[Version]:
     """Each file that one of the commits has made or changed, once for each of its contents."""
     seen = set()
-    listed = git("rev-list", "--reverse", *commits)
+    listed = git("rev-list", "--reverse", *commits, "--not", *there) if commits else ""
     options = ("-z", "-r", "-m", "--root", "--no-renames", "--diff-filter=AMT")
     fields = iter(git("diff-tree", "--stdin", *options, given=listed).split("\0"))
     commit = ""
@@ -125,11 +149,13 @@ def added(commits: Sequence[str]) -> Iterator[Version]:
         path = next(fields)
         if mode.startswith("100") and (path, blob) not in seen:  # no link and no submodule
             seen.add((path, blob))
-            yield Version(commit, path, blob)
+            yield Version(f"commit {commit[:8]}", path, blob)
 
 
 def as_utf_8(content: bytes) -> bytes:
     """The content, which detect-secrets reads only in UTF-8; from Latin-1 if it is other text."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16", "replace").encode()
     try:
         content.decode()
     except UnicodeDecodeError:
@@ -154,10 +180,13 @@ def found(versions: Sequence[Version]) -> Iterator[tuple[Version, int, str, str]
                 for name, version in files.items():
                     objects.stdin.write(f"{version.blob}\n".encode())
                     objects.stdin.flush()
-                    size = int(objects.stdout.readline().split()[2])
+                    _, kind, size = objects.stdout.readline().split()
+                    content = objects.stdout.read(int(size) + 1)[:-1]
+                    if kind == b"tag":
+                        content = content.partition(b"\n\n")[2]
                     file = Path(folder, name)
                     file.parent.mkdir(parents=True, exist_ok=True)
-                    file.write_bytes(as_utf_8(objects.stdout.read(size + 1)[:size]))
+                    file.write_bytes(as_utf_8(content))
                 objects.stdin.close()
             done = subprocess.run(
                 (*DETECT, *files), cwd=folder, stdout=subprocess.PIPE, text=True, check=False

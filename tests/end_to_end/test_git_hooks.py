@@ -284,6 +284,38 @@ def test_a_secret_that_a_later_commit_takes_out_is_not_pushed(
 
 
 @pytest.mark.thorough
+def test_secrets_of_tags_and_in_other_encodings_are_not_pushed(
+    git: Git, made: Repo, remote: Path
+) -> None:
+    write(made, "words.ini", SECRET, git)
+    blob, tree = git("rev-parse", ":words.ini").strip(), git("write-tree").strip()
+    git("rm", "--quiet", "--force", "words.ini")
+    git("tag", "blob", blob)
+    git("tag", "-a", "-m", "A tag of a file", "blob-2", "blob")
+    git("tag", "-a", "-m", "A tag of a folder", "tree", tree)
+    git("tag", "-a", "-m", f"Notes\n\n{SECRET}", "notes", "main")
+    git("tag", "-a", "-m", "Notes", "none", "main")
+    for name, where in (
+        ("blob", "blob:1 of tag blob "),
+        ("blob-2", "blob-2:1 of tag blob-2 "),
+        ("tree", "words.ini:1 of tag tree "),
+        ("notes", "message:3 of tag notes "),
+    ):
+        printed = git("push", str(remote), name, exit_code=1)
+        assert where in printed
+        assert f"git tag --delete {name}" in printed
+    git("push", str(remote), "none")
+    git("tag", "--delete", "blob", "blob-2", "tree", "notes", "none")
+    for name, encoding in (("little.ini", "utf-16-le"), ("big.ini", "utf-16-be")):
+        (made.folder / name).write_bytes(f"\ufeffa = 1\n{SECRET}".encode(encoding))
+        git("add", name)
+    git("commit", "-m", "With texts of Windows")
+    printed = git("push", str(remote), "6_secret", exit_code=1)
+    assert "little.ini:2 of commit " in printed
+    assert "big.ini:2 of commit " in printed
+
+
+@pytest.mark.thorough
 def test_what_only_looks_like_a_secret_can_be_pushed_with_a_comment(
     git: Git, made: Repo, remote: Path
 ) -> None:
