@@ -103,6 +103,7 @@ def lay_over_older_repos(template: Path, folder: Path, monkeypatch: pytest.Monke
         ("much", OLDER),
         ("here", OLDER),
         ("little", {"README.md": "# Ours\n"}),
+        ("one", {"AGENTS.md": "# Ours\n"}),
         ("runtime", OLDER | runtime),
         ("another", {".copier-answers.yml": "_commit: 1.0\n_src_path: /elsewhere\n"}),
     ):
