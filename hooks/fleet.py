@@ -18,9 +18,10 @@ import re
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import update
 from packaging.version import Version
@@ -35,6 +36,8 @@ COLOURS = {
     **dict.fromkeys(("behind", "would update"), "yellow"),
     **dict.fromkeys(("conflict", "would conflict", "failed", "refused"), "red"),
 }
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -176,8 +179,9 @@ def listed(file: Path) -> list[Path]:
 
 def states(folders: Sequence[Path], options: argparse.Namespace, temporary: Path) -> Iterator[Line]:
     """The line of each repo, as soon as it is known."""
-    todo = []
-    newest = functools.cache(released)
+    todo: dict[Path, list[tuple[Line, Template]]] = {}
+    newest = once(released)
+    template = once(lambda source: Template(source, Path(tempfile.mkdtemp(dir=temporary))))
     for folder in folders:
         line = Line(str(folder))
         try:
@@ -186,36 +190,41 @@ def states(folders: Sequence[Path], options: argparse.Namespace, temporary: Path
             source = options.template or repo.absolute(repo.answers["_src_path"])
             line.newest = options.to or newest(source)[-1]
             line.state, line.reason = behind(line.version, newest(source), line.newest)
+            if options.preview or options.update:
+                todo.setdefault(repo.common, []).append((line, template(source)))
+                continue
         except (UpdateError, GitError, OSError) as error:
             line.state, line.reason = state_of(error)
-            yield line
-            continue
-        if options.preview or options.update:
-            todo.append((line, source))
-        else:
-            yield line
-    templates: dict[str, Template] = {}
+        yield line
     with concurrent.futures.ProcessPoolExecutor(
         options.jobs, mp_context=multiprocessing.get_context("spawn")
     ) as pool:
-        futures = []
-        for line, source in todo:
-            if source not in templates:
-                folder = Path(tempfile.mkdtemp(prefix=update.TEMPORARY, dir=temporary))
-                try:
-                    templates[source] = Template(source, folder)
-                except UpdateError as error:
-                    line.state, line.reason = state_of(error)
-                    yield line
-                    continue
-            work = pool.submit(updated, line, templates[source], options, temporary)
-            futures.append(work)
+        futures = [pool.submit(all_updated, each, options, temporary) for each in todo.values()]
         try:
             for future in concurrent.futures.as_completed(futures):
-                yield future.result()
+                yield from future.result()
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def once(function: Callable[[str], T]) -> Callable[[str], T]:
+    """The function, which is called once for each source, also if it fails."""
+
+    @functools.cache
+    def outcome(source: str) -> T | UpdateError:
+        try:
+            return function(source)
+        except UpdateError as error:
+            return error
+
+    def known(source: str) -> T:
+        result = outcome(source)
+        if isinstance(result, UpdateError):
+            raise result
+        return result
+
+    return known
 
 
 def released(source: str) -> list[str]:
@@ -246,6 +255,13 @@ def behind(version: str, versions: Sequence[str], newest: str) -> tuple[str, str
     return "behind", f"{len(newer)} version{'s' if newer[1:] else ''} behind"
 
 
+def all_updated(
+    folders: Sequence[tuple[Line, Template]], options: argparse.Namespace, temporary: Path
+) -> list[Line]:
+    """Update the folders of a git repo, one after the other, or try it; their lines."""
+    return [updated(line, template, options, temporary) for line, template in folders]
+
+
 def updated(line: Line, template: Template, options: argparse.Namespace, temporary: Path) -> Line:
     """Update the repo, or try it; its line."""
     line.reason = ""
@@ -268,7 +284,7 @@ def updated(line: Line, template: Template, options: argparse.Namespace, tempora
             line.branch = report.branch if report else ""
             if options.push and line.state in ("updated", "up to date"):
                 version = template.name(template.commit(options.to or template.newest))
-                push(repo, line, update.branch_name(options.issue, version))
+                push(repo, line, update.branch_name(options.issue, version, repo.prefix))
         except Exception as error:  # one repo's trouble stops no other
             line.state, line.reason = state_of(error)
     return line
@@ -287,7 +303,8 @@ def in_conflict(repo: Repo) -> dict[str, str]:
     """The files in conflict, where an earlier update has left them."""
     if "_template-" not in repo.branch:
         return {}
-    return dict.fromkeys(repo.unmerged, "left by an earlier update")
+    names = (name for name in repo.unmerged if name.startswith(repo.prefix))
+    return dict.fromkeys(names, "left by an earlier update")
 
 
 def push(repo: Repo, line: Line, branch: str) -> None:

@@ -15,10 +15,12 @@ import fcntl
 import functools
 import io
 import json
+import math
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,7 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 try:
-    import copier
+    import copier.errors
     import jinja2  # this and what follows come with Copier
     import plumbum
     import yaml
@@ -88,6 +90,8 @@ class Report:
     """Files that both the user and the template have changed."""
     moved: dict[str, str] = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
+    stays_deleted: list[str] = field(default_factory=list)
+    """Files that the user has deleted and the template has changed."""
     conflicts: dict[str, str] = field(default_factory=dict)
     """What is in conflict in each file."""
     kept: dict[str, str] = field(default_factory=dict)
@@ -113,6 +117,7 @@ class Report:
             ("Added", self.added),
             ("Changed", self.changed),
             ("Removed", self.removed),
+            ("Changed in the template; stays deleted here", self.stays_deleted),
             ("Ignored by git, and replaced; the copy", self.kept),
         ):
             if not entries:
@@ -247,9 +252,11 @@ class Repo:
             )
         try:
             answers = yaml.safe_load(self.answers_text)
+            for name, value in answers.items():
+                check_answer(name, value)
             for name in ("_src_path", "_commit"):
                 answers[name] = str(answers[name])
-        except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError) as error:
+        except (ValueError, yaml.YAMLError, AttributeError, TypeError, KeyError) as error:
             reason = f"it has no {error}" if isinstance(error, KeyError) else error
             raise UpdateError(
                 BAD_ANSWERS,
@@ -444,7 +451,7 @@ def branch_of(repo: Repo, version: str, options: argparse.Namespace) -> str:
     if not issue:
         hint = f"{NOX} -s update -- --issue 9"
         raise UpdateError(WRONG_USAGE, "the branch needs an issue's number", hint)
-    branch = branch_name(issue, version)
+    branch = branch_name(issue, version, repo.prefix)
     with contextlib.suppress(GitError):
         git(repo.top, "rev-parse", "--verify", "--quiet", f"refs/heads/{branch}")
         raise UpdateError(
@@ -455,9 +462,10 @@ def branch_of(repo: Repo, version: str, options: argparse.Namespace) -> str:
     return branch
 
 
-def branch_name(issue: str, version: str) -> str:
-    """The branch of an update to a version."""
-    return f"{issue}_template-" + re.sub(r"[^a-z0-9]+", "-", version.lower()).strip("-")
+def branch_name(issue: str, version: str, prefix: str) -> str:
+    """The branch of an update to a version, and of one folder if the git repo may have others."""
+    name = f"{version}-{prefix}".lower()
+    return f"{issue}_template-" + re.sub(r"[^a-z0-9]+", "-", name).strip("-")
 
 
 def issue_number(text: str) -> str:
@@ -504,9 +512,11 @@ def merged(
         *("diff-tree", "-r", "-z", "--name-only", "--diff-filter=D", "--find-renames"),
         *("-l10000", base_tree, "HEAD"),
     )
+    stays_deleted = []
     for path in filter(None, deleted.split("\0")):
-        base.pop(path)
-        theirs.pop(path, None)
+        before, now = base.pop(path), theirs.pop(path, None)
+        if now not in (None, before):
+            stays_deleted.append(path)
 
     message = f"Update the template to {commit}"
     if versions.old == versions.new:
@@ -518,7 +528,7 @@ def merged(
     git(repo.top, "worktree", "add", "--quiet", "--detach", str(work_tree), "HEAD", env=env)
     with contextlib.suppress(GitError):  # conflicts, which the index lists
         git(work_tree, "cherry-pick", "--no-commit", pick, env=env)
-    return Result(repo, template, versions, work_tree, pick, message, theirs)
+    return Result(repo, template, versions, work_tree, pick, message, theirs, stays_deleted)
 
 
 def render(
@@ -539,6 +549,13 @@ def render(
                 overwrite=True,
                 quiet=True,
             )
+    except copier.errors.UnsafeTemplateError as error:
+        raise UpdateError(
+            NO_TEMPLATE,
+            f"no update runs what the template brings: {str(error).partition(chr(10))[0]}",
+            "Headwater has no such template, so the address may be another's: "
+            f"{NOX} -s update -- --template ADDRESS",
+        ) from None
     except Exception as error:  # of Copier, of Jinja, of a template's own
         raise UpdateError(
             BAD_ANSWERS if isinstance(error, ValueError) else FAILED,
@@ -601,6 +618,14 @@ def configuration(template: Path) -> dict[str, Any]:
     return {}
 
 
+def check_answer(name: object, value: object) -> None:
+    """Check what stands in an answers file: a text, a number, or yes or no."""
+    is_number = isinstance(value, float) and math.isfinite(value)
+    if not isinstance(name, str) or not (isinstance(value, str | int) or is_number):
+        kind = "null" if value is None else f"of the type {type(value).__name__}"
+        raise TypeError(f"{name} is {value}, {kind}; if it is meant as text, put it in quotes")
+
+
 def check_answers(template: Path, answers: Mapping[str, str]) -> None:
     """Check that these are answers to questions of the template."""
     questions = {
@@ -645,6 +670,7 @@ class Result:
     """The commit that makes the update when it is cherry-picked."""
     message: str
     theirs: Entries
+    stays_deleted: list[str]
 
     @functools.cached_property
     def unmerged(self) -> dict[str, set[str]]:
@@ -693,6 +719,7 @@ class Result:
         ).split("\0")
         moved = dict(zip(renamed[1::3], renamed[2::3], strict=False))
         short = self._short
+        report.stays_deleted = [short(path) for path in self.stays_deleted]
         report.moved = {short(old): short(new) for old, new in moved.items()}
         for path in sorted({*ours, *result} - {*self.unmerged, answers_file}):
             if path not in ours:
@@ -781,15 +808,24 @@ class Result:
         return git(self.work_tree, "rev-parse", "HEAD")
 
     def check(self) -> None:
-        """Run the repo's lint and tests on the result."""
+        """Run the repo's lint and tests on the result, and if they fail, on what it was before."""
+        if self._passes():
+            return
+        print("update: the updated repo fails; now without the update", file=sys.stderr)
+        git(self.work_tree, "checkout", "--quiet", "--force", "--detach", "HEAD^")
+        git(self.work_tree, "clean", "--quiet", "-ffdx")
+        before = "passes without the update" if self._passes() else "failed before the update, too"
+        raise UpdateError(
+            FAILED,
+            f"the updated repo fails its lint or tests, so nothing has changed; it {before}",
+            "without --check it is updated all the same, and can be mended there",
+        )
+
+    def _passes(self) -> bool:
         nox = (os.environ.get("NOX_PYTHON", sys.executable), "-m", "nox", "-s", "lint", "test")
         folder, env = self.work_tree / self.repo.prefix, own_environment()
-        if subprocess.run(nox, cwd=folder, env=env, stdout=sys.stderr, check=False).returncode:
-            raise UpdateError(
-                FAILED,
-                "the updated repo fails its lint or tests, so nothing has changed",
-                "without --check it is updated all the same, and can be mended there",
-            )
+        done = subprocess.run(nox, cwd=folder, env=env, stdout=sys.stderr, check=False)
+        return done.returncode == 0
 
     def bring_conflicts(self, branch: str) -> None:
         """Make the branch in the user's work tree, with the merge that has conflicts."""
@@ -882,11 +918,14 @@ def git(
         encoding="utf-8",
         errors="surrogateescape",
         check=False,
+        restore_signals=False,  # where a file may grow no more, git says so instead of being killed
     )
     if done.returncode:
         messages = done.stderr.strip()
         lines = messages[max(messages.find("fatal: "), 0) :].splitlines()[:5]
         reason = " ".join(line.strip().removeprefix("fatal: ") for line in lines)
+        if done.returncode < 0:
+            reason += f"git {arguments[0]} was killed: {signal.strsignal(-done.returncode)}"
         raise GitError(without_password(reason))
     return done.stdout.removesuffix("\n")
 
@@ -919,6 +958,7 @@ def detached(folder: Path, command: Sequence[str]) -> str:
         encoding="utf-8",
         errors="replace",
         start_new_session=True,
+        restore_signals=False,
     )
     while True:
         with contextlib.suppress(KeyboardInterrupt):
@@ -1000,19 +1040,20 @@ def main(arguments: Sequence[str]) -> int:
     except GitError as error:
         print(f"update: git failed: {error}", file=sys.stderr)
         return FAILED
-    except OSError as error:
-        print(f"update: {error}", file=sys.stderr)
-        return FAILED
     except KeyboardInterrupt:
         print("update: interrupted", file=sys.stderr)
         return 130
     if report is None:
         print(f"The repo has the template's newest version, {repo.answers['_commit']}")
         return code
+    unwritten = None
     if options.report:
         text = json.dumps(asdict(report), indent=2, ensure_ascii=False)
-        is_json = options.report.suffix == ".json"
-        options.report.write_text((text if is_json else report.markdown()) + "\n", encoding="utf-8")
+        text = text if options.report.suffix == ".json" else report.markdown()
+        try:
+            options.report.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:  # e.g. the disk is full
+            unwritten = error
     print(report.markdown() + "\n")
     back = f"git switch {'--force ' if report.conflicts else ''}{shlex.quote(repo.branch)}"
     undo = f"{back} && git branch -D {report.branch}"
@@ -1029,14 +1070,22 @@ def main(arguments: Sequence[str]) -> int:
             f"Next: {NOX} -s setup lint test, then git add --all and git commit\nUndo: {undo}"
         )
         names = ", ".join(report.conflicts)
-        print(f"update: in conflict: {names}", file=sys.stderr)
+        sys.stdout.flush()
+        print(
+            f"update: in conflict: {names}\n"
+            "The update is there; its exit code 3 says that it has conflicts. nox calls each code "
+            "but 0 a failure.",
+            file=sys.stderr,
+        )
     else:
         print(
             f"You are on the branch {report.branch}, whose one commit is the update.\n"
             f"Next: {NOX} -s setup lint test, then git push -u origin {report.branch}\n"
             f"Undo: {undo}\nand after an undo: {NOX} -s setup"
         )
-    return code
+    if unwritten:
+        print(f"update: the report cannot be written: {unwritten}", file=sys.stderr)
+    return code or (FAILED if unwritten else DONE)
 
 
 def is_relative(source: str) -> bool:
@@ -1056,4 +1105,6 @@ if __name__ == "__main__":
         sys.stdout.flush()
     except BrokenPipeError:  # nobody reads, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        sys.exit(f"update: {error}")
     sys.exit(code)

@@ -70,6 +70,7 @@ def test_what_fails_the_check_changes_nothing(repo: Repo) -> None:
     printed = repo.nox("-s", "update", "--", "--issue", "9", "--check", exit_code=1)
     assert "mine fails" in printed
     assert "update: the updated repo fails its lint or tests, so nothing has changed" in printed
+    assert "it failed before the update, too" in printed
     assert git(repo.folder, "branch", "--show-current") == "main"
     assert BRANCH not in git(repo.folder, "branch", "--list")
     test.write_text(test.read_text().replace("not 1", "1"))

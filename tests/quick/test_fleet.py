@@ -16,14 +16,14 @@ from .test_nox_update import BRANCH, ERRORS, first, released, replace, set_answe
 __all__ = ["first", "released"]  # the fixtures
 
 
-def fleet(folder: Path, *arguments: str, code: int = 0) -> str:
+def fleet(folder: Path, *arguments: str, code: int = 0, **variables: str) -> str:
     """What the command prints, which must exit with this code."""
     temporary = folder.parent / "tmp"
     temporary.mkdir(exist_ok=True)
     done = subprocess.run(
         [sys.executable, str(ROOT / "hooks" / "fleet.py"), *arguments],
         cwd=folder,
-        env=clean_environment(folder.parent / "home", TMPDIR=str(temporary)),
+        env=clean_environment(folder.parent / "home", TMPDIR=str(temporary), **variables),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -137,6 +137,43 @@ def test_which_are_behind_is_shown_without_an_update(folder: Path, released: Pat
     assert (folder.parent / "table.md").read_text().splitlines()[2] == (
         f"| {folder}/plain | {FIRST} | {SECOND} | behind | 1 version behind |"
     )
+
+
+@pytest.mark.thorough
+def test_a_template_that_cannot_be_read_is_asked_once(folder: Path) -> None:
+    trace = folder.parent / "trace"
+    for name in ("plain", "pushed"):
+        set_source(folder / name, "/nowhere/template")
+    command = ("--update", "--issue", "9", "plain", "pushed", "gone")
+    printed = fleet(folder, *command, code=1, GIT_TRACE=str(trace))
+    for name in ("plain", "pushed", "gone"):
+        (row,) = [row for row in printed.splitlines() if f"/repos/{name}\t" in row]
+        assert row.startswith("failed\t")
+        assert "cannot read the template /nowhere/template: " in row
+    assert trace.read_text().count("git ls-remote") == 1
+
+
+@pytest.mark.thorough
+def test_folders_of_one_git_repo_are_updated_one_after_the_other(folder: Path) -> None:
+    mono = folder.parent / "mono"
+    mono.mkdir()
+    for name in ("sales", "stock"):
+        shutil.move(folder / ("plain" if name == "sales" else "conflict"), mono / name)
+        shutil.rmtree(mono / name / ".git")
+    git(mono, "init", "--quiet", "--initial-branch=main")
+    git(mono, "config", "user.name", "Tester")
+    git(mono, "config", "user.email", "t@example.org")
+    commit(mono, "Both")
+    printed = fleet(folder, "--update", "--issue", "9", "../mono", code=3)
+    assert f"updated\t{mono}/sales\t{FIRST}\t{SECOND}\t" in printed
+    assert f"on {BRANCH}-sales\n" in printed
+    assert (
+        f"conflict\t{mono}/stock\t{FIRST}\t{SECOND}\t{ERRORS}: line 1, on {BRANCH}-stock" in printed
+    )
+    assert git(mono, "diff", "--name-only", "--diff-filter=U") == f"stock/{ERRORS}"
+    printed = fleet(folder, "--update", "--issue", "9", "../mono", code=3)
+    assert f"up to date\t{mono}/sales\t" in printed
+    assert f"conflict\t{mono}/stock\t" in printed
 
 
 @pytest.mark.thorough

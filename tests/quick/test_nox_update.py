@@ -174,6 +174,7 @@ class Repo:
         unmerged = git(self.root, "diff", "--name-only", "--diff-filter=U").splitlines()
         assert unmerged == list(files)
         assert f"update: in conflict: {', '.join(files)}\n" in self.printed
+        assert "exit code 3 says that it has conflicts" in self.printed.splitlines()[-1]
         assert git(self.root, "rev-list", "--count", "main..HEAD") == "0"
         return self
 
@@ -296,13 +297,18 @@ def a_file_of_one_s_own(repo: Repo) -> None:
 
 def deleting_a_file_that_the_template_changes(repo: Repo) -> None:
     (repo / ERRORS).unlink()
-    repo.update().updated()
+    (repo / "docs/s3.md").unlink()  # which the template does not change
+    repo.update("--report", "../report.json").updated()
     assert not (repo / ERRORS).exists()
+    assert f"; stays deleted here (1)\n\n- `{ERRORS}`" in repo.printed
+    report = json.loads((repo.root.parent / "report.json").read_text())
+    assert report["stays_deleted"] == [ERRORS]
 
 
 def deleting_a_file_that_the_template_deletes(repo: Repo) -> None:
     (repo / "docs/old.md").unlink()
     repo.update().updated()
+    assert "stays deleted" not in repo.printed
 
 
 def editing_a_file_that_the_template_deletes(repo: Repo) -> None:
@@ -465,6 +471,7 @@ def a_subfolder_of_a_git_repo(repo: Repo) -> None:
     repo.root = top / "pipelines"
     repo.run("--issue", "9")
     assert repo.code == 0, repo.printed
+    assert repo.branch == f"{BRANCH}-pipelines", "another folder's update has a branch, too"
     assert (repo / "docs/new.md").read_text() == "# New\n"
     assert "# mine" in (repo / ERRORS).read_text()
     assert '"""All errors' in (repo / ERRORS).read_text()
@@ -833,6 +840,53 @@ def an_answers_file_that_is_broken(repo: Repo) -> None:
         repo.update().unchanged(6, ".copier-answers.yml is not as Copier writes it", reason)
 
 
+def an_answer_of_an_odd_type(repo: Repo) -> None:
+    text = (repo / ".copier-answers.yml").read_text()
+    for old, new, reason in (
+        ("repo_name: sales-pipelines", "repo_name: 2026-01-01", "repo_name is 2026-01-01, of the"),
+        ("repo_name: sales-pipelines", "repo_name: .nan", "repo_name is nan, of the type float"),
+        ("license: MIT", "license: [MIT]", "license is ['MIT'], of the type list"),
+        ("author_name: ", "author_name: null # ", "author_name is None, null"),
+        ("author_name: ", "author_name:\n  a: ", "of the type dict"),
+        ("package_name: ", "2026-01-01: x\npackage_name: ", "2026-01-01"),
+        ("_src_path: ", "_src_path: null # ", "_src_path is None, null"),
+        ("_commit: ", "_commit: [] # ", "_commit is [], of the type list"),
+    ):
+        assert text.count(old) == 1
+        (repo / ".copier-answers.yml").write_text(text.replace(old, new))
+        repo.update().unchanged(6, ".copier-answers.yml is not as Copier writes it", reason)
+
+
+def a_template_that_needs_trust(repo: Repo) -> None:
+    template = shutil.copytree(repo.template, repo.root.parent / "unsafe")
+    with (template / "copier.yml").open("a") as file:
+        file.write("_tasks: [touch done]\n")
+    commit(template, "With a task", tag="2026.12.5")
+    repo.run("--issue", "9", "--template", str(template))
+    repo.unchanged(5, "unsafe feature: tasks", "Headwater has no", "--template ADDRESS")
+    assert "--trust" not in repo.printed
+
+
+def files_that_may_not_grow(repo: Repo) -> None:
+    for limit in (0, 4, 8, 32, 64):
+        done = subprocess.run(
+            ["sh", "-c", 'ulimit -f "$1" && "$2" hooks/update.py --issue 9 2>&1 | cat', "sh",
+             str(limit), sys.executable],
+            cwd=repo.root, capture_output=True, text=True, check=False,
+            env=clean_environment(repo.root.parent / "home"),
+        )  # fmt: skip
+        repo.printed = done.stdout
+        assert re.match(r"update: .*\w", done.stdout), done.stdout
+        assert "Traceback" not in done.stdout
+        assert (repo.branch, repo.is_clean) == ("main", True)
+        assert not [*(repo / ".git").rglob("*index.lock")]
+    (repo.root.parent / "report.md").symlink_to("/dev/full")
+    repo.run("--preview", "--report", "../report.md").unchanged(
+        1, "Nothing has changed", "update: the report cannot be written: [Errno 28]"
+    )
+    repo.run("--issue", "9").updated()
+
+
 def a_wrong_answer(repo: Repo) -> None:
     repo.run("--issue", "9", "license=GPL").unchanged(6, "license")
     repo.run("--issue", "9", "with_exampels=no").unchanged(6, "with_exampels", "with_examples")
@@ -935,6 +989,9 @@ BAD = [
             a_downgrade,
             a_missing_answers_file,
             an_answers_file_that_is_broken,
+            an_answer_of_an_odd_type,
+            a_template_that_needs_trust,
+            files_that_may_not_grow,
             a_wrong_answer,
             no_issue,
             a_branch_that_exists,
@@ -1014,8 +1071,14 @@ def test_the_lock_file_is_brought_up_to_date_where_that_is_possible(repo: Repo) 
 
 @pytest.mark.thorough
 def test_a_check_decides_whether_the_update_comes_in(repo: Repo) -> None:
-    failing = program(repo, "cat docs/new.md; exit 1")
-    repo.run("--issue", "9", "--check", NOX_PYTHON=failing).unchanged(1, "# New", "fails its lint")
+    failing = program(repo, "echo mine > docs/s3.md; cat docs/new.md && touch left; exit 1")
+    repo.run("--issue", "9", "--check", NOX_PYTHON=failing).unchanged(
+        1, "# New", "fails its lint", "it failed before the update, too"
+    )
+    failing = program(repo, "echo mine > docs/s3.md; touch left; ! cat docs/new.md")
+    repo.run("--issue", "9", "--check", NOX_PYTHON=failing).unchanged(
+        1, "fails its lint", "it passes without the update"
+    )
     repo.run("--issue", "9", "--check", NOX_PYTHON=program(repo, "exit 0")).updated()
 
 
@@ -1140,7 +1203,7 @@ def test_killed_at_any_moment_it_is_as_before_or_updated(
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
     wait_until(lambda: not runs_in(repo.root))
-    repo.printed = f"update: in conflict: {ERRORS}\n"
+    repo.printed = f"update: in conflict: {ERRORS}\nexit code 3 says that it has conflicts"
     if repo.branch == "main":
         assert repo.is_clean
         assert "template-" not in git(repo.root, "branch", "--list")
