@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -72,6 +73,17 @@ def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
+def tree(folder: Path) -> dict[str, object]:
+    """Everything outside .git, by name: a link's target, a file's content, or that it is a folder."""
+    return {
+        path.relative_to(folder).as_posix(): (
+            path.readlink() if path.is_symlink() else path.is_dir() or path.read_bytes()
+        )
+        for path in folder.rglob("*")
+        if ".git" not in path.relative_to(folder).parts
+    }
+
+
 @pytest.fixture
 def older(tmp_path: Path) -> Older:
     """A function that makes an older pipeline repo, with these files in addition or instead."""
@@ -132,6 +144,92 @@ def test_every_file_of_the_repo_is_as_it_was_and_what_is_missing_comes(
     same = after.keys() - before.keys() - {".copier-answers.yml"}
     assert [name for name in same if after[name] != fresh[name]] == []
     assert kept(repo) == KEPT
+
+
+def test_a_link_is_as_it_was_also_one_that_leads_nowhere(
+    plain_template: Path, older: Older, tmp_path: Path
+) -> None:
+    (tmp_path / "shared").write_text("ours\n")
+    repo = older(**{"docs/ours.md": "Ours.\n"})
+    links = {
+        ".editorconfig": "../shared",
+        "AGENTS.md": "gone",
+        "bootstrap.py": "hooks",
+        "docs/s3.md": "../../gone/s3.md",
+    }
+    for name, target in links.items():
+        (repo / name).symlink_to(target)
+    lay(plain_template, repo, "--overwrite")
+    assert {name: str((repo / name).readlink()) for name in links} == links
+    assert kept(repo) == sorted([*KEPT, *links])
+    assert (tmp_path / "shared").read_text() == "ours\n"
+
+
+def in_the_way(path: Path, kind: str) -> None:
+    """Make a file, an empty folder or a link out of the repo."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "file":
+        path.write_text("ours\n")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to({"link": "../elsewhere", "broken link": "../../nothing"}[kind])
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "broken link"])
+@pytest.mark.parametrize("name", ["hooks", ".github", f"{PACKAGE}/runtime/flow"])
+def test_what_has_the_name_of_a_folder_is_refused_before_anything_is_written(
+    plain_template: Path, older: Older, name: str, kind: str
+) -> None:
+    repo = older("a[1]*")
+    (repo.parent / "elsewhere").mkdir()
+    in_the_way(repo / name, kind)
+    before = tree(repo)
+    rule = f"needs a folder, not your {kind.split()[-1]} {name}: rename it"
+    for arguments in ((), ("--overwrite",), ("--data", "kept=")):
+        with pytest.raises(ValueError, match=f"{re.escape(rule)}$"):
+            lay(plain_template, repo, "--data", f"package_name={PACKAGE}", *arguments)
+        assert tree(repo) == before
+
+
+@pytest.mark.parametrize("name", ["README.md", "noxfile.py", "hooks/install", "docs/s3.md"])
+def test_a_folder_that_has_the_name_of_a_file_is_refused_before_anything_is_written(
+    plain_template: Path, older: Older, name: str
+) -> None:
+    repo = older("a[1]*", README="")
+    (repo / name).unlink(missing_ok=True)
+    in_the_way(repo / name, "folder")
+    before = tree(repo)
+    with pytest.raises(ValueError, match=f"needs a file, not your folder {name}: rename it"):
+        lay(plain_template, repo, "--data", f"package_name={PACKAGE}")
+    assert tree(repo) == before
+
+
+@pytest.mark.thorough
+def test_so_it_is_through_cookiecutter(template: Path, older: Older) -> None:
+    repo = older("skills")
+    (repo / "hooks").write_text("ours\n")
+    before = tree(repo)
+    command = [sys.executable, "-m", "cookiecutter", "--no-input", "--overwrite-if-exists"]
+    for more in ([], ["--skip-if-file-exists"]):
+        printed = output(
+            [*command, *more, template, "repo_name=skills"], repo.parent, repo.parent, 1
+        )
+        assert "needs a folder, not your file hooks: rename it" in printed
+        assert tree(repo) == before
+
+
+def test_a_link_to_a_folder_of_the_repo_is_refused_because_updates_would_drop_edits_in_it(
+    plain_template: Path, older: Older
+) -> None:
+    repo = older(**{"src/tests/test_more.py": ""})
+    (repo / "tests" / "test_adverts.py").unlink()
+    (repo / "tests").rmdir()
+    (repo / "tests").symlink_to("src/tests")
+    before = tree(repo)
+    with pytest.raises(ValueError, match="needs a folder, not your link tests: rename it"):
+        lay(plain_template, repo)
+    assert tree(repo) == before
 
 
 def test_every_file_of_the_template_can_be_one_of_the_repo_s(

@@ -105,10 +105,14 @@ def lay_over_older_repos(template: Path, folder: Path, monkeypatch: pytest.Monke
         ("little", {"README.md": "# Ours\n"}),
         ("one", {"AGENTS.md": "# Ours\n"}),
         ("runtime", OLDER | runtime),
+        ("file for folder", {"docs": "Ours.\n"}),
+        ("folder for file", {"README.md/ours": ""}),
         ("another", {".copier-answers.yml": "_commit: 1.0\n_src_path: /elsewhere\n"}),
     ):
         repo = folder / name / PACKAGE
         write(repo, files)
+        if name == "folder for file":
+            (repo / "hooks").symlink_to("gone")
         monkeypatch.chdir(repo)
         destination = Path() if name == "here" else repo
         with contextlib.suppress(ValueError):
