@@ -74,7 +74,7 @@ def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def tree(folder: Path) -> dict[str, object]:
-    """Everything outside .git, by name: a link's target, a file's content, or that it is a folder."""
+    """Everything outside .git, by name: a link's target, a file's content, True for a folder."""
     return {
         path.relative_to(folder).as_posix(): (
             path.readlink() if path.is_symlink() else path.is_dir() or path.read_bytes()
