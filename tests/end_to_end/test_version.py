@@ -34,6 +34,14 @@ def test_between_releases_the_version_has_branch_and_commit(repo: Path) -> None:
     assert version_of(repo) == f"{released}+g{sha}"
 
 
+def test_a_run_is_recorded_also_if_the_package_has_no_version(repo: Path) -> None:
+    (repo / "sales_pipelines" / "__init__.py").write_text('"""Ours."""\n')
+    commit(repo, "As before the template")
+    code = "from sales_pipelines.runtime.version import code; print(*code())"
+    printed = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=repo)
+    assert printed.split() == ["0+unknown", "main", git(repo, "rev-parse", "HEAD")]
+
+
 @pytest.mark.parametrize("kind", ["--annotate", "--no-sign"])
 def test_at_its_tag_the_version_is_only_the_release(repo: Path, kind: str) -> None:
     released = project_of(repo)["version"]

@@ -27,7 +27,8 @@ class Code(NamedTuple):
 
 def code() -> Code:
     """The code of this moment: the checkout of a long-running process may change."""
-    release: str = import_module(__package__.rpartition(".")[0]).__version__
+    package = import_module(__package__.rpartition(".")[0])
+    release: str = getattr(package, "__version__", UNKNOWN)  # an __init__.py of the user's own
     if not paths.IN_CHECKOUT:  # the current folder may be in any other repo
         return Code(release, None, None)
     return Code(release, git("branch", "--show-current") or None, commit(40) or None)
