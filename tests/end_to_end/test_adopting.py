@@ -232,6 +232,16 @@ def test_a_link_to_a_folder_of_the_repo_is_refused_because_updates_would_drop_ed
     assert tree(repo) == before
 
 
+def test_a_package_in_src_is_refused_because_a_second_one_would_come_beside_it(
+    plain_template: Path, older: Older
+) -> None:
+    repo = older("a[1]*", **{"src/skills/__init__.py": "", "docs": "ours"})
+    before = tree(repo)
+    with pytest.raises(ValueError, match=r"needs your package in the root: git mv src/skills \.\Z"):
+        lay(plain_template, repo, "--data", "package_name=skills")
+    assert tree(repo) == before
+
+
 def test_every_file_of_the_template_can_be_one_of_the_repo_s(
     plain_template: Path, older: Older
 ) -> None:
@@ -295,6 +305,19 @@ def test_the_printed_undo_leaves_the_repo_as_it_was(plain_template: Path, older:
     (undo,) = (line.rpartition(": ")[2] for line in words.splitlines() if "To undo" in line)
     subprocess.run(undo, shell=True, cwd=repo, check=True, capture_output=True)
     assert files_of(repo) == before
+
+
+def test_lint_takes_a_task_s_flow_kwargs_as_daps_utils_writes_them(
+    plain_template: Path, older: Older
+) -> None:
+    task = (
+        f"from {PACKAGE}.runtime import MetaflowTask\n\n\n"
+        'class Adverts(MetaflowTask):\n    flow_kwargs = {"rows": 10}\n'
+    )
+    repo = older(**{f"{PACKAGE}/tasks/adverts_tasks.py": task})
+    lay(plain_template, repo)
+    ruff = [sys.executable, "-m", "ruff", "check", "--no-cache", f"{PACKAGE}/tasks"]
+    output(ruff, repo, repo.parent)
 
 
 def change(template: Path) -> None:

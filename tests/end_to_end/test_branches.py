@@ -107,6 +107,7 @@ def lay_over_older_repos(template: Path, folder: Path, monkeypatch: pytest.Monke
         ("runtime", OLDER | runtime),
         ("file for folder", {"docs": "Ours.\n"}),
         ("folder for file", {"README.md/ours": ""}),
+        ("src", {f"src/{PACKAGE}/__init__.py": ""}),
         ("another", {".copier-answers.yml": "_commit: 1.0\n_src_path: /elsewhere\n"}),
     ):
         repo = folder / name / PACKAGE
