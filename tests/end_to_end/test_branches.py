@@ -14,6 +14,7 @@ from jinja2 import Environment, nodes
 
 from .. import conftest
 from ..conftest import CONFIGURATION, ROOT, commit, copy, git, known
+from ..quick import test_new
 from ..quick.test_questions import FOLDERS, REFUSED
 from .test_adopting import OLDER, PACKAGE, write
 from .test_combinations import COMBINATIONS
@@ -125,6 +126,30 @@ def lay_over_older_repos(template: Path, folder: Path, monkeypatch: pytest.Monke
             )
 
 
+def make_flows(template: Path, repo: Path) -> None:
+    """Make a flow of each kind in the repo, and some that the template refuses."""
+    (task,) = repo.glob("*/tasks/*/co2_tasks.py")
+    after = f"examples/{task.name}:CleanCo2"
+    package = task.parents[2].name
+    options: list[dict[str, object]] = [{}, {"after": after, "in_container": True}]
+    made = [
+        {"new_flow": f"sales/{kind.replace('-', '_')}{number}", "kind": kind, **more}
+        for kind in test_new.KINDS
+        for number, more in enumerate(options)
+    ]
+    names = [name.replace(test_new.PACKAGE, package) for name, _ in test_new.REFUSED]
+    refused = [dict[str, object](new_flow=name) for name in names]
+    refused += [made[0], {"kind": "x"}, {"after": "x"}]
+    for data in made:
+        copier.run_copy(str(template), repo, data=data, defaults=True)
+    places = [*((repo, data) for data in refused), (repo / "no repo", made[0])]
+    for folder, data in places:
+        with pytest.raises(ValueError, match="Validation error"):
+            copier.run_copy(str(template), folder, data=data, defaults=True)
+    with pytest.raises(ValueError, match="overwrite"):
+        copier.run_copy(str(template), repo, data=made[0], defaults=True, overwrite=True)
+
+
 @pytest.mark.thorough
 def test_every_branch_of_every_template_is_taken(
     marking: None,
@@ -172,6 +197,7 @@ def test_every_branch_of_every_template_is_taken(
         answers.write_text(text.replace("MIT", "GPL").replace("3.12", "3.10"))
         copier.run_recopy(repo, defaults=True, overwrite=True)
     lay_over_older_repos(template, tmp_path / "older", monkeypatch)
+    make_flows(template, copy(template, tmp_path / "flows", with_examples=True))
     branches = all_branches()
     assert len(branches) > 50, "the templates were not read"
     missed = [

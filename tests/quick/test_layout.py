@@ -20,10 +20,10 @@ EVERYWHERE = {
     *(".devcontainer/Dockerfile", ".devcontainer/devcontainer.json"),
     *(".copier-answers.yml", ".dockerignore", ".editorconfig", ".gitattributes", ".gitignore"),
     *(".pre-commit-config.yaml", "hooks/branches"),
-    *("hooks/pushed_secrets.py", "hooks/release.py", "hooks/update.py"),
+    *("hooks/pushed_secrets.py", "hooks/new.py", "hooks/release.py", "hooks/update.py"),
     *(f"hooks/{name}" for name in SCRIPTS),
     *("AGENTS.md", "CHANGELOG.md", "LICENSE", "README.md", "bootstrap.py", "luigi.cfg"),
-    *(f"docs/{name}.md" for name in ("containers", "how-a-flow-runs", "own-packages")),
+    *(f"docs/{name}.md" for name in ("containers", "how-a-flow-runs", "new-flows", "own-packages")),
     *(f"docs/{name}.md" for name in ("releases-and-hooks", "s3", "updating")),
     *("noxfile.py", "pyproject.toml", "tests/__init__.py"),
     *(f"sales_pipelines/{name}" for name in ("__init__.py", "py.typed")),
@@ -127,7 +127,7 @@ def test_the_hooks_are_executable_nothing_else_is_and_nothing_is_a_link(
 
 def test_the_hooks_are_the_templates_own(generate: Generate) -> None:
     repo = generate()
-    for name in (*SCRIPTS, "pushed_secrets.py", "release.py", "update.py"):
+    for name in (*SCRIPTS, "new.py", "pushed_secrets.py", "release.py", "update.py"):
         assert (repo / "hooks" / name).read_bytes() == (ROOT / "hooks" / name).read_bytes()
 
 
@@ -145,7 +145,8 @@ def test_no_file_or_folder_has_a_condition_in_its_name() -> None:
 
 def test_each_folder_of_templates_is_switched_by_one_computed_answer() -> None:
     configuration = yaml.safe_load((ROOT / "copier.yml").read_text())
-    for folder in filter(Path.is_dir, TEMPLATES.iterdir()):
+    kinds = filter(Path.is_dir, (TEMPLATES / "{{ flow }}").iterdir())
+    for folder in [*filter(Path.is_dir, TEMPLATES.iterdir()), *kinds]:
         name = re.fullmatch(r"\{\{ (\w+) \}\}", folder.name)
         assert name, folder
         assert configuration[name[1]]["when"] is False

@@ -222,5 +222,6 @@ def test_no_package_can_shadow_a_module_that_the_generated_code_imports(generate
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 imported.add(node.module.partition(".")[0])
-    assert imported - taken - {"__future__"} == set()
+    # hooks/new.py imports hooks/update.py, and puts its own folder before all others.
+    assert imported - taken - {"__future__", "update"} == set()
     assert {path.name for path in repo.iterdir() if path.is_dir() and path.name[0] != "."} <= taken
