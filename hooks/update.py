@@ -59,9 +59,16 @@ GIT = (
     *("-c", "merge.renames=true", "-c", "merge.renameLimit=10000"),
     # The template moves its own files; what the user has added beside them stays.
     *("-c", "merge.directoryRenames=false"),
-    *("-c", "merge.renormalize=true"),  # line ends alone are no conflict
+    # Line ends alone are no conflict, and each conflict shows in its file.
+    *("-c", "merge.renormalize=true", "-c", "core.safecrlf=false", "-c", "rerere.enabled=false"),
 )
 """git, with the settings on which the result depends, whatever the user's are."""
+
+UNDER_WAY = {  # in a rebase, no branch is checked out
+    **{"MERGE_HEAD": "merge", "CHERRY_PICK_HEAD": "cherry-pick", "REVERT_HEAD": "revert"},
+    **{"rebase-apply": "am", "sequencer": "cherry-pick"},
+}
+"""What git is doing where it has such a file in its folder."""
 
 Entries = dict[str, tuple[str, str]]
 """The files of a tree: the mode and blob of each path."""
@@ -103,6 +110,12 @@ class Report:
     def files(self) -> int:
         """The number of files that change."""
         return sum(map(len, (self.added, self.changed, self.merged, self.moved, self.removed)))
+
+    @property
+    def put_back(self) -> str:
+        """What follows a command that undoes the update, to put the copies back."""
+        copies = ((shlex.quote(copied), shlex.quote(name)) for name, copied in self.kept.items())
+        return "".join(f" && cp -a {copied} {name}" for copied, name in copies)
 
     def markdown(self) -> str:
         """The report as text; it is Markdown, and reads well on a terminal."""
@@ -275,10 +288,15 @@ class Repo:
         if unmerged := self.unmerged:
             hint = "make one text of each, git add it, and git commit; or git switch --force -"
             raise UpdateError(REFUSED, f"still in conflict: {', '.join(unmerged)}", hint)
-        for what in ("merge", "cherry-pick", "revert"):  # in a rebase, no branch is checked out
-            if self.git_path(f"{what.upper().replace('-', '_')}_HEAD").exists():
+        folder = git_folder(self.top)
+        for name, what in UNDER_WAY.items():
+            if (folder / name).exists():
                 hint = f"git {what} --abort, or finish it"
                 raise UpdateError(REFUSED, f"a {what} is under way", hint)
+        for lock in (folder / "index.lock", folder / "HEAD.lock", self.common / "packed-refs.lock"):
+            if lock.exists():
+                hint = f"wait until it has ended; if it is none, rm {shlex.quote(str(lock))}"
+                raise UpdateError(REFUSED, f"git is at work here: it has made {lock}", hint)
         if changed := self.uncommitted:
             names = ", ".join(changed[:3]) + (", …" if changed[3:] else "")
             hint = "commit them, or git stash"
@@ -315,10 +333,6 @@ class Repo:
         with contextlib.suppress(GitError):
             return git(self.top, "symbolic-ref", "--quiet", "HEAD").removeprefix("refs/heads/")
         return ""
-
-    def git_path(self, name: str) -> Path:
-        """A path in the folder .git, wherever git has it."""
-        return self.top / git(self.top, "rev-parse", "--git-path", name)
 
     @contextlib.contextmanager
     def locked(self, work_tree: Path) -> Iterator[None]:
@@ -425,17 +439,14 @@ def update(
         report.branch = branch
         result.keep_ignored(report)
         if report.conflicts:
-            result.bring_conflicts(branch)
+            result.bring_in(report, result.base)
             return CONFLICT, report
         commit = result.commit(report)
         if options.check:
             result.check()
         if options.diff:
             result.show_diff()
-        if failure := detached(
-            repo.top, [*GIT, "switch", "--quiet", "--no-track", "-c", branch, commit]
-        ):
-            raise UpdateError(FAILED, f"git cannot bring the update in: {failure}")
+        result.bring_in(report, commit)
         return DONE, report
 
 
@@ -526,9 +537,10 @@ def merged(
     work_tree = temporary / repo.top.name
     env = {"GIT_LFS_SKIP_SMUDGE": "1"}
     git(repo.top, "worktree", "add", "--quiet", "--detach", str(work_tree), "HEAD", env=env)
+    head = git(work_tree, "rev-parse", "HEAD")
     with contextlib.suppress(GitError):  # conflicts, which the index lists
         git(work_tree, "cherry-pick", "--no-commit", pick, env=env)
-    return Result(repo, template, versions, work_tree, pick, message, theirs, stays_deleted)
+    return Result(repo, template, versions, work_tree, head, message, theirs, stays_deleted)
 
 
 def render(
@@ -666,17 +678,22 @@ class Result:
     template: Template
     versions: Versions
     work_tree: Path
-    pick: str
-    """The commit that makes the update when it is cherry-picked."""
+    base: str
+    """The user's last commit."""
     message: str
     theirs: Entries
     stays_deleted: list[str]
 
     @functools.cached_property
+    def stages(self) -> list[str]:
+        """The lines of the index for the files in conflict."""
+        return list(filter(None, git(self.work_tree, "ls-files", "-u", "-z").split("\0")))
+
+    @functools.cached_property
     def unmerged(self) -> dict[str, set[str]]:
         """The paths in conflict, each with its stages in the index: 1 base, 2 user, 3 template."""
         found: dict[str, set[str]] = {}
-        for line in filter(None, git(self.work_tree, "ls-files", "-u", "-z").split("\0")):
+        for line in self.stages:
             head, path = line.split("\t", 1)
             found.setdefault(path, set()).add(head.split()[2])
         return found
@@ -771,13 +788,9 @@ class Result:
             with contextlib.suppress(GitError):
                 git(self.repo.top, "check-ignore", "--quiet", "--", path)
                 file = self.repo.top / path
-                copy = self.repo.common / "replaced-by-update" / now / path
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                if file.is_dir() and not file.is_symlink():
-                    shutil.copytree(file, copy, symlinks=True, dirs_exist_ok=True)
-                else:
-                    shutil.copy2(file, copy, follow_symlinks=False)
-                report.kept[self._short(path)] = str(copy)
+                kept = self.repo.common / "replaced-by-update" / now / path
+                copy(file, kept)
+                report.kept[self._short(path)] = str(kept)
                 continue
             raise UpdateError(
                 REFUSED,
@@ -827,20 +840,96 @@ class Result:
         done = subprocess.run(nox, cwd=folder, env=env, stdout=sys.stderr, check=False)
         return done.returncode == 0
 
-    def bring_conflicts(self, branch: str) -> None:
-        """Make the branch in the user's work tree, with the merge that has conflicts."""
-        # One command, so that nothing comes between; `"$@"` is git with its settings.
-        script = (
-            'branch=$1 pick=$2; shift 2; "$@" switch --quiet --no-track -c "$branch" && '
-            '"$@" cherry-pick --no-commit "$pick"'
-        )
-        before, top = self.repo.branch, self.repo.top
-        failure = detached(top, ["sh", "-c", script, "sh", branch, self.pick, *GIT])
-        if {*self.repo.unmerged} != {*self.unmerged}:
-            with contextlib.suppress(GitError):
-                git(top, "switch", "--quiet", before)
-                git(top, "branch", "--quiet", "-D", branch)
-            raise UpdateError(FAILED, f"git cannot bring the update in: {failure}")
+    def bring_in(self, report: Report, commit: str) -> None:
+        """Make the branch at this commit, with the result; if that fails, all is as before."""
+        top, base, branch = self.repo.top, self.base, report.branch
+        tree = self._tree_of_conflicts() if self.stages else commit
+        listed = ("diff-tree", "-r", "-z", "--name-status", "--no-renames", base, tree)
+        words = git(top, *listed).split("\0")
+        changed = dict(zip(words[1::2], words[::2], strict=False))
+        lines = [f"0 {line.split()[1]}\t{line.partition(chr(9))[2]}" for line in self.stages]
+        stages = self.work_tree.with_name(".stages")
+        stages.write_bytes(os.fsencode("".join(f"{line}\0" for line in lines + self.stages)))
+        # One process, so that nothing comes between; `"$@"` is git with its settings. Whatever is
+        # refused is refused before the first file changes, and HEAD, one small file, comes last.
+        script = """
+            before=$1 base=$2 branch=$3 commit=$4 tree=$5 stages=$6 from=$7 to=$8; shift 8
+            [ "$("$@" rev-parse HEAD)" = "$base" ] || { echo "HEAD has moved"; exit 9; }
+            "$@" read-tree -n -m -u "$base" "$tree" || exit 9
+            "$@" branch --quiet --no-track "$branch" "$commit" || exit 9
+            "$@" read-tree -m -u "$base" "$tree" || exit
+            if [ -s "$stages" ]; then
+                "$@" update-index -z --index-info <"$stages" && cp "$from" "$to" || exit
+            fi
+            "$@" symbolic-ref -m "checkout: moving from $before to $branch" HEAD \
+                "refs/heads/$branch"
+        """
+        messages = (str(git_folder(folder) / "MERGE_MSG") for folder in (self.work_tree, top))
+        arguments = (self.repo.branch, base, branch, commit, tree, str(stages), *messages, *GIT)
+        code, reason = detached(top, ["sh", "-c", script, "sh", *arguments])
+        if not code:
+            removed = [path for path, kind in changed.items() if kind == "D"]
+            others = ("--literal-pathspecs", "ls-files", "--others", "-z", "--", *removed)
+            left = {*removed} & {*(git(top, *others) if removed else "").split("\0")}
+            if not left:
+                return
+            reason = f"cannot remove {', '.join(sorted(left))}"
+        message, hint = f"git cannot bring the update in: {reason}", ""
+        if code != 9:
+            try:
+                self._take_back(report, commit, changed)
+            except (GitError, OSError) as error:
+                message += f"\nand the repo is half updated: {error}"
+                hint = (
+                    f"mend that, then git symbolic-ref HEAD {shlex.quote(self._head)} && "
+                    f"git read-tree --reset {tree} && git read-tree --reset -u {base} && "
+                    f"git update-ref -d refs/heads/{branch}{report.put_back}"
+                )
+        raise UpdateError(FAILED, message, hint)
+
+    @property
+    def _head(self) -> str:
+        return f"refs/heads/{self.repo.branch}"
+
+    def _tree_of_conflicts(self) -> str:
+        """The tree of the result, whose files in conflict are as the merge has left them."""
+        for line in self.stages:
+            head, path = line.split("\t", 1)
+            if head.startswith("160000"):  # a submodule, of which git finds no commit here
+                entry = f"160000,{head.split()[1]},{path}"
+                git(self.work_tree, "update-index", "--cacheinfo", entry)
+        git(self.work_tree, "add", "--update")
+        return git(self.work_tree, "write-tree")
+
+    def _take_back(self, report: Report, commit: str, changed: Mapping[str, str]) -> None:
+        """Make the user's files, index and branches what they were, without any other file."""
+        top = self.repo.top
+        if git(top, "symbolic-ref", "HEAD") != self._head:
+            git(top, "symbolic-ref", "HEAD", self._head)
+        try:
+            if git(top, "diff-index", "--cached", "--name-only", self.base):
+                git(top, "read-tree", "--reset", self.base)
+                with contextlib.suppress(GitError):  # it fails if it finds changes
+                    git(top, "update-index", "-q", "--refresh")
+            (git_folder(top) / "MERGE_MSG").unlink(missing_ok=True)
+            kept = {self.repo.prefix + name: Path(there) for name, there in report.kept.items()}
+            lost = {path: there for path, there in kept.items() if not is_copy(there, top / path)}
+            intact = kept.keys() - lost.keys()
+            for path in (path for path, kind in changed.items() if kind == "A"):
+                file = top / path
+                if path in intact:
+                    continue
+                if not any(each.is_symlink() for each in file.parents if top in each.parents):
+                    if os.path.lexists(file) and (file.is_symlink() or not file.is_dir()):
+                        file.unlink()
+                    with contextlib.suppress(OSError):
+                        os.removedirs(file.parent)
+            given = "".join(f"{path}\0" for path, kind in changed.items() if kind != "A")
+            git(top, "checkout-index", "--force", "-z", "--stdin", given=given)
+            for path, there in lost.items():
+                copy(there, top / path)
+        finally:
+            git(top, "update-ref", "-d", f"refs/heads/{report.branch}", commit)
 
     def show_diff(self) -> None:
         """Print the whole difference to the last commit."""
@@ -854,6 +943,24 @@ def own_environment() -> dict[str, str]:
     """The variables for commands in the work tree, which have its own environment of packages."""
     others = ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT")
     return {name: value for name, value in environment().items() if name not in others}
+
+
+def copy(source: Path, to: Path) -> None:
+    """Copy a file, a link or a folder to a place that may have it already."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir() and not source.is_symlink():
+        shutil.copytree(source, to, symlinks=True, dirs_exist_ok=True)
+    else:
+        to.unlink(missing_ok=True)
+        shutil.copy2(source, to, follow_symlinks=False)
+
+
+def is_copy(copied: Path, file: Path) -> bool:
+    """True if the file, link or folder is still the one that `copy` has copied."""
+    with contextlib.suppress(OSError):
+        one, other = copied.lstat(), file.lstat()
+        return (one.st_mode, one.st_mtime_ns) == (other.st_mode, other.st_mtime_ns)
+    return False
 
 
 def changelog_between(old: Path, new: Path) -> str:
@@ -930,6 +1037,11 @@ def git(
     return done.stdout.removesuffix("\n")
 
 
+def git_folder(work_tree: Path) -> Path:
+    """git's own folder for the work tree."""
+    return work_tree / git(work_tree, "rev-parse", "--git-dir")
+
+
 @functools.cache
 def environment() -> dict[str, str]:
     """The variables of this process, without those that choose a repo for git."""
@@ -943,10 +1055,10 @@ def environment() -> dict[str, str]:
     return {"GIT_TERMINAL_PROMPT": str(int(is_watched())), **kept}
 
 
-def detached(folder: Path, command: Sequence[str]) -> str:
+def detached(folder: Path, command: Sequence[str]) -> tuple[int, str]:
     """Run a command that changes the user's tree, to its end even if this process is killed.
 
-    Returns what it prints if it fails.
+    Returns its exit code, and what it prints.
     """
     process = subprocess.Popen(
         command,
@@ -963,8 +1075,7 @@ def detached(folder: Path, command: Sequence[str]) -> str:
     while True:
         with contextlib.suppress(KeyboardInterrupt):
             printed, _ = process.communicate()
-            break
-    return printed.strip() or "git failed" if process.returncode else ""
+            return process.returncode, printed.strip()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -1056,9 +1167,7 @@ def main(arguments: Sequence[str]) -> int:
             unwritten = error
     print(report.markdown() + "\n")
     back = f"git switch {'--force ' if report.conflicts else ''}{shlex.quote(repo.branch)}"
-    undo = f"{back} && git branch -D {report.branch}"
-    for name, copied in report.kept.items():
-        undo += f" && cp -a {shlex.quote(copied)} {shlex.quote(name)}"
+    undo = f"{back} && git branch -D {report.branch}{report.put_back}"
     if options.preview:
         again = [each for each in arguments if each not in ("--preview", "--diff")]
         words = shlex.join(["--issue", "NUMBER", *again])

@@ -13,7 +13,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -1024,6 +1024,129 @@ def test_a_repo_that_is_up_to_date_stays_as_it_is(repo: Repo) -> None:
     git(repo.root, "branch", "-D", BRANCH)
     repo.run("--issue", "9").unchanged(0, f"has the template's newest version, {SECOND}")
     repo.run("--preview").unchanged(0)
+
+
+# --- What fails when the result comes in -----------------------------------------------------
+
+FAILURES = {
+    "HEAD is locked": "touch .git/HEAD.lock",
+    "the index is locked": "touch .git/index.lock",
+    "no room for the files": "ulimit -f 1",
+    "no room for the index": "ulimit -f 12",
+    "killed before": "kill -9 $$",
+    "killed after": '"$real" "$@"; kill -9 $$',
+}
+
+
+def stumbling_git(repo: Repo, *cases: tuple[str, str]) -> str:
+    """A PATH with a git that does this before it runs a command with that text."""
+    lines = [f"    {pattern}) {what} ;;\n" for pattern, what in cases]
+    git = repo.root.parent / "bin" / "git"
+    real = shutil.which("git")
+    script = f'#!/bin/sh\nreal={real}\ncase "$*" in\n{"".join(lines)}esac\nexec "$real" "$@"\n'
+    write(git, script)
+    git.chmod(0o755)
+    return f"{git.parent}:{os.environ['PATH']}"
+
+
+def snapshot(repo: Repo) -> dict[str, object]:
+    """All that the user has: the files, the index, the branches, and which is checked out."""
+    found: dict[str, object] = {
+        command: git(repo.root, *command.split())
+        for command in ("ls-files -s -v", "for-each-ref", "symbolic-ref HEAD", "status --short")
+    }
+    for path in repo.root.rglob("*"):
+        if ".git" not in path.relative_to(repo.root).parts and not path.is_dir():
+            is_link = path.is_symlink()
+            content = path.readlink() if is_link else (path.read_bytes(), path.stat().st_mode)
+            found[str(path.relative_to(repo.root))] = content
+    return found
+
+
+def in_the_way(repo: Repo, ends: str) -> None:
+    """Let there be an ignored file in the way, and another end of the update."""
+    if ends == "in conflict":
+        replace(repo / ERRORS, '"""Errors that', '"""My errors that')
+        commit(repo.root, "Mine")
+    write(repo / ".git/info/exclude", "docs/new.md\n")
+    write(repo / "docs/new.md", "precious\n")
+    write(repo / "untracked.txt", "mine\n")
+    git(repo.root, "update-index", "--assume-unchanged", "docs/s3.md")
+    write(repo / "docs/s3.md", "mine\n")
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("ends", ["done", "in conflict"])
+@pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES.keys())
+def test_what_fails_at_the_last_step_leaves_all_as_before(
+    repo: Repo, failure: str, ends: str
+) -> None:
+    in_the_way(repo, ends)
+    before = snapshot(repo)
+    step = '*" read-tree -m -u "*|*" switch "*'
+    if "HEAD.lock" in failure or "after" in failure:
+        step += '|*" symbolic-ref -m "*'
+    repo.run("--issue", "9", PATH=stumbling_git(repo, (step, failure)))
+    assert repo.code == 1, repo.printed
+    assert "update: git cannot bring the update in: " in repo.printed
+    for lock in ("HEAD.lock", "index.lock"):
+        (repo / ".git" / lock).unlink(missing_ok=True)
+    assert snapshot(repo) == before
+    repo.run("--issue", "9")
+    assert repo.code == (3 if ends == "in conflict" else 0), repo.printed
+
+
+@contextlib.contextmanager
+def fixed(*paths: Path) -> Iterator[None]:
+    """Let nobody change these files or folders, not even root."""
+    is_root = os.geteuid() == 0
+    commands = (
+        (["chattr", "+i"], ["chattr", "-i"]) if is_root else (["chmod", "-w"], ["chmod", "u+w"])
+    )
+    if subprocess.run(
+        [*commands[0], *map(str, paths)], capture_output=True, check=False
+    ).returncode:
+        pytest.skip("no attributes of files here")
+    try:
+        yield
+    finally:
+        subprocess.run([*commands[1], *map(str, paths)], check=True)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("ends", ["done", "in conflict"])
+@pytest.mark.parametrize("names", [["docs"], ["hooks"], ["docs/old.md"], ["docs/old.md", "hooks"]])
+def test_a_folder_that_cannot_be_written_leaves_all_as_before(
+    repo: Repo, names: list[str], ends: str
+) -> None:
+    if names == ["docs/old.md"] and os.geteuid():
+        names = ["docs"]  # who may write to a folder may delete its files
+    in_the_way(repo, ends)
+    before = snapshot(repo)
+    with fixed(*(repo / name for name in names)):
+        repo.run("--issue", "9")
+        assert repo.code == 1, repo.printed
+        assert re.search("update: git cannot bring the update in: .*(docs|hooks)/", repo.printed)
+        assert "half updated" not in repo.printed
+        assert snapshot(repo) == before
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("ends", ["done", "in conflict"])
+def test_what_cannot_be_taken_back_is_undone_by_a_command(repo: Repo, ends: str) -> None:
+    in_the_way(repo, ends)
+    git(repo.root, "update-index", "--no-assume-unchanged", "docs/s3.md")
+    git(repo.root, "restore", "docs/s3.md")
+    before = snapshot(repo)
+    stumbles = (('*" symbolic-ref -m "*', "touch .git/HEAD.lock"), ("*checkout-index*", "exit 1"))
+    repo.run("--issue", "9", PATH=stumbling_git(repo, *stumbles))
+    assert repo.code == 1, repo.printed
+    assert "half updated" in repo.printed
+    assert "template-" not in git(repo.root, "branch", "--list")
+    (repo / ".git/HEAD.lock").unlink()
+    undo = repo.printed.partition("mend that, then ")[2].splitlines()[0]
+    subprocess.run(undo, shell=True, cwd=repo.root, check=True, capture_output=True)
+    assert snapshot(repo) == before
 
 
 @pytest.mark.thorough
