@@ -34,7 +34,7 @@ from update import GitError, Repo, Template, UpdateError, git
 COLOURS = {
     **dict.fromkeys(("up to date", "updated"), "green"),
     **dict.fromkeys(("behind", "would update"), "yellow"),
-    **dict.fromkeys(("conflict", "would conflict", "failed", "refused"), "red"),
+    **dict.fromkeys(("conflict", "would conflict", "not pushed", "failed", "refused"), "red"),
 }
 
 T = TypeVar("T")
@@ -90,7 +90,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.report:
         is_json = options.report.suffix == ".json"
         text = as_json(lines) if is_json else as_markdown(lines)
-        options.report.write_text(text, encoding="utf-8")
+        if unwritten := update.write_report(options.report, text.removesuffix("\n")):
+            print(f"fleet: the report cannot be written: {unwritten}", file=sys.stderr)
     if is_interrupted:
         left = len(folders) - len(lines)
         print(f"fleet: interrupted, {left} left\nhint: the same command goes on", file=sys.stderr)
@@ -104,7 +105,7 @@ def main(arguments: Sequence[str]) -> int:
         )
     if outcomes & {"conflict", "would conflict"}:
         return update.CONFLICT
-    return update.FAILED if outcomes & {"failed", "refused"} else update.DONE
+    return update.FAILED if outcomes & {"not pushed", "failed", "refused"} else update.DONE
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
@@ -113,8 +114,8 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
         prog="nox -s fleet --",
         description="Show which repos are behind the template, or update them all, each on a "
         "branch of its own.",
-        epilog="exit codes: 0 done; 1 a repo failed or was refused; 2 wrong usage; 3 a repo has "
-        "conflicts",
+        epilog="exit codes: 0 done; 1 a repo failed, was refused or not pushed; 2 wrong usage; "
+        "3 a repo has conflicts",
     )
     made.add_argument(
         "repos",
@@ -149,7 +150,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
         made.error("--push and --check go with --update")
     if options.jobs < 1:
         made.error("--jobs is at least 1")
-    update.check_report(made, options)
+    update.check_options(made, options)
     if options.template and update.is_relative(options.template):
         options.template = str(Path(options.template).resolve())
     options.answers, options.diff = {}, False
@@ -174,7 +175,11 @@ def listed(file: Path) -> list[Path]:
     """The folders that the file names, relative to its own."""
     lines = file.read_text(encoding="utf-8-sig").splitlines()
     names = [re.sub(r"(^|\s)#.*", "", line).strip() for line in lines]
-    return [file.parent / Path(name).expanduser() for name in names if name]
+    folders = [file.parent / Path(name).expanduser() for name in names if name]
+    missing = [folder for folder in folders if not folder.is_dir()]
+    if len(missing) > 0.9 * len(folders):
+        raise ValueError(f"{file} is no list of folders: there is no {missing[0]}")
+    return folders
 
 
 def states(folders: Sequence[Path], options: argparse.Namespace, temporary: Path) -> Iterator[Line]:
@@ -292,11 +297,14 @@ def updated(line: Line, template: Template, options: argparse.Namespace, tempora
 
 def state_of(error: Exception) -> tuple[str, str]:
     """The state of a repo that had this error, and the reason."""
-    text = str(error).partition("\n")[0]
     if isinstance(error, UpdateError):
         is_refused = error.code in (update.REFUSED, update.BAD_ANSWERS)
+        text, _, hint = str(error).partition("\nhint: ")
+        text = " ".join(text.splitlines()) + (f" ({hint})" if hint else "")
         return "refused" if is_refused else "failed", text
-    return "failed", text if isinstance(error, GitError) else f"{type(error).__name__}: {text}"
+    text = update.cause(error) if isinstance(error, OSError) else str(error).partition("\n")[0]
+    is_known = isinstance(error, GitError | OSError)
+    return "failed", text if is_known else f"{type(error).__name__}: {text}"
 
 
 def in_conflict(repo: Repo) -> dict[str, str]:
@@ -312,12 +320,15 @@ def push(repo: Repo, line: Line, branch: str) -> None:
     if git(repo.top, "symbolic-ref", "--quiet", "HEAD") != f"refs/heads/{branch}":
         return  # not the branch of this update
     remotes = git(repo.top, "remote").split()
-    remote = "origin" if "origin" in remotes or not remotes else remotes[0]
+    line.branch = branch
     try:
+        if not remotes:
+            raise GitError("no remote (git remote add origin ADDRESS)")
+        remote = "origin" if "origin" in remotes else remotes[0]
         git(repo.top, "push", "--quiet", "--no-verify", "--set-upstream", remote, branch)
+        line.pushed = True
     except GitError as error:
-        raise UpdateError(update.FAILED, f"updated, and not pushed: {error}") from None
-    line.branch, line.pushed = branch, True
+        line.state, line.reason = "not pushed", str(error)
 
 
 def with_bar(lines: Iterable[Line], total: int) -> Iterator[Line]:

@@ -175,12 +175,10 @@ class Template:
         """The commit of a version, which may be a tag, a branch, a commit or what git describes."""
         with contextlib.suppress(GitError):
             return git(self.clone, "rev-parse", "--verify", "--quiet", f"{version}^0")
-        some = ", ".join(self.versions[-5:][::-1]) or "none"
-        raise UpdateError(
-            NO_TEMPLATE,
-            f"the template {self.source} has no version {version}",
-            f"its last versions: {some}",
-        )
+        hint = f"its last versions: {', '.join(self.versions[-5:][::-1]) or 'none'}"
+        if (self.clone / "shallow").exists():
+            hint += "; it is a shallow clone, which git fetch --unshallow completes"
+        raise UpdateError(NO_TEMPLATE, f"the template {self.source} has no version {version}", hint)
 
     def name(self, commit: str) -> str:
         """The commit's name in a repo's answers, as Copier writes it."""
@@ -199,7 +197,11 @@ class Template:
             making = Path(tempfile.mkdtemp(dir=self._folder))
             env = {"GIT_INDEX_FILE": str(making) + ".index"}
             plain = ("-c", "core.autocrlf=false", "-c", "core.eol=lf", f"--git-dir={self.clone}")
-            git(making, *plain, "--work-tree=.", "checkout", commit, "--", ".", env=env)
+            try:
+                git(making, *plain, "--work-tree=.", "checkout", commit, "--", ".", env=env)
+            except GitError as error:  # e.g. of a clone that lacks files
+                reason = f"cannot read the template {self.source}: {error}"
+                raise UpdateError(NO_TEMPLATE, reason) from None
             with contextlib.suppress(OSError):  # another process has made it
                 making.rename(folder)
         return folder
@@ -292,7 +294,7 @@ class Repo:
         for name, what in UNDER_WAY.items():
             if (folder / name).exists():
                 hint = f"git {what} --abort, or finish it"
-                raise UpdateError(REFUSED, f"a {what} is under way", hint)
+                raise UpdateError(REFUSED, f"git {what} is under way", hint)
         for lock in (folder / "index.lock", folder / "HEAD.lock", self.common / "packed-refs.lock"):
             if lock.exists():
                 hint = f"wait until it has ended; if it is none, rm {shlex.quote(str(lock))}"
@@ -463,13 +465,14 @@ def branch_of(repo: Repo, version: str, options: argparse.Namespace) -> str:
         hint = f"{NOX} -s update -- --issue 9"
         raise UpdateError(WRONG_USAGE, "the branch needs an issue's number", hint)
     branch = branch_name(issue, version, repo.prefix)
-    with contextlib.suppress(GitError):
-        git(repo.top, "rev-parse", "--verify", "--quiet", f"refs/heads/{branch}")
-        raise UpdateError(
-            REFUSED,
-            f"the branch {branch} exists already",
-            f"git switch {branch}; or git branch -D {branch}, and again",
-        )
+    # The branch, or one below it, beside which git cannot make it.
+    listed = ("for-each-ref", "--format=%(refname:lstrip=2)\t%(worktreepath)")
+    if found := git(repo.top, *listed, f"refs/heads/{branch}"):
+        name, _, there = found.splitlines()[0].partition("\t")
+        hint = f"git switch {name}; or git branch -D {name}, and again"
+        if there:
+            hint = f"it is checked out in {there}"
+        raise UpdateError(REFUSED, f"the branch {name} exists already", hint)
     return branch
 
 
@@ -759,6 +762,11 @@ class Result:
         name = self._short(path)
         if stages == {"1", "2"}:
             return f"changed by you, gone from the template: git add {name} keeps it, or git rm"
+        if stages == {"1"}:
+            return f"moved by you, and elsewhere in the template: git rm {name}"
+        if len(stages) == 1:
+            whose = "yours" if "2" in stages else "the template's"
+            return f"{whose}, moved or in the way of a folder: git add {name} keeps it, or git rm"
         if "2" not in stages:
             return f"removed by you, changed in the template: git rm {name}, or git add keeps it"
         file = self.work_tree / path
@@ -774,7 +782,7 @@ class Result:
         """Copy files that git ignores and that a file of the template would replace."""
         in_the_way = set()
         for path in {*self.entries, *self.unmerged} - {*self.repo.entries}:
-            for part in (path, *(str(parent) for parent in Path(path).parents[:-1])):
+            for part in (*(str(parent) for parent in Path(path).parents[-2::-1]), path):
                 file = self.repo.top / part
                 if file.is_dir() and not file.is_symlink():
                     others = ("ls-files", "--others", "--", part)
@@ -783,13 +791,18 @@ class Result:
                     is_here = os.path.lexists(file) and part not in self.repo.entries
                 if is_here:
                     in_the_way.add(part)
+                    break
         now = datetime.datetime.now().strftime("%Y-%m-%d-%H%M%S-%f")
         for path in sorted(in_the_way):
             with contextlib.suppress(GitError):
                 git(self.repo.top, "check-ignore", "--quiet", "--", path)
                 file = self.repo.top / path
                 kept = self.repo.common / "replaced-by-update" / now / path
-                copy(file, kept)
+                try:
+                    copy(file, kept)
+                except OSError as error:
+                    reason = f"{path} is in the way, and cannot be copied: {cause(error)}"
+                    raise UpdateError(REFUSED, reason, "move it away") from None
                 report.kept[self._short(path)] = str(kept)
                 continue
             raise UpdateError(
@@ -817,7 +830,16 @@ class Result:
                 reason = (stderr or str(error)).splitlines()[-1]
                 hint = f"{NOX} -s setup updates it"
                 report.notes.append(f"{LOCK_FILE} is as it was ({reason}); {hint}.")
-        git(self.work_tree, "commit", "--quiet", "--no-verify", "--message", self.message)
+        try:
+            git(self.work_tree, "commit", "--quiet", "--no-verify", "--message", self.message)
+        except GitError as error:
+            hint = ""
+            with contextlib.suppress(GitError):
+                if git(self.work_tree, "config", "--type=bool", "commit.gpgSign") == "true":
+                    hint = (
+                        "git signs commits here: mend the key, or git config commit.gpgSign false"
+                    )
+            raise UpdateError(FAILED, f"git cannot make the commit: {error}", hint) from None
         return git(self.work_tree, "rev-parse", "HEAD")
 
     def check(self) -> None:
@@ -955,6 +977,13 @@ def copy(source: Path, to: Path) -> None:
         shutil.copy2(source, to, follow_symlinks=False)
 
 
+def cause(error: OSError) -> str:
+    """What went wrong, and with which file; the first of many of a folder."""
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        return str(error.args[0][0][2])
+    return f"{error.strerror}: {error.filename}" if error.filename else str(error)
+
+
 def is_copy(copied: Path, file: Path) -> bool:
     """True if the file, link or folder is still the one that `copy` has copied."""
     with contextlib.suppress(OSError):
@@ -1028,9 +1057,10 @@ def git(
         restore_signals=False,  # where a file may grow no more, git says so instead of being killed
     )
     if done.returncode:
-        messages = done.stderr.strip()
-        lines = messages[max(messages.find("fatal: "), 0) :].splitlines()[:5]
-        reason = " ".join(line.strip().removeprefix("fatal: ") for line in lines)
+        lines = [line.strip() for line in done.stderr.splitlines()]
+        causes = ("error: ", "fatal: ", "ssh: ", "remote: error: ", "! [")
+        lines = [line for line in lines if line.startswith(causes)] or lines
+        reason = " ".join(line.removeprefix("fatal: ") for line in lines[:5]).strip()
         if done.returncode < 0:
             reason += f"git {arguments[0]} was killed: {signal.strsignal(-done.returncode)}"
         raise GitError(without_password(reason))
@@ -1113,18 +1143,22 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
         if not equals:
             made.error(f"{name} is no answer; write NAME=VALUE, e.g. with_examples=false")
     options.answers = {name: value for name, _, value in pairs}
-    check_report(made, options)
+    check_options(made, options)
     return options
 
 
-def check_report(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Check before the update that its report can be written after it."""
+def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Check before the update that its report can be written after it, and what it is to."""
     if options.report and options.report.suffix not in (".md", ".json"):
         parser.error(f"--report {options.report}: the file's name ends in .md or .json")
     if options.report and options.report.is_dir():
         parser.error(f"--report {options.report}: it is a folder")
-    if options.report and not os.access(options.report.parent, os.W_OK):
-        parser.error(f"--report {options.report}: cannot write to {options.report.parent}")
+    if options.report:
+        place = options.report if options.report.exists() else options.report.parent
+        if not os.access(place, os.W_OK):
+            parser.error(f"--report {options.report}: cannot write to {place}")
+    if options.to == "":
+        parser.error("--to: no version is named, e.g. 2026.12.0")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -1159,42 +1193,55 @@ def main(arguments: Sequence[str]) -> int:
         return code
     unwritten = None
     if options.report:
-        text = json.dumps(asdict(report), indent=2, ensure_ascii=False)
-        text = text if options.report.suffix == ".json" else report.markdown()
-        try:
-            options.report.write_text(text + "\n", encoding="utf-8")
-        except OSError as error:  # e.g. the disk is full
-            unwritten = error
-    print(report.markdown() + "\n")
+        written = json.dumps(asdict(report), indent=2, ensure_ascii=False)
+        unwritten = write_report(
+            options.report, written if options.report.suffix == ".json" else report.markdown()
+        )
     back = f"git switch {'--force ' if report.conflicts else ''}{shlex.quote(repo.branch)}"
     undo = f"{back} && git branch -D {report.branch}{report.put_back}"
     if options.preview:
         again = [each for each in arguments if each not in ("--preview", "--diff")]
-        words = shlex.join(["--issue", "NUMBER", *again])
-        print(f"Nothing has changed. Next: {NOX} -s update -- {words}")
+        words = shlex.join(again if options.issue else ["--issue", "NUMBER", *again])
+        text = f"Nothing has changed. Next: {NOX} -s update -- {words}"
     elif report.conflicts:
-        print(
+        text = (
             f"You are on the branch {report.branch}. Make one text of what is between <<<<<<< and\n"
             f">>>>>>>, and git add each file in conflict.\n"
             f"Next: {NOX} -s setup lint test, then git add --all and git commit\nUndo: {undo}"
         )
+    else:
+        text = (
+            f"You are on the branch {report.branch}, whose one commit is the update.\n"
+            f"Next: {NOX} -s setup lint test, then git push -u origin {report.branch}\n"
+            f"Undo: {undo}\nand after an undo: {NOX} -s setup"
+        )
+    try:
+        print(f"{report.markdown()}\n\n{text}", flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # else nobody reads, as in `| head`
+            unwritten = error
+            print(text, file=sys.stderr)
+    if report.conflicts and not options.preview:
         names = ", ".join(report.conflicts)
-        sys.stdout.flush()
         print(
             f"update: in conflict: {names}\n"
             "The update is there; its exit code 3 says that it has conflicts. nox calls each code "
             "but 0 a failure.",
             file=sys.stderr,
         )
-    else:
-        print(
-            f"You are on the branch {report.branch}, whose one commit is the update.\n"
-            f"Next: {NOX} -s setup lint test, then git push -u origin {report.branch}\n"
-            f"Undo: {undo}\nand after an undo: {NOX} -s setup"
-        )
     if unwritten:
         print(f"update: the report cannot be written: {unwritten}", file=sys.stderr)
     return code or (FAILED if unwritten else DONE)
+
+
+def write_report(file: Path, text: str) -> OSError | None:
+    """Write the report; why that failed, e.g. because the disk is full."""
+    try:
+        file.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        return error
+    return None
 
 
 def is_relative(source: str) -> bool:

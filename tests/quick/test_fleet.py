@@ -119,8 +119,9 @@ def test_the_same_command_takes_up_what_is_left(folder: Path) -> None:
     git(folder / "conflict", "checkout", "--quiet", "--theirs", ERRORS)
     commit(folder / "conflict", "Update the template")
     printed = fleet(folder, *command, "--push", code=1)  # most have no remote
-    assert printed.count("failed\t") == 3
-    assert printed.count("pushed") >= 1
+    assert printed.count("not pushed\t") == 3
+    assert printed.count("no remote (git remote add") == 3
+    assert printed.count(", pushed") == 1
     assert git(folder.parent / "remote.git", "rev-parse", BRANCH) == heads["pushed"]
     assert {name: git(folder / name, "rev-parse", "HEAD") for name in heads} == heads
 
@@ -212,6 +213,37 @@ def test_only_the_branch_of_the_update_is_pushed(folder: Path) -> None:
     printed = fleet(folder, "--update", "--issue", "9", "--push", "pushed")
     assert "pushed" not in printed.partition("\t")[2].replace("/pushed", "")
     assert not git(folder.parent / "remote.git", "branch", "--list")
+
+
+@pytest.mark.thorough
+def test_a_push_that_is_refused_is_no_failed_update(folder: Path) -> None:
+    hook = folder.parent / "remote.git" / "hooks" / "pre-receive"
+    write(hook, "#!/bin/sh\necho 'error: protected' >&2; exit 1\n")
+    hook.chmod(0o755)
+    printed = fleet(folder, "--update", "--issue", "9", "--push", "pushed", code=1)
+    assert printed.startswith("not pushed\t")
+    assert "remote: error: protected" in printed
+    assert f"on {BRANCH}" in printed
+    assert "fleet: 1 not pushed\n" in printed
+    assert git(folder / "pushed", "branch", "--show-current") == BRANCH
+    hook.unlink()
+    printed = fleet(folder, "--update", "--issue", "9", "--push", "pushed")
+    assert f"on {BRANCH}, pushed\n" in printed
+
+
+@pytest.mark.thorough
+def test_what_cannot_be_read_is_named_in_a_sentence(folder: Path) -> None:
+    (folder / "list.txt").write_text("plain\nnowhere\n")
+    printed = fleet(folder, "list.txt", code=1)
+    assert f"failed\t{folder}/nowhere\t\t\tNo such file or directory: {folder}/nowhere\n" in printed
+    printed = fleet(folder, "plain/README.md", code=2)
+    assert "plain/README.md is no list of folders: there is no plain/" in printed
+    assert len(printed.splitlines()) == 1
+    printed = fleet(folder, "--update", "--issue", "9", "dirty", code=1)
+    assert "uncommitted changes in docs/s3.md (commit them, or git stash)\n" in printed
+    fleet(folder, "--report", "/dev/full", "plain", code=2)
+    (folder / "r.md").symlink_to("/dev/full")
+    assert "the report cannot be written: " in fleet(folder, "--report", "r.md", "plain")
 
 
 @pytest.mark.thorough

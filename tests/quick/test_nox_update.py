@@ -228,6 +228,7 @@ def test_the_result_is_that_of_copier_update(repo: Repo, tmp_path: Path) -> None
 
 
 def test_a_preview_shows_the_update_and_changes_nothing(repo: Repo) -> None:
+    repo.run("--preview", "--issue", "9").unchanged(0, "Next: nox -s update -- --issue 9\n")
     write(repo / "docs/s3.md", "not committed\n")
     before = git(repo.root, "status", "--porcelain"), git(repo.root, "for-each-ref")
     (repo.root.parent / "report.json").unlink(missing_ok=True)
@@ -550,6 +551,72 @@ def an_ignored_link_in_the_way(repo: Repo) -> None:
     assert (copies / "new").readlink() == Path("../elsewhere")
 
 
+def an_ignored_link_to_a_folder_in_the_way(repo: Repo) -> None:
+    template = shutil.copytree(repo.template, repo.root.parent / "guided")
+    write(template / PIPELINE / "docs/guides/one.md", "# One\n")
+    commit(template, "A guide", tag="2026.12.5")
+    write(repo / ".git/info/exclude", "/docs/guides\n/elsewhere\n")
+    write(repo / "elsewhere/one.md", "mine\n")
+    (repo / "docs/guides").symlink_to("../elsewhere")
+    repo.run("--issue", "9", "--template", str(template))
+    assert repo.code == 0, repo.printed
+    (copies,) = (repo / ".git/replaced-by-update").glob("*/docs")
+    assert (copies / "guides").readlink() == Path("../elsewhere")
+    assert (repo / "elsewhere/one.md").read_text() == "mine\n"
+    assert (repo / "docs/guides/one.md").read_text() == "# One\n"
+
+
+def a_conflict_that_git_remembers(repo: Repo) -> None:
+    git(repo.root, "config", "rerere.enabled", "true")
+    replace(repo / ERRORS, '"""Errors that', '"""My errors that')
+    repo.update().conflicts(ERRORS)
+    git(repo.root, "rerere")
+    git(repo.root, "checkout", "--quiet", "--theirs", ERRORS)
+    git(repo.root, "add", "--all")
+    git(repo.root, "commit", "--quiet", "--message", "Resolved")
+    git(repo.root, "switch", "--quiet", "main")
+    git(repo.root, "branch", "-D", BRANCH)
+    repo.run("--issue", "9").conflicts(ERRORS)
+    assert "<<<<<<< " in (repo / ERRORS).read_text()
+
+
+def renaming_the_package_s_folder(repo: Repo) -> None:
+    git(repo.root, "mv", "sales_pipelines", "shop")
+    old, new = SHELVED, SHELVED.replace("runtime/", "runtime/store/")
+    mine = old.replace("sales_pipelines", "shop")
+    repo.update().conflicts(old, new, mine)
+    assert f"- `{old}`: moved by you, and elsewhere in the template: git rm {old}\n" in repo.printed
+    assert f"- `{new}`: the template's, moved or in" in repo.printed
+    assert f"- `{mine}`: yours, moved or in the way of a folder: git add {mine}" in repo.printed
+
+
+def a_module_where_the_template_has_a_folder(repo: Repo) -> None:
+    other = repo.root.parent / "other"
+    write(other / "a.txt", "a\n")
+    git(other, "init", "--quiet", "--initial-branch=main")
+    commit(other, "Other")
+    git(repo.root, "rm", "-r", "--quiet", "docs")
+    allowed = ("-c", "protocol.file.allow=always")
+    git(repo.root, *allowed, "submodule", "--quiet", "add", str(other), "docs")
+    repo.update()
+    assert repo.code == 3, repo.printed
+    assert (
+        "- `docs~HEAD`: yours, moved or in the way of a folder: git add docs~HEAD" in repo.printed
+    )
+
+
+def signing_one_s_commits(repo: Repo) -> None:
+    key = repo.root.parent / "key"
+    if not shutil.which("ssh-keygen"):
+        pytest.skip("no ssh-keygen")
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    for name, value in (("gpgSign", "true"), ("format", "ssh")):
+        git(repo.root, "config", f"{'commit' if value == 'true' else 'gpg'}.{name}", value)
+    git(repo.root, "config", "user.signingKey", str(key))
+    repo.update().updated()
+    assert "\ngpgsig -----BEGIN SSH SIGNATURE" in git(repo.root, "cat-file", "commit", "HEAD")
+
+
 def folders_named_as_those_of_updates(repo: Repo) -> None:
     there = repo.root.parent / "template-update-mine"
     git(repo.root, "worktree", "add", "--quiet", "-b", "7_mine", str(there / "linked"))
@@ -707,6 +774,11 @@ CASES = [
             an_ignored_file_in_the_way_of_a_conflict,
             an_ignored_folder_in_the_way,
             ignored_files_in_the_way_of_two_updates,
+            an_ignored_link_to_a_folder_in_the_way,
+            a_conflict_that_git_remembers,
+            renaming_the_package_s_folder,
+            a_module_where_the_template_has_a_folder,
+            signing_one_s_commits,
             an_ignored_link_in_the_way,
             folders_named_as_those_of_updates,
             a_tag_named_as_the_branch,
@@ -757,7 +829,75 @@ def a_merge_under_way(repo: Repo) -> None:
     commit(repo.root, "Mine")
     git(repo.root, "switch", "--quiet", "main")
     git(repo.root, "merge", "--quiet", "--no-ff", "--no-commit", "7_a")
-    repo.run("--issue", "9").unchanged(4, "a merge is under way", "git merge --abort")
+    repo.run("--issue", "9").unchanged(4, "git merge is under way", "git merge --abort")
+    git(repo.root, "merge", "--abort")
+    for name, command in (("rebase-apply", "am"), ("sequencer", "cherry-pick")):
+        (repo / ".git" / name).mkdir()
+        repo.run("--issue", "9").unchanged(
+            4, f"git {command} is under way", f"git {command} --abort"
+        )
+        (repo / ".git" / name).rmdir()
+
+
+def a_lock_that_git_has_left(repo: Repo) -> None:
+    for name in ("index.lock", "HEAD.lock", "packed-refs.lock"):
+        lock = repo / ".git" / name
+        lock.touch()
+        repo.run("--issue", "9").unchanged(4, "git is at work here", f"rm {lock}")
+        lock.unlink()
+
+
+def a_key_that_cannot_sign(repo: Repo) -> None:
+    git(repo.root, "config", "commit.gpgSign", "true")
+    git(repo.root, "config", "gpg.program", "false")
+    repo.run("--issue", "9").unchanged(
+        1, "git cannot make the commit: error: gpg failed to sign", "mend the key, or git config"
+    )
+
+
+def a_name_that_is_no_utf_8(repo: Repo) -> None:
+    odd = os.fsdecode(b"docs/s3-\xff.md")
+    (repo / "docs/s3.md").rename(repo / odd)
+    git(repo.root, "add", "--all")
+    git(repo.root, "commit", "--quiet", "--message", "Odd")
+    template = shutil.copytree(repo.template, repo.root.parent / "edited")
+    write(template / PIPELINE / "docs" / "s3.md", "# Anew\n")
+    commit(template, "Another text", tag="2026.12.5")
+    for suffix in ("json", "md"):
+        report = repo.root.parent / f"report.{suffix}"
+        repo.run("--preview", "--template", str(template), "--report", str(report)).unchanged(0)
+        assert r"docs/s3-\udcff.md" in report.read_text()
+
+
+def a_terminal_that_takes_nothing(repo: Repo) -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$1" hooks/update.py --issue 9 >/dev/full', "sh", sys.executable],
+        cwd=repo.root, stderr=subprocess.PIPE, text=True, check=False,
+        env=clean_environment(repo.root.parent / "home"),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Undo: git switch main && git branch -D" in done.stderr
+    assert "update: the report cannot be written: [Errno 28]" in done.stderr
+    assert repo.branch == BRANCH
+
+
+def an_ignored_file_that_cannot_be_copied(repo: Repo) -> None:
+    write(repo / ".git/info/exclude", "docs/new.md\n")
+    write(repo / "docs/new.md/a.txt", "mine\n")
+    os.mkfifo(repo / "docs/new.md/pipe")
+    repo.run("--issue", "9").unchanged(
+        4, "docs/new.md is in the way, and cannot be copied: `", "is a named pipe\nhint: move it"
+    )
+    assert (repo / "docs/new.md/a.txt").read_text() == "mine\n"
+
+
+def a_template_that_is_not_all_there(repo: Repo) -> None:
+    git(repo.template, "config", "uploadpack.allowFilter", "true")
+    for option, text in (("--filter=blob:none", "cannot read the"), ("--depth=1", "shallow clone")):
+        clone = repo.root.parent / f"clone{option}"
+        git(repo.root, "clone", "--quiet", "--bare", option, repo.template.as_uri(), str(clone))
+        git(clone, "remote", "set-url", "origin", "/nowhere")
+        repo.run("--issue", "9", "--template", str(clone)).unchanged(5, text)
 
 
 def no_commit_yet(repo: Repo) -> None:
@@ -812,6 +952,10 @@ def a_version_that_is_unknown_to_the_template(repo: Repo) -> None:
 def a_version_that_does_not_exist(repo: Repo) -> None:
     for version in ("2031.1.0", "--upload-pack=x", "x y"):
         repo.run("--issue", "9", f"--to={version}").unchanged(5, f"no version {version}", SECOND)
+
+
+def an_empty_version(repo: Repo) -> None:
+    repo.run("--issue", "9", "--to=").unchanged(2, "--to: no version is named")
 
 
 def a_downgrade(repo: Repo) -> None:
@@ -907,6 +1051,17 @@ def a_branch_that_exists(repo: Repo) -> None:
     assert repo.code == 4
     assert f"the branch {BRANCH} exists already" in repo.printed
     assert repo.branch == "main"
+    linked = repo.root.parent / "linked"
+    git(repo.root, "worktree", "add", "--quiet", str(linked), BRANCH)
+    done = subprocess.run(
+        [sys.executable, "hooks/update.py", "--issue", "9"], cwd=repo.root, check=False,
+        env=clean_environment(repo.root.parent / "home"), capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, f"hint: it is checked out in {linked}\n" in done.stderr) == (4, True)
+    git(repo.root, "worktree", "remove", str(linked))
+    git(repo.root, "branch", "--move", BRANCH, f"{BRANCH}/x")
+    repo.run("--issue", "9")
+    assert (repo.code, f"the branch {BRANCH}/x exists already" in repo.printed) == (4, True)
 
 
 def two_updates_at_once(repo: Repo) -> None:
@@ -979,6 +1134,13 @@ BAD = [
         for case in (
             a_detached_head,
             a_merge_under_way,
+            a_lock_that_git_has_left,
+            a_key_that_cannot_sign,
+            a_name_that_is_no_utf_8,
+            a_terminal_that_takes_nothing,
+            an_ignored_file_that_cannot_be_copied,
+            a_template_that_is_not_all_there,
+            an_empty_version,
             no_commit_yet,
             no_git_repo,
             no_network,
