@@ -933,7 +933,8 @@ class Result:
                 git(top, "read-tree", "--reset", self.base)
                 with contextlib.suppress(GitError):  # it fails if it finds changes
                     git(top, "update-index", "-q", "--refresh")
-            (git_folder(top) / "MERGE_MSG").unlink(missing_ok=True)
+            if self.stages:
+                (git_folder(top) / "MERGE_MSG").unlink(missing_ok=True)
             kept = {self.repo.prefix + name: Path(there) for name, there in report.kept.items()}
             lost = {path: there for path, there in kept.items() if not is_copy(there, top / path)}
             intact = kept.keys() - lost.keys()
