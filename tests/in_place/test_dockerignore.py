@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from runtime import ImageError, paths
+from runtime import paths
+from runtime.errors import ImageError
 from runtime.container.layers import repo_files
 
 FILES = ("a/b.csv", "a/c.txt", "a/d/e.csv", "top.csv")

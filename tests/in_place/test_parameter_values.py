@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from runtime import ParameterError
+from runtime.errors import ParameterError
 from runtime.flow.parameter_values import DEEPEST, json_values
 
 DAY = datetime.date(2026, 11, 20)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from runtime import RequirementsError, temporary_root
+from runtime.errors import RequirementsError
 from runtime.packages.requirements import Line, Requirements, installed_packages, normal, read
 
 REFUSED = """\

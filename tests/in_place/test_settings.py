@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from runtime import SettingsError
+from runtime.errors import SettingsError
 from runtime import settings as module
 from runtime.settings import MetaflowSettings, Settings, load
 

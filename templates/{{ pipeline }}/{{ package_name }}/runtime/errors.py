@@ -30,6 +30,10 @@ class ImageError(PipelineError):
     """A flow's image cannot be built, or there is no Docker engine to build or run it."""
 
 
+class TableError(PipelineError):
+    """A row does not fit its table, a table its model, or the database does not answer."""
+
+
 class FlowFailedError(PipelineError):
     """A flow ran and failed; the message has the step and its traceback."""
 

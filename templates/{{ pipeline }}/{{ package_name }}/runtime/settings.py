@@ -57,6 +57,19 @@ class ContainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """File of the certificates to trust, in PEM format; relative to the repo's root."""
 
 
+class DatabaseSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a CurateTask finds its tables."""
+
+    url: str = "sqlite:///databases/{flow_tag}.sqlite"
+    """Its address, e.g. `postgresql://NAME@HOST/sales_{flow_tag}`; SQLite's file in the repo."""
+
+    password: str = ""
+    """The password for the address, which must not stand in a file that git tracks."""
+
+    shared: bool = False
+    """True if tasks with different tags, such as `dev` and `production`, share the database."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings of a repo; each has a default."""
 
@@ -83,6 +96,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     metaflow: MetaflowSettings = MetaflowSettings()
 
     container: ContainerSettings = ContainerSettings()
+
+    database: DatabaseSettings = DatabaseSettings()
 
 
 _DEFAULTS = Settings()
@@ -165,6 +180,12 @@ def _from_file(config: os.PathLike[str], name: str) -> dict[str, Any]:
         key: value for key, value in layer.items() if value is not None or key not in _SECTIONS
     }
     _check(layer, str(file), strict=True)
+    database = layer.get("database", {})
+    if database.get("password") or re.search(r"://[^/@]*:[^/@]*@", database.get("url", "")):
+        raise SettingsError(
+            f"{file}: database has a password, and git tracks the file\n"
+            f"hint: put it into .env, as {PREFIX}DATABASE__PASSWORD"
+        )
     return layer
 
 

@@ -49,8 +49,8 @@ _PASSED = re.compile(
     rf"(AWS|METAFLOW)_.*|{PREFIX}.*|TZ|(http|https|no|all)_proxy|(HTTP|HTTPS|NO|ALL)_PROXY"
 )
 
-_FOR_BUILDS = re.compile(rf"PATH|(PIP|UV)_.*|{PREFIX}CONTAINER(_.*)?", re.IGNORECASE)
-"""What a run does not need, e.g. an index with its password; `env` of container_kwargs adds it."""
+_FOR_BUILDS = re.compile(rf"PATH|(PIP|UV)_.*|{PREFIX}(CONTAINER|DATABASE)(_.*)?", re.IGNORECASE)
+"""What no flow needs, e.g. an index with its password; `env` of container_kwargs adds it."""
 
 # `docker run` itself reads these, so the flow's value is on the command line. None is secret, and
 # what may be, such as DOCKER_PASSWORD, is not among them.

@@ -1,0 +1,156 @@
+"""The database of CurateTasks: where it is, how it is opened, and how its errors read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
+from sqlalchemy.pool import NullPool
+
+from .. import paths
+from ..errors import TableError
+from ..settings import PREFIX, settings
+
+Result = TypeVar("Result")
+
+DRIVERS = {
+    "sqlite": "sqlite",
+    "postgresql": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+}
+"""The driver for each database, the only one with which loads are tested."""
+
+PACKAGES = {"postgresql+psycopg": "psycopg[binary]"}
+
+_WAIT = 1.0
+"""Seconds for which SQLite itself waits for a lock; Ctrl-C has to wait for it, too."""
+
+
+def database_url(flow_tag: str) -> URL:
+    """The database of tasks with this tag, as the setting `database.url` has it.
+
+    Raises TableError for an address that is none, or of a kind of database that is not supported.
+    """
+    setting = settings().database
+    try:
+        url = make_url(setting.url.replace("{flow_tag}", flow_tag))
+    except (ArgumentError, ValueError):  # with the address, which may have a password
+        raise TableError(
+            "database.url is no address of a database\n"
+            "hint: e.g. postgresql://NAME@HOST/DATABASE; write @ and / in a password as %40 and %2F"
+        ) from None
+    kind = url.get_backend_name()
+    if url.drivername not in {kind, DRIVERS.get(kind)}:
+        known = ", ".join([*DRIVERS, *sorted({*DRIVERS.values()} - {*DRIVERS})])
+        raise TableError(f"database.url begins with {url.drivername}; it can begin with {known}")
+    url = url.set(drivername=DRIVERS[kind])
+    if setting.password:
+        url = url.set(password=setting.password)
+    if kind == "sqlite":
+        if url.database in (None, "", ":memory:"):
+            raise TableError("database.url names no file, e.g. sqlite:///databases/dev.sqlite")
+        url = url.set(database=str(paths.ROOT / str(url.database)))
+    elif not url.database:
+        raise TableError(f"database.url names no database, e.g. {kind}://NAME@HOST/DATABASE")
+    return url
+
+
+def shown(url: URL) -> str:
+    """The database for people: SQLite's file, else the address without its password."""
+    if url.get_backend_name() == "sqlite":
+        return paths.shown(Path(str(url.database)))
+    return url.set(password=None, query={}).render_as_string()
+
+
+def engine(url: URL) -> Engine:
+    """The engine for the database; each process has its own, because connections cannot be shared.
+
+    Raises TableError if the database's driver is not installed.
+    """
+    return _engine(url, os.getpid())
+
+
+@lru_cache(maxsize=8)
+def _engine(url: URL, _process: int) -> Engine:
+    is_sqlite = url.get_backend_name() == "sqlite"
+    more: dict[str, Any] = {"isolation_level": "READ COMMITTED", "pool_size": 1}
+    if is_sqlite:
+        Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+        more = {"connect_args": {"timeout": _WAIT}, "poolclass": NullPool}
+    try:
+        made = sa.create_engine(url, hide_parameters=True, **more)
+    except (ImportError, NoSuchModuleError) as error:
+        package = PACKAGES.get(url.drivername, url.drivername.partition("+")[2])
+        raise TableError(
+            f"{url.drivername} needs a driver, which is not installed\nhint: uv add '{package}'"
+        ) from error
+    if is_sqlite:
+        # The driver begins no transaction of its own: a load begins one before it reads.
+        # https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#pysqlite-serializable
+        sa.event.listen(made, "connect", lambda raw, _: setattr(raw, "isolation_level", None))
+    elif url.get_backend_name() in ("mysql", "mariadb"):
+        sa.event.listen(made, "connect", _set_up_mysql)
+    return made
+
+
+def _set_up_mysql(raw: Any, _: Any) -> None:
+    """Refuse what MySQL would else cut to fit, and wait for another load like other databases."""
+    with raw.cursor() as cursor:
+        cursor.execute("SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')")
+        cursor.execute("SET SESSION innodb_lock_wait_timeout = 86400")
+
+
+@contextlib.contextmanager
+def connected(url: URL) -> Iterator[Connection]:
+    """A connection to the database; its errors, also those within, are TableErrors."""
+    try:
+        with engine(url).connect() as connection:
+            yield connection
+    except (SQLAlchemyError, OSError) as error:
+        raise TableError(
+            f"{shown(url)}: {reason(error, url)}\nhint: the address is the setting database.url, "
+            f"or {PREFIX}DATABASE__URL"
+        ) from error
+
+
+def reason(error: BaseException, url: URL) -> str:
+    """What the database or its driver says, in a line without statement, values and password."""
+    original = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    if isinstance(original, OSError):
+        return f"{original.filename or 'file'}: {original.strerror}"
+    text = str(
+        original.args[1] if len(original.args) == 2 else original
+    )  # MySQL has a number first
+    line = " ".join(next((line for line in text.splitlines() if line.strip()), "").split())
+    return line.replace(str(url.password), "***") if url.password else line or str(type(original))
+
+
+def patiently(do: Callable[[], Result], on_wait: Callable[[], None]) -> Result:
+    """Do it when no other process locks the SQLite database; before the first wait, `on_wait`."""
+    is_waiting = False
+    while True:
+        try:
+            return do()
+        except OperationalError as error:
+            if getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
+                raise
+        if not is_waiting:
+            on_wait()
+            is_waiting = True
+        time.sleep(0.05)

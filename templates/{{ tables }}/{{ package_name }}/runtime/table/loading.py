@@ -1,0 +1,365 @@
+"""Loads the rows of a model into its table, within the transaction of a connection.
+
+Rows go into an empty table as they come. Else they go into a temporary table first, and a few
+statements compare it with the table, whatever the number of rows: no database has a limit for
+those, and each of them knows how to do that best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import DeclarativeBase
+
+from ..errors import TableError
+from .database import reason, shown
+from .rows import MisfitError, Rows, is_filled, rules
+
+OnConflict = Literal["update", "skip", "refuse"]
+ON_CONFLICT = ("update", "skip", "refuse")
+
+Values = list[tuple[Any, ...]]
+
+_TEMPORARY = "rows_to_load"
+
+
+class Counts(NamedTuple):
+    """What a load did to the rows of a table."""
+
+    inserted: int
+    updated: int
+    unchanged: int
+
+
+def load(
+    connection: Connection,
+    model: type[DeclarativeBase],
+    rows: Iterable[Any],
+    on_conflict: OnConflict,
+    on_progress: Callable[[int], None],
+) -> Counts:
+    """Load the rows; if the table has one with the same primary key, `on_conflict` decides.
+
+    `on_progress` gets the number of rows so far. Raises TableError for a table that differs from
+    its model and for a row that does not fit; the caller then rolls back.
+    """
+    return _Load(connection, model, on_conflict).load(rows, on_progress)
+
+
+class _Load:
+    def __init__(
+        self, connection: Connection, model: type[DeclarativeBase], on_conflict: OnConflict
+    ) -> None:
+        self._connection = connection
+        self._dialect = connection.dialect
+        self._model = model
+        self._on_conflict = on_conflict
+        self._table = table_of(model)
+        self._rules = rules(model, connection.dialect)
+        self._number = sa.Column(_new_name(self._table), sa.BigInteger, nullable=False)
+        self._number.index = not all(rule.is_exact for rule in self._rules)
+        self._temporary = sa.Table(
+            _TEMPORARY if self._table.name != _TEMPORARY else f"{_TEMPORARY}_2",
+            sa.MetaData(),
+            self._number,
+            *map(_copy, self._table.columns),
+            prefixes=["TEMPORARY"],
+            postgresql_on_commit="DROP",
+        )
+
+    def load(self, rows: Iterable[Any], on_progress: Callable[[int], None]) -> Counts:
+        is_new = self._make_table()
+        self._temporary.create(self._connection)
+        try:
+            if not is_new:
+                self._check_table()
+            return self._load(Rows(rows, self._model, self._rules), on_progress)
+        except BaseException:
+            if is_new and self._is_mysql:  # where a table is made at once, not with the transaction
+                self._connection.rollback()
+                self._table.drop(self._connection)
+            raise
+        finally:
+            if self._is_mysql:  # which would keep it for as long as the connection
+                self._connection.exec_driver_sql(
+                    f"DROP TEMPORARY TABLE {self._sql_name(self._temporary)}"
+                )
+
+    @property
+    def _is_mysql(self) -> bool:
+        return self._dialect.name in ("mysql", "mariadb")
+
+    def _make_table(self) -> bool:
+        """Make the table if it is missing, and return whether that was so."""
+        if self._has_table():
+            return False
+        try:
+            with self._connection.begin_nested():
+                self._table.create(self._connection)
+        except DBAPIError:
+            if not self._has_table():  # another load has made it meanwhile
+                raise
+            return False
+        return True
+
+    def _has_table(self) -> bool:
+        return sa.inspect(self._connection).has_table(self._table.name, schema=self._table.schema)
+
+    def _check_table(self) -> None:
+        """Raise TableError if the table has other columns than the model, named one by one.
+
+        The database describes the model by the temporary table, in its own terms.
+        """
+        name, inspector = (self._table.name, self._table.schema), sa.inspect(self._connection)
+        there, wanted = self._described(self._table), self._described(self._temporary)
+        del wanted[self._number.name]
+        differences = [
+            f"{column} is {in_table} in the table and {in_model} in the model"
+            for column in {**wanted, **there}
+            if (in_table := there.get(column, "missing"))
+            != (in_model := wanted.get(column, "missing"))
+        ]
+        keys = inspector.get_pk_constraint(*name)["constrained_columns"]
+        if {*keys} != {column.name for column in self._table.primary_key}:
+            differences.append(f"the primary key of the table is {', '.join(keys) or 'missing'}")
+        if differences:
+            raise TableError(
+                f"the table {self._table.fullname} in {shown(self._connection.engine.url)} differs "
+                f"from {self._model.__name__}: {'; '.join(differences)}\n"
+                "hint: docs/tables.md says how to bring the table to what the model is"
+            )
+        if self._is_mysql:
+            kind = inspector.get_table_options(*name).get("mysql_engine", "InnoDB")
+            if kind != "InnoDB":
+                table = self._sql_name(self._table)
+                raise TableError(
+                    f"the table {table} is of {kind}, which has no transactions\n"
+                    f"hint: ALTER TABLE {table} ENGINE=InnoDB"
+                )
+
+    def _described(self, table: sa.Table) -> dict[str, str]:
+        """The table's columns as the database describes them, e.g. `INTEGER NOT NULL`."""
+        columns = sa.inspect(self._connection).get_columns(table.name, schema=table.schema)
+        filled = {column.name for column in self._table.columns if is_filled(column)}
+        return {
+            column["name"]: column["type"].compile(self._dialect)
+            + ("" if column["nullable"] or column["name"] in filled else " NOT NULL")
+            for column in columns
+        }
+
+    def _load(self, rows: Rows, on_progress: Callable[[int], None]) -> Counts:
+        is_direct = all(rule.is_exact for rule in rows.rules) and self._is_empty()
+        into = self._table if is_direct else self._temporary
+        names = [rule.column.name for rule in rows.rules]
+        count = 0
+        for number, values in rows.chunks():
+            columns = [*zip(*values, strict=True)]
+            try:
+                converted = []
+                for rule, column in zip(rows.rules, columns, strict=True):
+                    rule.check(column)
+                    converted.append(rule.converted(column))
+            except MisfitError as misfit:
+                where = self._row(number + misfit.place, rows, values[misfit.place])
+                raise TableError(f"{where}: {misfit.column} {misfit.why}") from misfit
+            numbers = range(number, number + len(values))
+            if is_direct:
+                self._write(into, names, rows, numbers, [*zip(*converted, strict=True)], values)
+            else:
+                numbered = [*zip(numbers, *converted, strict=True)]
+                self._write(into, [self._number.name, *names], rows, numbers, numbered, values)
+                self._compare_with_written(rows, numbers, values)
+            count += len(values)
+            on_progress(count)
+        return Counts(count, 0, 0) if is_direct else self._merge(rows, count)
+
+    def _is_empty(self) -> bool:
+        """True if the table has no row, and gets none from others for this transaction."""
+        if self._connection.scalar(sa.select(sa.exists(sa.select(1).select_from(self._table)))):
+            return False
+        self._lock_table()
+        return not self._connection.scalar(
+            sa.select(sa.exists(sa.select(1).select_from(self._table)))
+        )
+
+    def _lock_table(self) -> None:
+        """Let others read the table, and not write. SQLite does so anyway, and MySQL cannot."""
+        if self._dialect.name == "postgresql":
+            name = self._sql_name(self._table)
+            self._connection.exec_driver_sql(f"LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE")
+
+    def _write(
+        self,
+        into: sa.Table,
+        names: Sequence[str],
+        rows: Rows,
+        numbers: range,
+        written: Values,
+        values: Values,
+    ) -> None:
+        """Insert the rows; if the database refuses them, one by one, to name the first."""
+        try:
+            with self._connection.begin_nested():
+                self._insert(into, names, written)
+        except Exception as error:  # also those of the driver, and what it cannot encode
+            if self._connection.invalidated or len(written) == 0:
+                raise
+            for number, row, value in zip(numbers, written, values, strict=True):
+                try:
+                    with self._connection.begin_nested():
+                        self._insert(into, names, [row])
+                except Exception as of_row:
+                    where = self._row(number, rows, value)
+                    why = reason(of_row, self._connection.engine.url)
+                    if self._is_in(into, rows, value):
+                        why = "an earlier row of the load has the same key"
+                    raise TableError(f"{where}: {why}") from error
+
+    def _insert(self, into: sa.Table, names: Sequence[str], written: Values) -> None:
+        quote = self._dialect.identifier_preparer.quote
+        columns = ", ".join(map(quote, names))
+        table = self._sql_name(into)
+        if self._dialect.name == "postgresql":
+            raw: Any = self._connection.connection.driver_connection
+            # SQLAlchemy doubles each % for statements with values, of which this is none.
+            statement = f"COPY {table} ({columns}) FROM STDIN".replace("%%", "%")
+            with raw.cursor() as cursor, cursor.copy(statement) as copy:
+                for row in written:
+                    copy.write_row(row)
+            return
+        mark = "?" if self._dialect.paramstyle == "qmark" else "%s"
+        marks = ", ".join([mark] * len(names))
+        statement = f"INSERT INTO {table} ({columns}) VALUES ({marks})"
+        self._connection.exec_driver_sql(statement, written)
+
+    def _is_in(self, table: sa.Table, rows: Rows, value: tuple[Any, ...]) -> bool:
+        given = {rule.column.name: each for rule, each in zip(rows.rules, value, strict=True)}
+        keys = [
+            table.c[column.name] == given.get(column.name) for column in self._table.primary_key
+        ]
+        try:
+            return self._connection.scalar(sa.select(1).select_from(table).where(*keys)) is not None
+        except Exception:  # the key is what the database refuses
+            return False
+
+    def _compare_with_written(self, rows: Rows, numbers: range, values: Values) -> None:
+        """Raise TableError for the first value that comes back as another than it was."""
+        inexact = [at for at, rule in enumerate(rows.rules) if not rule.is_exact]
+        columns = [self._temporary.c[rows.rules[at].column.name] for at in inexact]
+        if not columns:
+            return
+        query = (
+            sa.select(*columns)
+            .where(self._number.between(numbers[0], numbers[-1]))
+            .order_by(self._number)
+        )
+        back = iter(self._connection.execute(query))
+        for number, row in zip(numbers, values, strict=True):
+            try:
+                stored = next(back)
+            except Exception as error:  # of the type, which may be the user's own
+                why = f"the database cannot return it: {type(error).__name__}: {error}"
+                raise TableError(f"{self._row(number, rows, row)}: {why}") from error
+            for at, value in zip(inexact, stored, strict=True):
+                if value != row[at]:
+                    what = f"{rows.rules[at].name} is {row[at]!r:.60}"
+                    raise TableError(
+                        f"{self._row(number, rows, row)}: {what}, and the column would hold "
+                        f"{value!r:.60}"
+                    )
+
+    def _merge(self, rows: Rows, count: int) -> Counts:
+        """Bring the rows of the temporary table into the table."""
+        table, temporary = self._table, self._temporary
+        self._lock_table()
+        keys = [column.name for column in table.primary_key]
+        names = [rule.column.name for rule in rows.rules]
+        same_key = sa.and_(*(table.c[name] == temporary.c[name] for name in keys))
+        updated = 0
+        others = [name for name in names if name not in keys]
+        if self._on_conflict == "refuse":
+            found = self._connection.execute(
+                sa.select(self._number, *(temporary.c[name] for name in keys))
+                .where(sa.exists(sa.select(1).select_from(table).where(same_key)))
+                .order_by(self._number)
+                .limit(1)
+            ).first()
+            if found:
+                key = ", ".join(
+                    f"{name}={value!r:.60}" for name, value in zip(keys, found[1:], strict=True)
+                )
+                raise TableError(
+                    f"row {found[0]} ({key}): {table.fullname} has a row with this key\n"
+                    'hint: on_conflict = "update" or "skip" takes such rows'
+                )
+        elif self._on_conflict == "update" and others:
+            differs = sa.or_(*(self._differs(name) for name in others))
+            updated = self._connection.execute(
+                sa.update(table)
+                .values({table.c[name]: temporary.c[name] for name in others})
+                .where(same_key, differs)
+            ).rowcount
+        inserted = self._connection.execute(
+            sa.insert(table).from_select(
+                names,
+                sa.select(*(temporary.c[name] for name in names))
+                .where(~sa.exists(sa.select(1).select_from(table).where(same_key)))
+                .order_by(self._number),
+            ),
+            execution_options={"preserve_rowcount": True},
+        ).rowcount
+        return Counts(inserted, updated, count - inserted - updated)
+
+    def _differs(self, name: str) -> sa.ColumnElement[bool]:
+        """A condition: the values of the column differ, in case and blanks at the end, too."""
+        ours, theirs = self._table.c[name], self._temporary.c[name]
+        as_type: type[Any] | None = None
+        if isinstance(ours.type, sa.JSON):
+            as_type = sa.Text
+        elif isinstance(ours.type, sa.String) and self._dialect.name != "postgresql":
+            as_type = sa.LargeBinary
+        if as_type:
+            return sa.cast(ours, as_type).is_distinct_from(sa.cast(theirs, as_type))
+        return ours.is_distinct_from(theirs)
+
+    def _row(self, number: int, rows: Rows, values: tuple[Any, ...]) -> str:
+        key = [
+            f"{rule.name}={value!r:.60}"
+            for rule, value in zip(rows.rules, values, strict=True)
+            if rule.column.primary_key
+        ]
+        return f"row {number} ({', '.join(key)})"
+
+    def _sql_name(self, table: sa.Table) -> str:
+        return self._dialect.identifier_preparer.format_table(table)
+
+
+def table_of(model: type[DeclarativeBase]) -> sa.Table:
+    """The model's table. Raises TableError if it is none, such as a view or a join."""
+    table = model.__table__
+    if not isinstance(table, sa.Table):
+        raise TableError(f"{model.__name__} has no table of its own")
+    return table
+
+
+def _new_name(table: sa.Table) -> str:
+    """A name for the number of a row that no column of the table has."""
+    name = "row_number"
+    while name in table.columns:
+        name += "_"
+    return name
+
+
+def _copy(column: sa.Column[Any]) -> sa.Column[Any]:
+    """The column for the temporary table, without what fills it and what refers to it."""
+    return sa.Column(
+        column.name,
+        column.type,
+        primary_key=column.primary_key,
+        autoincrement=False,
+        nullable=column.nullable or is_filled(column),
+    )
