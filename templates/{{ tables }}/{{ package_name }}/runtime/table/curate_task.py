@@ -28,7 +28,15 @@ from ..task.run_arguments import named_values, own_values
 from ..task.target import FlowTarget
 from ..version import code
 from .database import connected, database_url, patiently, shown
-from .loading import ON_CONFLICT, OnConflict, load, table_of
+from .loading import (
+    ON_CONFLICT,
+    OnConflict,
+    drop_if_empty,
+    is_mysql,
+    load,
+    make_table,
+    table_of,
+)
 from .target import TableTarget, iso, make_loads
 
 if TYPE_CHECKING:
@@ -156,11 +164,21 @@ class CurateTask(luigi.Task):
 
     def _load(self, connection: Connection, target: TableTarget, source: FlowTarget) -> bool:
         """Load the rows; False if another process has recorded a load meanwhile."""
-        started, url = time.time(), database_url(self.flow_tag)
-        is_sqlite = connection.dialect.name == "sqlite"
-        if is_sqlite:
+        started = time.time()
+        if connection.dialect.name == "sqlite":
             begin = partial(connection.exec_driver_sql, "BEGIN IMMEDIATE")
-            patiently(begin, partial(self._report, f"waits for {shown(url)}"))
+            patiently(begin, self._report_waiting)
+        is_new = make_table(connection, target.table)
+        try:
+            return self._load_into(connection, target, source, started)
+        except BaseException:
+            if is_new and is_mysql(connection) and not connection.invalidated:
+                drop_if_empty(connection, target.table)
+            raise
+
+    def _load_into(
+        self, connection: Connection, target: TableTarget, source: FlowTarget, started: float
+    ) -> bool:
         zeros = dict.fromkeys(("inserted", "updated", "unchanged", "seconds", "written"), 0)
         is_own = target.claim(
             connection,
@@ -186,9 +204,8 @@ class CurateTask(luigi.Task):
             finished=iso(finished),
             written=max(finished, self.forced_at + 1e-6),
         )
-        if is_sqlite:  # a reader may be in the way, and SQLAlchemy's own commit tries once
-            commit = partial(connection.exec_driver_sql, "COMMIT")
-            patiently(commit, partial(self._report, f"waits for {shown(url)}"))
+        if connection.dialect.name == "sqlite":  # whose own commit does not wait for readers
+            patiently(partial(connection.exec_driver_sql, "COMMIT"), self._report_waiting)
         connection.commit()
         self._report(f"{sum(counts):,} rows into {target}: {_described(counts._asdict())}")
         return True
@@ -212,6 +229,9 @@ class CurateTask(luigi.Task):
                 self._report(f"{count:,} rows")
 
         return report
+
+    def _report_waiting(self) -> None:
+        self._report(f"waits for another process that uses {shown(database_url(self.flow_tag))}")
 
     def _log_wait(self, what: str, process_id: str) -> None:
         logger.info("%s waits for process %s, which is running %s", self.task_id, process_id, what)

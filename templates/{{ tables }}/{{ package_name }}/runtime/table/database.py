@@ -75,7 +75,7 @@ def shown(url: URL) -> str:
     """The database for people: SQLite's file, else the address without its password."""
     if url.get_backend_name() == "sqlite":
         return paths.shown(Path(str(url.database)))
-    return url.set(password=None, query={}).render_as_string()
+    return url._replace(password=None, drivername=url.get_backend_name()).render_as_string()
 
 
 def engine(url: URL) -> Engine:

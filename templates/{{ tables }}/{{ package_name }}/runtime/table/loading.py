@@ -7,6 +7,7 @@ those, and each of them knows how to do that best.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -72,42 +73,15 @@ class _Load:
         )
 
     def load(self, rows: Iterable[Any], on_progress: Callable[[int], None]) -> Counts:
-        is_new = self._make_table()
         self._temporary.create(self._connection)
         try:
-            if not is_new:
-                self._check_table()
+            self._check_table()
             return self._load(Rows(rows, self._model, self._rules), on_progress)
-        except BaseException:
-            if is_new and self._is_mysql:  # where a table is made at once, not with the transaction
-                self._connection.rollback()
-                self._table.drop(self._connection)
-            raise
         finally:
-            if self._is_mysql:  # which would keep it for as long as the connection
-                self._connection.exec_driver_sql(
-                    f"DROP TEMPORARY TABLE {self._sql_name(self._temporary)}"
-                )
-
-    @property
-    def _is_mysql(self) -> bool:
-        return self._dialect.name in ("mysql", "mariadb")
-
-    def _make_table(self) -> bool:
-        """Make the table if it is missing, and return whether that was so."""
-        if self._has_table():
-            return False
-        try:
-            with self._connection.begin_nested():
-                self._table.create(self._connection)
-        except DBAPIError:
-            if not self._has_table():  # another load has made it meanwhile
-                raise
-            return False
-        return True
-
-    def _has_table(self) -> bool:
-        return sa.inspect(self._connection).has_table(self._table.name, schema=self._table.schema)
+            if is_mysql(self._connection) and not self._connection.invalidated:
+                # It would be there for as long as the connection.
+                name = self._sql_name(self._temporary)
+                self._connection.exec_driver_sql(f"DROP TEMPORARY TABLE {name}")
 
     def _check_table(self) -> None:
         """Raise TableError if the table has other columns than the model, named one by one.
@@ -132,7 +106,7 @@ class _Load:
                 f"from {self._model.__name__}: {'; '.join(differences)}\n"
                 "hint: docs/tables.md says how to bring the table to what the model is"
             )
-        if self._is_mysql:
+        if is_mysql(self._connection):
             kind = inspector.get_table_options(*name).get("mysql_engine", "InnoDB")
             if kind != "InnoDB":
                 table = self._sql_name(self._table)
@@ -201,23 +175,21 @@ class _Load:
         written: Values,
         values: Values,
     ) -> None:
-        """Insert the rows; if the database refuses them, one by one, to name the first."""
+        """Insert the rows; if the database refuses them, half by half, to name the first."""
         try:
             with self._connection.begin_nested():
                 self._insert(into, names, written)
         except Exception as error:  # also those of the driver, and what it cannot encode
-            if self._connection.invalidated or len(written) == 0:
+            if self._connection.invalidated:
                 raise
-            for number, row, value in zip(numbers, written, values, strict=True):
-                try:
-                    with self._connection.begin_nested():
-                        self._insert(into, names, [row])
-                except Exception as of_row:
-                    where = self._row(number, rows, value)
-                    why = reason(of_row, self._connection.engine.url)
-                    if self._is_in(into, rows, value):
-                        why = "an earlier row of the load has the same key"
-                    raise TableError(f"{where}: {why}") from error
+            if len(written) == 1:
+                why = reason(error, self._connection.engine.url)
+                if self._is_in(into, rows, values[0]):
+                    why = "an earlier row of the load has the same key"
+                raise TableError(f"{self._row(numbers[0], rows, values[0])}: {why}") from error
+            half = len(written) // 2
+            for part in (slice(half), slice(half, None)):
+                self._write(into, names, rows, numbers[part], written[part], values[part])
 
     def _insert(self, into: sa.Table, names: Sequence[str], written: Values) -> None:
         quote = self._dialect.identifier_preparer.quote
@@ -336,6 +308,42 @@ class _Load:
 
     def _sql_name(self, table: sa.Table) -> str:
         return self._dialect.identifier_preparer.format_table(table)
+
+
+def make_table(connection: Connection, table: sa.Table) -> bool:
+    """Make the table if it is missing, and return whether that was so.
+
+    It is a part of the transaction, but not in MySQL, where this also commits.
+    """
+    inspector = sa.inspect(connection)
+    if inspector.has_table(table.name, schema=table.schema):
+        return False
+    try:
+        with contextlib.nullcontext() if is_mysql(connection) else connection.begin_nested():
+            table.create(connection)
+    except DBAPIError:
+        inspector.clear_cache()
+        if not inspector.has_table(table.name, schema=table.schema):
+            raise
+        return False  # another load has made it meanwhile
+    return True
+
+
+def drop_if_empty(connection: Connection, table: sa.Table) -> None:
+    """Drop a table of MySQL that was made for a load which failed; others may have filled it."""
+    connection.rollback()
+    name = connection.dialect.identifier_preparer.format_table(table)
+    connection.exec_driver_sql(f"LOCK TABLES {name} WRITE")
+    try:
+        if not connection.exec_driver_sql(f"SELECT EXISTS (SELECT 1 FROM {name})").scalar():
+            connection.exec_driver_sql(f"DROP TABLE {name}")
+    finally:
+        connection.exec_driver_sql("UNLOCK TABLES")
+
+
+def is_mysql(connection: Connection) -> bool:
+    """True for MySQL and MariaDB, where making a table is no part of a transaction."""
+    return connection.dialect.name in ("mysql", "mariadb")
 
 
 def table_of(model: type[DeclarativeBase]) -> sa.Table:

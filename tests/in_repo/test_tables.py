@@ -1,0 +1,507 @@
+"""What CurateTask loads into a table of SQLite, PostgreSQL and MariaDB, and what it refuses."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import enum
+import math
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
+from itertools import count
+from typing import Any
+
+import luigi
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sales_pipelines.runtime import CurateTask, MetaflowTask, TableError, TableTarget
+from sales_pipelines.runtime.settings import settings as repo_settings
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from ..databases import PASSWORD, Server, mariadb, postgresql
+from .conftest import Pipeline, mark_done
+
+PREFIX = "SALES_PIPELINES__DATABASE__"
+DATABASES = ("sqlite", "postgresql", "mariadb")
+SERVERS = {"postgresql": postgresql, "mariadb": mariadb}
+NUMBERS = count()
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Colour(enum.Enum):
+    RED = "r"
+    BLUE = "b"
+
+
+class Wide(Base):
+    """A column of each type, with names that need quotes."""
+
+    __tablename__ = "order"
+
+    id: Mapped[int] = mapped_column(sa.BigInteger, primary_key=True)
+    name: Mapped[str | None] = mapped_column('select "%s"', sa.String(20))
+    text: Mapped[str | None] = mapped_column(sa.Text)
+    small: Mapped[int | None] = mapped_column(sa.SmallInteger)
+    number: Mapped[int | None]
+    value: Mapped[float | None] = mapped_column(sa.Double)
+    short: Mapped[float | None] = mapped_column(sa.Float)
+    price: Mapped[Decimal | None] = mapped_column(sa.Numeric(12, 3))
+    day: Mapped[datetime.date | None]
+    at: Mapped[datetime.datetime | None]
+    zoned: Mapped[datetime.datetime | None] = mapped_column(sa.DateTime(timezone=True))
+    flag: Mapped[bool | None]
+    raw: Mapped[bytes | None]
+    document: Mapped[Any | None] = mapped_column(sa.JSON)
+    colour: Mapped[Colour | None]
+    uid: Mapped[uuid.UUID | None]
+    took: Mapped[datetime.timedelta | None]
+
+
+class Sale(Base):
+    __tablename__ = "sales"
+
+    shop: Mapped[str] = mapped_column(sa.String(10), primary_key=True)
+    day: Mapped[int] = mapped_column(primary_key=True)
+    total: Mapped[float] = mapped_column(sa.Double)
+    note: Mapped[str | None] = mapped_column(sa.String(20))
+
+
+NAMES = [attribute.key for attribute in sa.inspect(Wide).column_attrs]
+
+
+def wide(**values: Any) -> dict[str, Any]:
+    """A row with these values, and None in the other columns."""
+    return dict.fromkeys(NAMES) | {"id": 1} | values
+
+
+def sale(shop: str = "york", day: int = 1, total: float = 1.5, note: str | None = None) -> Any:
+    return {"shop": shop, "day": day, "total": total, "note": note}
+
+
+class Source(MetaflowTask):
+    flow_path = "small.py"
+
+
+class Curate(CurateTask):
+    """Loads the rows that a test gives; which run they are from does not matter here."""
+
+    model = Sale
+    number = luigi.IntParameter()  # another task for each test's load
+    given: Iterable[Any] = ()
+
+    def requires(self) -> Source:
+        return Source()
+
+    def rows(self, run: Any) -> Iterable[Any]:
+        return self.given
+
+
+class Database:
+    """The database of a test, for the model's table."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def task(self, rows: Iterable[Any], model: Any = Sale, **attributes: Any) -> CurateTask:
+        """A new task that loads the rows."""
+        made = type("Curate", (Curate,), {"model": model, "given": rows, **attributes})
+        return made(number=next(NUMBERS))
+
+    def load(self, rows: Iterable[Any], model: Any = Sale, **attributes: Any) -> tuple[int, ...]:
+        """Load the rows, and return how many were inserted, updated and unchanged."""
+        task = self.task(rows, model, **attributes)
+        task.run()
+        return tuple(task.output().result.values())
+
+    @contextlib.contextmanager
+    def connect(self) -> Iterator[sa.Connection]:
+        with TableTarget(Sale.__table__, "", "dev").connect() as connection:  # type: ignore[arg-type]
+            yield connection
+
+    def rows(self, model: Any = Sale) -> list[Any]:
+        """The rows of the table, in the order of their keys."""
+        table = model.__table__
+        with self.connect() as connection:
+            return [*connection.execute(sa.select(table).order_by(*table.primary_key))]
+
+    def tables(self) -> set[str]:
+        with self.connect() as connection:
+            return {*sa.inspect(connection).get_table_names()} - {"curate_task_loads"}
+
+    def do(self, *statements: str) -> None:
+        with self.connect() as connection:
+            for statement in statements:
+                connection.execute(sa.text(statement))
+            connection.commit()
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Callable[[str], Server]]:
+    """A function that starts a server, once for this process."""
+    running: dict[str, Server] = {}
+    with contextlib.ExitStack() as stack:
+
+        def server(kind: str) -> Server:
+            if kind not in running:
+                running[kind] = stack.enter_context(SERVERS[kind]())
+            return running[kind]
+
+        yield server
+
+
+@pytest.fixture(params=DATABASES)
+def database(
+    request: pytest.FixtureRequest,
+    pipeline: Pipeline,
+    servers: Callable[[str], Server],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Database:
+    """An empty database, which the settings name, and a run to load from."""
+    kind: str = request.param
+    pipeline.add_flow()
+    mark_done(Source())
+    monkeypatch.setattr("sales_pipelines.runtime.task.target.FlowTarget.run", None)
+    if kind != "sqlite":
+        server = servers(kind)
+        scheme = {"postgresql": "postgresql+psycopg", "mariadb": "mariadb+pymysql"}[kind]
+        admin = f"{scheme}://{server.address.replace('@', f':{PASSWORD}@')}"
+        name = f"test_{next(NUMBERS)}"
+        engine = sa.create_engine(
+            f"{admin}/{'postgres' if kind == 'postgresql' else ''}", isolation_level="AUTOCOMMIT"
+        )
+        with engine.connect() as connection:
+            connection.execute(sa.text(f"CREATE DATABASE {name}"))
+        engine.dispose()
+        monkeypatch.setenv(f"{PREFIX}URL", f"{kind}://{server.address}/{name}")
+        monkeypatch.setenv(f"{PREFIX}PASSWORD", PASSWORD)
+        repo_settings.cache_clear()
+    return Database(kind)
+
+
+def refused(database: Database, *rows: Any, model: Any = Sale, **attributes: Any) -> str:
+    """Why the database refuses the rows, of which it has none afterwards."""
+    before = database.tables()
+    task = database.task(rows, model, **attributes)
+    with pytest.raises(TableError) as refusal:
+        task.run()
+    assert not task.complete()
+    assert database.tables() == before
+    return str(refusal.value)
+
+
+def test_rows_are_inserted_then_updated_or_left(database: Database) -> None:
+    assert database.load([sale("york", 1), sale("leeds", 1), sale("leeds", 2)]) == (3, 0, 0)
+    again = [sale("york", 1), sale("leeds", 1, 9.5), sale("hull", 1, note="new")]
+    assert database.load(again) == (1, 1, 1)
+    assert database.rows() == [
+        ("hull", 1, 1.5, "new"),
+        ("leeds", 1, 9.5, None),
+        ("leeds", 2, 1.5, None),
+        ("york", 1, 1.5, None),
+    ]
+
+
+@pytest.mark.parametrize("note", ["X", "x ", "", None, "é"])
+def test_a_small_difference_is_an_update(database: Database, note: str | None) -> None:
+    database.load([sale(note="x")])
+    assert database.load([sale(note=note)]) == (0, 1, 0)
+    assert database.rows()[0].note == note
+    assert database.load([sale(note=note)]) == (0, 0, 1)
+
+
+def test_rows_with_known_keys_are_skipped_or_refused(database: Database) -> None:
+    database.load([sale("york", 1)])
+    rows = [sale("hull", 1), sale("york", 1, 7.5)]
+    message = refused(database, *rows, on_conflict="refuse")
+    assert message.startswith("row 2 (shop='york', day=1): sales has a row with this key\nhint:")
+    assert database.load(rows, on_conflict="skip") == (1, 0, 1)
+    assert [row.total for row in database.rows()] == [1.5, 1.5]
+    assert database.load([sale("bath", 1)], on_conflict="refuse") == (1, 0, 0)
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("other", [0, 11_000])
+def test_a_key_that_a_load_has_twice_is_refused(
+    database: Database, is_first: bool, other: int
+) -> None:
+    if not is_first:
+        database.load([sale("hull", 5)])
+    rows = [sale(day=day) for day in range(max(other, 3))]
+    message = refused(database, *rows, sale(day=other and 10_500))
+    day = other and 10_500
+    number = len(rows) + 1
+    assert message == (
+        f"row {number} (shop='york', day={day}): an earlier row of the load has the same key"
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"id": None}, "id is None, and the column is NOT NULL"),
+        ({"id": "5"}, "id is str '5', and the column takes int"),
+        ({"id": 2**63}, "id is 9223372036854775808, and the column takes"),
+        ({"number": 2**31}, "number is 2147483648, and the column takes -2147483648 to 2147483647"),
+        ({"small": -(2**15) - 1}, "small is -32769, and the column takes -32768 to 32767"),
+        ({"number": True}, "number is bool True, and the column takes int"),
+        ({"number": 1.0}, "number is float 1.0, and the column takes int"),
+        ({"flag": 1}, "flag is int 1, and the column takes bool"),
+        ({"name": "x" * 21}, "name has 21 characters, and the column takes 20"),
+        ({"name": 5}, "name is int 5, and the column takes str"),
+        ({"text": "\ud800"}, "surrogates not allowed"),
+        ({"value": math.nan}, "value is not a number (NaN)\nhint: None stands for"),
+        ({"value": "1"}, "value is str '1', and the column takes float"),
+        ({"value": 2**53 + 1}, "value is int 9007199254740993, and the column takes float"),
+        ({"price": Decimal("NaN")}, "price is not a number (NaN)"),
+        ({"price": 1.5}, "price is float 1.5, and the column takes Decimal"),
+        ({"price": Decimal("1.0005")}, "price is Decimal('1.0005'), and the column would hold"),
+        ({"price": Decimal("1e9")}, "price is 1E+9, and the column takes -999999999.999 to"),
+        ({"day": datetime.datetime(2026, 1, 1)}, "day is datetime datetime.datetime(2026, 1, 1"),
+        ({"day": "2026-01-01"}, "day is str '2026-01-01', and the column takes date"),
+        ({"at": datetime.date(2026, 1, 1)}, "and the column takes datetime"),
+        (
+            {"at": datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)},
+            "at has a time zone, and the column has none",
+        ),
+        ({"raw": "text"}, "raw is str 'text', and the column takes bytes"),
+        ({"document": {1: "x"}}, "document is {1: 'x'}, and the column would hold {'1': 'x'}"),
+        ({"document": {"x": (1,)}}, "document is {'x': (1,)}, and the column would hold"),
+        ({"document": {"x": {1}}}, "TypeError: Object of type set is not JSON serializable"),
+        ({"colour": "GREEN"}, "row 2 (id=2): "),
+        ({"uid": "x"}, "uid is str 'x', and the column takes UUID"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused(
+    database: Database, values: dict[str, Any], message: str
+) -> None:
+    printed = refused(database, wide(id=1), wide(id=2) | values, model=Wide)
+    assert printed.startswith(f"row 2 (id={values.get('id', 2)!r}): ")
+    assert message in printed
+
+
+def test_a_number_of_numpy_is_refused_with_the_way_out(database: Database) -> None:
+    numpy = pytest.importorskip("numpy")
+    message = refused(database, sale(day=numpy.int64(5)))
+    assert "day is int64 np.int64(5), and the column takes int\nhint: tolist() or" in message
+    message = refused(database, sale(total=numpy.float64(5)))
+    assert "total is float64 np.float64(5.0), and the column takes float\nhint: tolist()" in message
+
+
+def test_whole_numbers_fit_a_column_of_other_numbers(database: Database) -> None:
+    assert database.load([wide(value=3, price=4), wide(id=2, value=0.5)], Wide) == (2, 0, 0)
+    row = database.rows(Wide)[0]
+    assert (row.value, row.price) == (3.0, Decimal(4))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"shop": "a", "day": 1, "note": None}, "row 2 has no total, which Sale has"),
+        (sale() | {"colour": 1}, "row 2 has 'colour', and Sale has no such column"),
+        ({}, "row 2 has no shop"),
+        (5, "row 2 is int 5\nhint: rows() yields dicts or Sale objects"),
+        ("text", "row 2 is str 'text'"),
+        (None, "row 2 is NoneType None"),
+        (Wide(id=1), "row 2 is Wide "),
+    ],
+)
+def test_what_is_no_row_of_the_model_is_refused(database: Database, row: Any, message: str) -> None:
+    assert refused(database, sale("hull"), row).startswith(message)
+
+
+def test_the_first_row_is_checked_like_the_others(database: Database) -> None:
+    assert refused(database, {"shop": "a"}).startswith("row 1 has no day")
+    assert refused(database, 5).startswith("row 1 is int 5")
+
+
+def test_rows_can_be_dicts_objects_and_lists_of_them(database: Database) -> None:
+    rows = [
+        sale(day=1),
+        Sale(**sale(day=2)),
+        [sale(day=3), Sale(**sale(day=4))],
+        [],
+        (sale(day=5),),
+    ]
+    assert database.load(iter(rows)) == (5, 0, 0)
+    assert [row.day for row in database.rows()] == [1, 2, 3, 4, 5]
+    assert refused(database, sale(), Sale(shop="x", day=9)) == "row 2 has no total, which Sale has"
+
+
+def test_a_load_of_no_rows_is_done(database: Database) -> None:
+    assert database.load([]) == (0, 0, 0)
+    assert database.rows() == []
+
+
+def test_nothing_of_a_failed_load_stays(database: Database) -> None:
+    def fail() -> Iterator[Any]:
+        yield from (sale(day=day) for day in range(12_000))
+        raise ValueError("the source has ended early")
+
+    task = database.task(fail())
+    with pytest.raises(ValueError, match="has ended early"):
+        task.run()
+    assert not task.complete()
+    assert database.tables() == set()
+    database.load([sale("hull", 1)])
+    refused(database, sale("york", 1), sale("hull", 1, 2.5), sale("york", "x"))  # type: ignore[arg-type]
+    assert database.rows() == [("hull", 1, 1.5, None)]
+
+
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "name": st.text(max_size=20),
+    "text": st.text(),
+    "small": st.integers(-(2**15), 2**15 - 1),
+    "number": st.integers(-(2**31), 2**31 - 1),
+    "value": st.floats(),
+    "short": st.floats(),
+    "price": st.decimals(allow_nan=False, allow_infinity=False),
+    "day": st.dates(),
+    "at": st.datetimes(),
+    "zoned": st.datetimes(timezones=st.just(datetime.UTC)),
+    "flag": st.booleans(),
+    "raw": st.binary(),
+    "document": st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+        max_leaves=5,
+    ),
+    "colour": st.sampled_from(Colour),
+    "uid": st.uuids(),
+    "took": st.timedeltas(),
+}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from([*VALUES]), st.integers(0, 2**32), max_size=4), st.data())
+def test_a_row_comes_back_as_it_went_in_or_is_refused(
+    database: Database, chosen: dict[str, int], data: st.DataObject
+) -> None:
+    row = wide(id=next(NUMBERS), **{name: data.draw(VALUES[name], name) for name in chosen})
+    with contextlib.suppress(TableError):
+        database.load([row], Wide)
+        with database.connect() as connection:
+            table = Wide.__table__
+            stored = connection.execute(sa.select(table).where(table.c.id == row["id"])).one()
+        assert [*stored] == [row[name] for name in NAMES]
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        (
+            "ALTER TABLE sales ADD COLUMN more INTEGER",
+            "more is INTEGER in the table and missing in",
+        ),
+        ("ALTER TABLE sales DROP COLUMN note", "note is missing in the table and VARCHAR(20) in"),
+        ("ALTER TABLE sales RENAME COLUMN note TO notes", "notes is VARCHAR(20) in the table and"),
+        (
+            "DROP TABLE sales; CREATE TABLE sales (shop VARCHAR(10) NOT NULL, day INTEGER NOT NULL,"
+            " total DATE NOT NULL, note VARCHAR(20), PRIMARY KEY (shop, day))",
+            "total is DATE NOT NULL in the table and DOUBLE",
+        ),
+        (
+            "DROP TABLE sales; CREATE TABLE sales (shop VARCHAR(10) NOT NULL, day INTEGER NOT NULL,"
+            " total DOUBLE PRECISION, note VARCHAR(20), PRIMARY KEY (shop))",
+            "the primary key of the table is shop",
+        ),
+    ],
+)
+def test_a_table_that_differs_from_its_model_is_refused(
+    database: Database, statement: str, message: str
+) -> None:
+    database.load([sale()])
+    database.do(*statement.split("; "))
+    printed = refused(database, sale(day=2))
+    assert printed.startswith("the table sales in ")
+    assert message in printed
+    assert printed.endswith(
+        "\nhint: docs/tables.md says how to bring the table to what the model is"
+    )
+
+
+def test_the_database_fills_what_rows_leave_out(database: Database) -> None:
+    class Filled(DeclarativeBase):
+        pass
+
+    class Visit(Filled):
+        __tablename__ = "visits"
+        page: Mapped[str] = mapped_column(sa.String(10), primary_key=True)
+        kind: Mapped[str] = mapped_column(sa.String(10), server_default="page")
+        count: Mapped[int]
+
+    assert database.load([{"page": "a", "count": 1}], Visit) == (1, 0, 0)
+    assert database.load([{"page": "b", "count": 1}, {"page": "a", "count": 2}], Visit) == (1, 1, 0)
+    assert database.rows(Visit) == [("a", "page", 2), ("b", "page", 1)]
+    assert database.load([{"page": "c", "kind": "file", "count": 1}], Visit) == (1, 0, 0)
+    assert database.rows(Visit)[2] == ("c", "file", 1)
+    rows = [{"page": "d", "count": 1}, {"page": "e", "kind": "file", "count": 1}]
+    assert "row 2 has 'kind', and Visit has no such column or row 1" in refused(
+        database, *rows, model=Visit
+    )
+
+
+def test_a_rule_of_the_table_is_kept(database: Database) -> None:
+    class Ruled(DeclarativeBase):
+        pass
+
+    class Part(Ruled):
+        __tablename__ = "parts"
+        __table_args__ = (sa.CheckConstraint("weight > 0"), sa.UniqueConstraint("code"))
+        id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+        code: Mapped[str] = mapped_column(sa.String(5))
+        weight: Mapped[int]
+
+    def part(number: int, code: str, weight: int = 1) -> dict[str, Any]:
+        return {"id": number, "code": code, "weight": weight}
+
+    assert "row 2 (id=2): " in refused(database, part(1, "a"), part(2, "b", -1), model=Part)
+    assert "row 2 (id=2): " in refused(database, part(1, "a"), part(2, "a"), model=Part)
+    database.load([part(1, "a")], Part)
+    assert refused(database, part(2, "a"), model=Part)
+    assert refused(database, part(2, "b", -1), model=Part)
+    assert database.rows(Part) == [(1, "a", 1)]
+
+
+def test_a_load_is_recorded_with_its_run(database: Database) -> None:
+    task = database.task([sale()])
+    assert not task.complete()
+    task.run()
+    assert task.complete()
+    load = task.output().load
+    assert (load.run, load.inserted, load.updated, load.unchanged) == ("SmallFlow/1", 1, 0, 0)
+    assert task.output().result == {"inserted": 1, "updated": 0, "unchanged": 0}
+    with database.connect() as connection:
+        (record,) = connection.execute(sa.text("SELECT * FROM curate_task_loads")).mappings()
+    assert record["package"] == "sales_pipelines"
+    assert record["task_id"] == task.task_id
+    assert (record["table_name"], record["flow_tag"]) == ("sales", "dev")
+    database.do("DROP TABLE sales")
+    assert not task.complete(), "the rows are gone"
+
+
+def test_tables_of_two_tags_are_kept_apart(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.load([sale()])
+    other = database.task([sale("hull")])
+    production = type(other)(number=1, flow_tag="production")
+    mark_done(Source(flow_tag="production"))
+    monkeypatch.setattr(type(other), "requires", lambda self: Source(flow_tag=self.flow_tag))
+    if database.kind == "sqlite":  # each has its own file
+        production.run()
+        assert [row.shop for row in database.rows()] == ["york"]
+        return
+    with pytest.raises(
+        TableError, match="has rows of dev, and these are of production\nhint: give"
+    ):
+        production.run()
+    monkeypatch.setenv(f"{PREFIX}SHARED", "true")
+    repo_settings.cache_clear()
+    production.run()
+    assert [row.shop for row in database.rows()] == ["hull", "york"]
