@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from runtime import paths
-from runtime.errors import ImageError
 from runtime.container.layers import repo_files
+from runtime.errors import ImageError
 
 FILES = ("a/b.csv", "a/c.txt", "a/d/e.csv", "top.csv")
 

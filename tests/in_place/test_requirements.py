@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from runtime.errors import RequirementsError
 from runtime.packages.requirements import Line, Requirements, installed_packages, normal, read
+from runtime.testing import temporary_root
 
 REFUSED = """\
 Using Python 3.11.7 environment at: .venv

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from runtime.errors import SettingsError
 from runtime import settings as module
+from runtime.errors import SettingsError
 from runtime.settings import MetaflowSettings, Settings, load
 
 PREFIX = "MY_PIPELINES__"

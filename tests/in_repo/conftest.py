@@ -17,15 +17,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
 from ..conftest import HERE, TELLING, commit, copy, copy_working_tree, git, s3_server, uv_cache
 from ..conftest import wait_until as wait_until
+from ..databases import PASSWORD, Server, mariadb, postgresql
 
 
 def make_repo() -> Path:
@@ -63,7 +64,11 @@ del os.environ["METAFLOW_S3_ENDPOINT_URL"], os.environ["METAFLOW_CLIENT_CACHE_PA
 import luigi
 from luigi.task_register import Register
 from sales_pipelines.runtime import MetaflowTask, temporary_root
+from sales_pipelines.runtime.settings import settings
 from sales_pipelines.runtime.task.target import Marker
+
+if TYPE_CHECKING:
+    from .tables import Database
 
 TWO_STEPS = """
 from metaflow import Config, FlowSpec, IncludeFile, JSONType, Parameter, step
@@ -324,3 +329,52 @@ def start(
         text=True,
         start_new_session=True,
     )
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Callable[[str], Server]]:
+    """A function that starts a server, once for this process."""
+    running: dict[str, Server] = {}
+    with contextlib.ExitStack() as stack:
+
+        def server(kind: str) -> Server:
+            if kind not in running:
+                start = {"postgresql": postgresql, "mariadb": mariadb}[kind]
+                running[kind] = stack.enter_context(start())
+            return running[kind]
+
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+def database(
+    request: pytest.FixtureRequest,
+    pipeline: Pipeline,
+    servers: Callable[[str], Server],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Database:
+    """An empty database, which the settings name, and a run to load from."""
+    # Few tests need them, and every process would wait for their import.
+    import sqlalchemy as sa
+
+    from .tables import NUMBERS, PREFIX, Database, Source
+
+    kind: str = request.param
+    pipeline.add_flow()
+    mark_done(Source())
+    monkeypatch.setattr("sales_pipelines.runtime.task.target.FlowTarget.run", None)
+    if kind != "sqlite":
+        server = servers(kind)
+        scheme = {"postgresql": "postgresql+psycopg", "mariadb": "mariadb+pymysql"}[kind]
+        admin = f"{scheme}://{server.address.replace('@', f':{PASSWORD}@')}"
+        name = f"test_{next(NUMBERS)}"
+        engine = sa.create_engine(
+            f"{admin}/{'postgres' if kind == 'postgresql' else ''}", isolation_level="AUTOCOMMIT"
+        )
+        with engine.connect() as connection:
+            connection.execute(sa.text(f"CREATE DATABASE {name}"))
+        engine.dispose()
+        monkeypatch.setenv(f"{PREFIX}URL", f"{kind}://{server.address}/{name}")
+        monkeypatch.setenv(f"{PREFIX}PASSWORD", PASSWORD)
+        settings.cache_clear()
+    return Database(kind)

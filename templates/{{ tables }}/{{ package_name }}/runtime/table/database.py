@@ -75,7 +75,8 @@ def shown(url: URL) -> str:
     """The database for people: SQLite's file, else the address without its password."""
     if url.get_backend_name() == "sqlite":
         return paths.shown(Path(str(url.database)))
-    return url._replace(password=None, drivername=url.get_backend_name()).render_as_string()
+    bare = url._replace(password=None).set(drivername=url.get_backend_name(), query={})
+    return bare.render_as_string()
 
 
 def engine(url: URL) -> Engine:
