@@ -56,8 +56,8 @@ def database_url(flow_tag: str) -> URL:
             "hint: e.g. postgresql://NAME@HOST/DATABASE; write @ and / in a password as %40 and %2F"
         ) from None
     kind = url.get_backend_name()
-    if url.drivername not in {kind, DRIVERS.get(kind)}:
-        known = ", ".join([*DRIVERS, *sorted({*DRIVERS.values()} - {*DRIVERS})])
+    if url.drivername not in {*DRIVERS, *DRIVERS.values()}:
+        known = ", ".join(dict.fromkeys([*DRIVERS, *DRIVERS.values()]))
         raise TableError(f"database.url begins with {url.drivername}; it can begin with {known}")
     url = url.set(drivername=DRIVERS[kind])
     if setting.password:
@@ -92,7 +92,10 @@ def _engine(url: URL, _process: int) -> Engine:
     is_sqlite = url.get_backend_name() == "sqlite"
     more: dict[str, Any] = {"isolation_level": "READ COMMITTED", "pool_size": 1}
     if is_sqlite:
-        Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unusable(url, f"{error.filename}: {error.strerror}") from error
         more = {"connect_args": {"timeout": _WAIT}, "poolclass": NullPool}
     try:
         made = sa.create_engine(url, hide_parameters=True, **more)
@@ -120,21 +123,23 @@ def _set_up_mysql(raw: Any, _: Any) -> None:
 @contextlib.contextmanager
 def connected(url: URL) -> Iterator[Connection]:
     """A connection to the database; its errors, also those within, are TableErrors."""
+    made = engine(url)
     try:
-        with engine(url).connect() as connection:
+        with made.connect() as connection:
             yield connection
-    except (SQLAlchemyError, OSError) as error:
-        raise TableError(
-            f"{shown(url)}: {reason(error, url)}\nhint: the address is the setting database.url, "
-            f"or {PREFIX}DATABASE__URL"
-        ) from error
+    except (SQLAlchemyError, made.dialect.loaded_dbapi.Error) as error:
+        raise unusable(url, reason(error, url)) from error
+
+
+def unusable(url: URL, why: str) -> TableError:
+    """The error for a database that cannot be used."""
+    where = f"the setting database.url, or {PREFIX}DATABASE__URL"
+    return TableError(f"{shown(url)}: {why}\nhint: the address is {where}")
 
 
 def reason(error: BaseException, url: URL) -> str:
     """What the database or its driver says, in a line without statement, values and password."""
     original = error.orig if isinstance(error, DBAPIError) and error.orig else error
-    if isinstance(original, OSError):
-        return f"{original.filename or 'file'}: {original.strerror}"
     text = str(
         original.args[1] if len(original.args) == 2 else original
     )  # MySQL has a number first

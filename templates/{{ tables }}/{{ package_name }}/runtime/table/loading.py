@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase
 
 from ..errors import TableError
@@ -176,10 +176,15 @@ class _Load:
         values: Values,
     ) -> None:
         """Insert the rows; if the database refuses them, half by half, to name the first."""
+        savepoint = self._connection.begin_nested()
         try:
-            with self._connection.begin_nested():
-                self._insert(into, names, written)
+            self._insert(into, names, written)
+            savepoint.commit()
         except Exception as error:  # also those of the driver, and what it cannot encode
+            try:
+                savepoint.rollback()
+            except SQLAlchemyError:  # the whole transaction is gone, as with a full disk
+                raise error from None
             if self._connection.invalidated:
                 raise
             if len(written) == 1:
