@@ -9,9 +9,11 @@ if __name__ == "__main__":
 
     bootstrap.main()
 
+import contextlib
 import os
 import shlex
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +24,9 @@ from nox.command import CommandFailed
 ROOT = Path(__file__).resolve().parent
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 DEFAULT_PYTHON = (3, 12)  # the default of python_version in copier.yml
+QUERY = (
+    "SELECT year / 10 * 10 AS decade, round(avg(ppm), 1) AS ppm FROM co2_months GROUP BY decade"
+)
 
 nox.needs_version = ">=2025.5.1"
 nox.options.sessions = ["lint", "test"]
@@ -124,9 +129,13 @@ def demo(session: nox.Session) -> None:
         else ""
     )
     reports = "\n    ".join(map(str, sorted((folder / "reports").rglob("*.html"))))
+    database = folder / "databases" / "dev.sqlite"
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        rows = "\n    ".join(f"{decade}s  {ppm}" for decade, ppm in connection.execute(QUERY))
     session.log(
         "The pipeline has run.\n\n"
         f"The report, to open in a browser:\n    {reports}\n"
+        f"The table co2_months in {database}, asked\n    {QUERY}\nanswers\n    {rows}\n"
         f"The repo:\n    {folder}\n"
         "Next:\n"
         f"    cd {shlex.quote(str(folder))}\n"

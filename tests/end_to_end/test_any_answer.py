@@ -116,6 +116,7 @@ ANSWERS = st.fixed_dictionaries(
         "protected_branches": mostly(st.lists(NAME, min_size=1, max_size=3).map(" ".join)),
         "license": st.sampled_from(["MIT", "BSD-3-Clause", "Apache-2.0", "Proprietary"]),
         "with_examples": st.booleans(),
+        "with_tables": st.booleans(),
     }
 )
 

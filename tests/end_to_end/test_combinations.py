@@ -110,6 +110,8 @@ def test_every_combination_parses_and_has_the_answers(
     assert (repo / ".github" / "workflows" / "ci.yml").exists() is (combination["ci"] == "github")
     assert any("numpy" in each for each in project["dependencies"]) is combination["with_examples"]
     assert (repo / "tests" / "examples").exists() is combination["with_examples"]
+    needs_sqlalchemy = any("sqlalchemy" in each for each in project["dependencies"])
+    assert needs_sqlalchemy is combination["with_tables"]
 
 
 @pytest.fixture(scope="module")

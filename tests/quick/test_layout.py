@@ -52,10 +52,17 @@ def test_the_layout_is_that_of_the_design(generate: Generate) -> None:
     assert "sales_pipelines/flows/examples/co2/clean.py" in everything
     assert ".github/workflows/ci.yml" in everything
     least = files_of(
-        generate("least", package_name="sales_pipelines", ci="none", with_examples=False)
+        generate(
+            "least",
+            package_name="sales_pipelines",
+            ci="none",
+            with_examples=False,
+            with_tables=False,
+        )
     )
     github = (".github/", "hooks/update_pull_request.py")
-    assert least == without(everything, *examples, *github)
+    tables = ("docs/tables.md", "sales_pipelines/tables.py", "sales_pipelines/runtime/table/")
+    assert least == without(everything, *examples, *github, *tables)
     runtime = ("sales_pipelines/runtime/", "tests/runtime/")
     assert without(least, *runtime) == without(EVERYWHERE, *runtime)
 

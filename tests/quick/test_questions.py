@@ -16,7 +16,7 @@ def test_the_questions_come_in_this_order() -> None:
     assert list(QUESTIONS) == [
         *("repo_name", "package_name", "description", "author_name", "author_email"),
         *("repo_url", "license", "python_version", "ci"),
-        *("protected_branches", "with_examples"),
+        *("protected_branches", "with_examples", "with_tables"),
     ]
 
 
@@ -148,6 +148,7 @@ REFUSED = [
     ("protected_branches", "main\n", "must be branch names"),
     ("protected_branches", "x" * 201, "must be branch names"),
     ("with_examples", "flase", "must be yes or no"),
+    ("with_tables", "maybe", "must be yes or no"),
 ]
 
 
@@ -202,7 +203,17 @@ def test_an_unusual_answer_is_kept_as_it_was_given(
 def test_yes_and_no_can_be_written_in_many_ways(
     generate: Generate, text: str, answer: bool
 ) -> None:
-    assert answers_of(generate(with_examples=text))["with_examples"] is answer
+    answers = answers_of(generate(with_examples=text))
+    assert answers["with_examples"] is answers["with_tables"] is answer
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_tables_can_be_had_without_the_example_and_the_other_way_round(
+    generate: Generate, answer: bool
+) -> None:
+    repo = generate(with_examples=answer, with_tables=not answer)
+    assert answers_of(repo)["with_tables"] is not answer
+    assert (repo / "sales_pipelines" / "tables.py").exists() is not answer
 
 
 def test_no_package_can_shadow_python() -> None:

@@ -14,11 +14,24 @@ import pytest
 from ..conftest import ROOT
 
 TEMPLATES = ROOT / "templates"
-RUNTIME = TEMPLATES / "{{ pipeline }}" / "{{ package_name }}" / "runtime"
+RUNTIMES = [
+    TEMPLATES / piece / "{{ package_name }}" / "runtime"
+    for piece in ("{{ pipeline }}", "{{ tables }}")
+]
 PACKAGE = "sales_pipelines"
 
 # From the top: a room imports from itself, from the rooms below it, and from the root files.
-ROOMS = ("commands", "task", "container", "flow", "packages", "process", "store", "root files")
+ROOMS = (
+    "commands",
+    "table",
+    "task",
+    "container",
+    "flow",
+    "packages",
+    "process",
+    "store",
+    "root files",
+)
 
 
 class Module(NamedTuple):
@@ -36,17 +49,20 @@ class Module(NamedTuple):
 def room_of(name: str) -> str:
     """The room of a module of the runtime; root files are those beside the rooms."""
     top = name.partition(".")[0]
-    return top if (RUNTIME / top).is_dir() and top else "root files"
+    is_room = bool(top) and any((runtime / top).is_dir() for runtime in RUNTIMES)
+    return top if is_room else "root files"
 
 
 def modules() -> list[Module]:
     """All modules of the runtime; the runtime itself has the name ''."""
     read = []
-    for file in sorted(RUNTIME.rglob("*.py")):
-        parts = file.relative_to(RUNTIME).with_suffix("").parts
-        is_package = parts[-1] == "__init__"
-        name = ".".join(parts[:-1] if is_package else parts)
-        read.append(Module(name, is_package, ast.parse(file.read_text(encoding="utf-8"))))
+    for runtime in RUNTIMES:
+        for file in sorted({*runtime.rglob("*.py"), *runtime.rglob("*.py.jinja")}):
+            parts = file.relative_to(runtime).with_name(file.name.partition(".")[0]).parts
+            is_package = parts[-1] == "__init__"
+            name = ".".join(parts[:-1] if is_package else parts)
+            text = re.sub(r"\{%.*?%\}", "", file.read_text(encoding="utf-8"))
+            read.append(Module(name, is_package, ast.parse(text)))
     return read
 
 
@@ -150,7 +166,7 @@ def user_sources() -> dict[str, str]:
     for file in sorted((TEMPLATES / "{{ examples }}").rglob("*.py*")):
         if file.suffix in (".py", ".jinja"):
             sources[str(file.relative_to(TEMPLATES))] = file.read_text(encoding="utf-8")
-    for file in sorted((TEMPLATES / "{{ pipeline }}").rglob("*.md*")):
+    for file in sorted(TEMPLATES.rglob("*.md*")):
         blocks = re.findall(r"^```python\n(.*?)^```", file.read_text(encoding="utf-8"), re.M | re.S)
         for number, block in enumerate(blocks, start=1):
             sources[f"{file.relative_to(TEMPLATES)}, block {number}"] = block
@@ -187,7 +203,8 @@ def test_user_code_imports_only_public_names_of_the_runtime(name: str) -> None:
 
 def test_there_is_user_code_that_imports_the_runtime() -> None:
     importing = [name for name, text in SOURCES.items() if ".runtime import " in text]
-    assert {Path(name).parts[0] for name in importing} == {"{{ examples }}", "{{ pipeline }}"}
+    pieces = {"{{ examples }}", "{{ pipeline }}", "{{ tables }}"}
+    assert {Path(name).parts[0] for name in importing} == pieces
 
 
 @pytest.mark.parametrize(

@@ -394,12 +394,19 @@ def report(tasks: list[luigi.Task]) -> None:
             marker = task.output().marker
             what = printable(f"{marker.path} {marker.task.partition(' ')[2]}").strip()
             print(f"\n{what}: {marker.pathspec}, {marker.seconds:.1f} s, {marker.finished}")
-            if marker.result is not None:
-                text = yaml.safe_dump(marker.result, sort_keys=False, allow_unicode=True)
-                print("  " + text.rstrip().replace("\n", "\n  "))
+            show_result(marker.result)
         elif not isinstance(task, (MetaflowTask, luigi.WrapperTask)):
-            files = [getattr(target, "path", target) for target in flatten(task.output())]
-            print(f"\n{task.task_family}:", *files)
+            targets = flatten(task.output())
+            print(f"\n{task.task_family}:", *(getattr(each, "path", each) for each in targets))
+            for target in targets:
+                show_result(getattr(target, "result", None))
+
+
+def show_result(result: Any) -> None:
+    """Print what a flow or a load has left for Luigi, if anything."""
+    if result is not None:
+        text = yaml.safe_dump(result, sort_keys=False, allow_unicode=True)
+        print("  " + text.rstrip().replace("\n", "\n  "))
 
 
 def in_order(task: luigi.Task) -> list[luigi.Task]:

@@ -215,8 +215,9 @@ class CurateTask(luigi.Task):
         if (others := target.other_tags(connection)) and not settings().database.shared:
             raise TableError(
                 f"{shown(database_url(self.flow_tag))} has rows of {', '.join(others)}, and these "
-                f"are of {self.flow_tag}\nhint: give each a database of its own, by {{flow_tag}} "
-                f"in database.url; or if they are to share it, {PREFIX}DATABASE__SHARED=true"
+                f"are of {self.flow_tag}\nhint: give each a database of its own, by "
+                + "{flow_tag} in database.url; or if they are to share it, "
+                + f"{PREFIX}DATABASE__SHARED=true"
             )
 
     def _report_rows(self) -> Any:
