@@ -219,6 +219,14 @@ def test_a_database_that_cannot_be_used_is_named_without_its_password(
     assert planted(str(refusal.value)).startswith(message)
 
 
+def test_a_password_for_a_server_does_not_disturb_sqlite(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"{PREFIX}PASSWORD", PASSWORD)
+    settings.cache_clear()
+    assert not fresh(LoadSums).complete()
+
+
 def test_a_missing_driver_is_named(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"{PREFIX}URL", "postgresql://127.0.0.1:9/none")
     monkeypatch.setitem(sys.modules, "psycopg", None)

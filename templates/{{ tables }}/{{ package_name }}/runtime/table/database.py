@@ -60,15 +60,13 @@ def database_url(flow_tag: str) -> URL:
         known = ", ".join(dict.fromkeys([*DRIVERS, *DRIVERS.values()]))
         raise TableError(f"database.url begins with {url.drivername}; it can begin with {known}")
     url = url.set(drivername=DRIVERS[kind])
-    if setting.password:
-        url = url.set(password=setting.password)
     if kind == "sqlite":
         if url.database in (None, "", ":memory:"):
             raise TableError("database.url names no file, e.g. sqlite:///databases/dev.sqlite")
-        url = url.set(database=str(paths.ROOT / str(url.database)))
-    elif not url.database:
+        return url.set(database=str(paths.ROOT / str(url.database)))
+    if not url.database:
         raise TableError(f"database.url names no database, e.g. {kind}://NAME@HOST/DATABASE")
-    return url
+    return url.set(password=setting.password) if setting.password else url
 
 
 def shown(url: URL) -> str:

@@ -8,7 +8,7 @@ those, and each of them knows how to do that best.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
@@ -24,6 +24,9 @@ OnConflict = Literal["update", "skip", "refuse"]
 ON_CONFLICT = ("update", "skip", "refuse")
 
 Values = list[tuple[Any, ...]]
+
+BATCH = 10_000
+"""Rows that are written by one statement."""
 
 _TEMPORARY = "rows_to_load"
 
@@ -62,7 +65,8 @@ class _Load:
         self._table = table_of(model)
         self._rules = rules(model, connection.dialect)
         self._number = sa.Column(_new_name(self._table), sa.BigInteger, nullable=False)
-        self._number.index = not all(rule.is_exact for rule in self._rules)
+        self._is_exact = all(rule.is_exact for rule in self._rules)
+        self._number.index = not self._is_exact  # rows are read back by it
         self._temporary = sa.Table(
             _TEMPORARY if self._table.name != _TEMPORARY else f"{_TEMPORARY}_2",
             sa.MetaData(),
@@ -126,29 +130,32 @@ class _Load:
         }
 
     def _load(self, rows: Rows, on_progress: Callable[[int], None]) -> Counts:
-        is_direct = all(rule.is_exact for rule in rows.rules) and self._is_empty()
+        is_direct = self._is_exact and self._is_empty()
         into = self._table if is_direct else self._temporary
-        names = [rule.column.name for rule in rows.rules]
-        count = 0
-        for number, values in rows.chunks():
-            columns = [*zip(*values, strict=True)]
-            try:
-                converted = []
-                for rule, column in zip(rows.rules, columns, strict=True):
-                    rule.check(column)
-                    converted.append(rule.converted(column))
-            except MisfitError as misfit:
-                where = self._row(number + misfit.place, rows, values[misfit.place])
-                raise TableError(f"{where}: {misfit.column} {misfit.why}") from misfit
-            numbers = range(number, number + len(values))
-            if is_direct:
-                self._write(into, names, rows, numbers, [*zip(*converted, strict=True)], values)
-            else:
-                numbered = [*zip(numbers, *converted, strict=True)]
-                self._write(into, [self._number.name, *names], rows, numbers, numbered, values)
+        count, values, written = 0, Values(), Values()
+
+        def write() -> None:
+            numbers = range(count - len(values) + 1, count + 1)
+            self._write(into, rows, numbers, written, values)
+            if not is_direct:
                 self._compare_with_written(rows, numbers, values)
-            count += len(values)
+            values.clear()
+            written.clear()
             on_progress(count)
+
+        for number, chunk in rows.chunks():
+            try:
+                converted = rows.converted(chunk)
+            except MisfitError as misfit:
+                where = self._row(number + misfit.place, rows, chunk[misfit.place])
+                raise TableError(f"{where}: {misfit.column} {misfit.why}") from misfit
+            values += chunk
+            written += converted if is_direct else map(_numbered, enumerate(converted, number))
+            count += len(chunk)
+            if len(values) >= BATCH:
+                write()
+        if values:
+            write()
         return Counts(count, 0, 0) if is_direct else self._merge(rows, count)
 
     def _is_empty(self) -> bool:
@@ -167,18 +174,12 @@ class _Load:
             self._connection.exec_driver_sql(f"LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE")
 
     def _write(
-        self,
-        into: sa.Table,
-        names: Sequence[str],
-        rows: Rows,
-        numbers: range,
-        written: Values,
-        values: Values,
+        self, into: sa.Table, rows: Rows, numbers: range, written: Values, values: Values
     ) -> None:
         """Insert the rows; if the database refuses them, half by half, to name the first."""
         savepoint = self._connection.begin_nested()
         try:
-            self._insert(into, names, written)
+            self._insert(into, rows, written)
             savepoint.commit()
         except Exception as error:  # also those of the driver, and what it cannot encode
             try:
@@ -194,24 +195,37 @@ class _Load:
                 raise TableError(f"{self._row(numbers[0], rows, values[0])}: {why}") from error
             half = len(written) // 2
             for part in (slice(half), slice(half, None)):
-                self._write(into, names, rows, numbers[part], written[part], values[part])
+                self._write(into, rows, numbers[part], written[part], values[part])
 
-    def _insert(self, into: sa.Table, names: Sequence[str], written: Values) -> None:
-        quote = self._dialect.identifier_preparer.quote
-        columns = ", ".join(map(quote, names))
+    def _insert(self, into: sa.Table, rows: Rows, written: Values) -> None:
+        names = [rule.column.name for rule in rows.rules]
+        names = names if into is self._table else [self._number.name, *names]
+        columns = ", ".join(map(self._dialect.identifier_preparer.quote, names))
         table = self._sql_name(into)
         if self._dialect.name == "postgresql":
-            raw: Any = self._connection.connection.driver_connection
-            # SQLAlchemy doubles each % for statements with values, of which this is none.
-            statement = f"COPY {table} ({columns}) FROM STDIN".replace("%%", "%")
-            with raw.cursor() as cursor, cursor.copy(statement) as copy:
-                for row in written:
-                    copy.write_row(row)
+            self._copy_in(f"{table} ({columns})", f"SELECT {columns} FROM {table} LIMIT 0", written)
             return
         mark = "?" if self._dialect.paramstyle == "qmark" else "%s"
         marks = ", ".join([mark] * len(names))
         statement = f"INSERT INTO {table} ({columns}) VALUES ({marks})"
         self._connection.exec_driver_sql(statement, written)
+
+    def _copy_in(self, where: str, none: str, written: Values) -> None:
+        """Insert by PostgreSQL's COPY, in binary if the driver knows each of the types."""
+        raw: Any = self._connection.connection.driver_connection
+        # SQLAlchemy doubles each % for statements with values, of which these are none.
+        how = f"COPY {where} FROM STDIN{' (FORMAT BINARY)' if self._is_exact else ''}"
+        with raw.cursor() as cursor:
+            if self._is_exact:
+                types = [
+                    column.type_code
+                    for column in cursor.execute(none.replace("%%", "%")).description
+                ]
+            with cursor.copy(how.replace("%%", "%")) as copy:
+                if self._is_exact:
+                    copy.set_types(types)
+                for row in written:
+                    copy.write_row(row)
 
     def _is_in(self, table: sa.Table, rows: Rows, value: tuple[Any, ...]) -> bool:
         given = {rule.column.name: each for rule, each in zip(rows.rules, value, strict=True)}
@@ -365,6 +379,11 @@ def _new_name(table: sa.Table) -> str:
     while name in table.columns:
         name += "_"
     return name
+
+
+def _numbered(row: tuple[int, tuple[Any, ...]]) -> tuple[Any, ...]:
+    number, values = row
+    return (number, *values)
 
 
 def _copy(column: sa.Column[Any]) -> sa.Column[Any]:

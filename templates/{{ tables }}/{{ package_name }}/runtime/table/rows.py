@@ -24,8 +24,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapper
 
 from ..errors import TableError
 
-CHUNK = 5_000
-"""Rows that are checked and written together."""
+CHUNK = 1_000
+"""Rows that are checked together: as many as fit into a processor's cache."""
 
 _INTEGERS: dict[type[Any], int] = {
     **{sa.SmallInteger: 16, sa.SMALLINT: 16},
@@ -198,9 +198,9 @@ class Rows:
         self, rows: Iterable[Any], model: type[DeclarativeBase], known: Sequence[Rule]
     ) -> None:
         self._model = model
-        self._rows = _flat(rows)
-        first = [*islice(self._rows, 1)]
-        self._rows = chain(first, self._rows)
+        chunks = _chunks(rows)
+        first = next(chunks, [])
+        self._chunks = chain([first] if first else [], chunks)
         names = {*self._as_dict(first[0], 1)} if first else {rule.name for rule in known}
         # A column that the database fills may be left out, by all rows.
         self.rules = [rule for rule in known if rule.name in names or not is_filled(rule.column)]
@@ -212,9 +212,18 @@ class Rows:
         Raises TableError for a row that is none of the model, or has not all of its columns.
         """
         number = 1
-        while chunk := [*islice(self._rows, CHUNK)]:
+        for chunk in self._chunks:
             yield number, self._values(chunk, number)
             number += len(chunk)
+
+    def converted(self, values: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """The values as the driver takes them. Raises MisfitError for one that does not fit."""
+        columns = []
+        for rule, column in zip(self.rules, zip(*values, strict=True), strict=True):
+            rule.check(column)
+            columns.append(rule.converted(column))
+        is_same = not any(rule.convert for rule in self.rules)
+        return values if is_same else [*zip(*columns, strict=True)]
 
     def _values(self, chunk: list[Any], number: int) -> list[tuple[Any, ...]]:
         names = self._names
@@ -251,12 +260,22 @@ class Rows:
         )
 
 
-def _flat(items: Iterable[Any]) -> Iterator[Any]:
-    for item in items:
-        if type(item) is dict or not isinstance(item, (list, tuple, Iterator)):
-            yield item
-        else:
-            yield from item
+def _chunks(items: Iterable[Any]) -> Iterator[list[Any]]:
+    """At most CHUNK rows at a time, from rows and lists of rows."""
+    rest = iter(items)
+    for item in rest:
+        # A list that a generator yields may be all that fits into memory.
+        some = [item] if _is_list(item) else [item, *islice(rest, CHUNK - 1)]
+        if not any(map(_is_list, {type(each): each for each in some}.values())):
+            yield some
+            continue
+        rows = chain.from_iterable(each if _is_list(each) else (each,) for each in some)
+        while chunk := [*islice(rows, CHUNK)]:
+            yield chunk
+
+
+def _is_list(item: Any) -> bool:
+    return isinstance(item, (list, tuple, Iterator))
 
 
 def is_filled(column: sa.Column[Any]) -> bool:
