@@ -29,6 +29,7 @@ KINDS = {
     "foreach": "works on each part of the data in parallel, and puts the results together",
     "train-predict": "one flow trains a model and shows its error on a card, one predicts with it",
     "scrape": "fetches the pages of a site, politely, and reads a row from each",
+    "curate": "makes rows and loads them into a table of a database",
 }
 
 

@@ -21,6 +21,7 @@ RESULTS = {
     "foreach": "  shops: 3\n  means:\n",
     "train_predict": "  days: 7\n  total: 2",
     "scrape": "  pages: 2\n",
+    "curate": "  inserted: 21\n",
 }
 
 

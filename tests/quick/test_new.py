@@ -33,7 +33,7 @@ from ..conftest import (
     parses,
 )
 
-KINDS = ("minimal", "foreach", "train-predict", "scrape")
+KINDS = ("minimal", "foreach", "train-predict", "scrape", "curate")
 PACKAGE = "sales_pipelines"
 CLEAN = f"{PACKAGE}/tasks/stocks/clean_tasks.py"
 TASKS = '''"""Tasks that stand here already."""
@@ -142,6 +142,18 @@ def test_the_kinds_are_those_of_the_template(repo: Path, new: New) -> None:
     assert code == 0
     for kind in KINDS:
         assert re.search(rf"\n  {kind} +\w+", printed)
+
+
+def test_a_table_needs_the_piece(repo: Path, new: New) -> None:
+    answers = repo / ".copier-answers.yml"
+    answers.write_text(answers.read_text().replace("with_tables: true", "with_tables: false"))
+    commit(repo, "Without tables")
+    try:
+        code, printed = new("sales/forecast", "--kind", "curate")
+    finally:
+        git(repo, "reset", "--quiet", "--hard", "HEAD~1")
+    assert code != 0
+    assert "needs the tables, which the answer with_tables=true brings" in printed
 
 
 @pytest.mark.parametrize("in_container", [False, True])
