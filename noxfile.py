@@ -24,9 +24,7 @@ from nox.command import CommandFailed
 ROOT = Path(__file__).resolve().parent
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 DEFAULT_PYTHON = (3, 12)  # the default of python_version in copier.yml
-QUERY = (
-    "SELECT year / 10 * 10 AS decade, round(avg(ppm), 1) AS ppm FROM co2_months GROUP BY decade"
-)
+QUERY = "SELECT year / 10 * 10 AS decade, round(avg(ppm), 1) AS ppm FROM co2_months GROUP BY decade"
 
 nox.needs_version = ">=2025.5.1"
 nox.options.sessions = ["lint", "test"]

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,7 @@ class Server:
             self._process.wait()
 
 
-def as_user(name: str) -> dict[str, str]:
+def as_user(name: str) -> dict[str, Any]:
     """Servers refuse to run as root."""
     return {"user": name, "group": name} if os.geteuid() == 0 else {}
 

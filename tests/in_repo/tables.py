@@ -70,7 +70,7 @@ class Database:
 
     @contextlib.contextmanager
     def connect(self) -> Iterator[sa.Connection]:
-        with TableTarget(Sale.__table__, "", "dev").connect() as connection:  # type: ignore[arg-type]
+        with TableTarget(Sale.__table__, "", "dev").connect() as connection:
             yield connection
 
     def rows(self, model: Any = Sale) -> list[Any]:

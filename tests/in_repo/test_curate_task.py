@@ -294,7 +294,7 @@ if not task.complete():
 """
 
 
-def start_big(root: Path, rows: int, wait: str = "") -> subprocess.Popen[str]:
+def start_big(root: Path, rows: int) -> subprocess.Popen[str]:
     """Start the load, in a session of its own."""
     given = START.partition("if sys.argv")[0]
     return subprocess.Popen(
@@ -378,7 +378,6 @@ def test_ctrl_c_ends_a_load(database: Database, pipeline: Pipeline) -> None:
 def test_a_reader_of_sqlite_is_waited_for(pipeline: Pipeline, capfd: Any) -> None:
     pipeline.add_file("days.py", FOREACH)
     assert build(fresh(LoadSums))
-    engine = sa.create_engine(f"sqlite:///{pipeline.root}/databases/dev.sqlite")
     script = textwrap.dedent("""
         import sqlite3, sys, time
         connection = sqlite3.connect(sys.argv[1], isolation_level=None)
@@ -387,12 +386,11 @@ def test_a_reader_of_sqlite_is_waited_for(pipeline: Pipeline, capfd: Any) -> Non
         time.sleep(3)
         connection.execute("COMMIT")
     """)
-    command = [sys.executable, "-c", script, pipeline.root / "databases" / "dev.sqlite"]
+    command = [sys.executable, "-c", script, str(pipeline.root / "databases" / "dev.sqlite")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as locking:
         assert locking.stdout
         assert locking.stdout.readline() == "locked\n"
         fresh(LoadSums, force=True).run()
-    engine.dispose()
     assert "waits for another process that uses databases/dev.sqlite" in capfd.readouterr().out
     assert fresh(LoadSums).output().result["unchanged"] == 9
 
@@ -444,7 +442,7 @@ def test_a_full_disk_leaves_nothing(pipeline: Pipeline) -> None:
         print([name for name, in connection.execute("SELECT name FROM sqlite_schema")])
         print(connection.execute("SELECT count(*) FROM curate_task_loads").fetchone())
     """
-    command = [*unshare("--mount", "--map-root-user"), "sh", "-c", mount, folder]
+    command = [*unshare("--mount", "--map-root-user"), "sh", "-c", mount, str(folder)]
     done = subprocess.run(
         [*command, sys.executable, load, look],
         cwd=pipeline.root,
