@@ -195,6 +195,7 @@ def test_checkout_chooses_the_version(doors: Doors, source: str, version: str) -
     assert str(answers_of(repo)["_commit"]).startswith(FIRST if version == FIRST else f"{SECOND}-1")
 
 
+@pytest.mark.thorough
 def test_both_doors_have_the_same_defaults(doors: Doors) -> None:
     copied = doors.root / "copier" / "my-pipelines"
     # Copier's default for the Python depends on the one at hand.
@@ -376,6 +377,7 @@ def test_copier_can_be_outside_cookiecutter_s_environment(
     assert tree(doors.folder / "Sales.2026") == tree(doors.copier(str(doors.template)))
 
 
+@pytest.mark.thorough
 def test_in_a_hook_of_another_repo_the_same_repo_is_made(doors: Doors) -> None:
     other = doors.root / "other"
     git(doors.root, "init", "--quiet", str(other))

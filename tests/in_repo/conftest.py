@@ -346,7 +346,9 @@ def servers() -> Iterator[Callable[[str], Server]]:
         yield server
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+@pytest.fixture(
+    params=["sqlite", "postgresql", pytest.param("mariadb", marks=pytest.mark.thorough)]
+)
 def database(
     request: pytest.FixtureRequest,
     pipeline: Pipeline,

@@ -156,8 +156,15 @@ def test_a_table_needs_the_piece(repo: Path, new: New) -> None:
     assert "needs the tables, which the answer with_tables=true brings" in printed
 
 
-@pytest.mark.parametrize("in_container", [False, True])
-@pytest.mark.parametrize("after", ["", "stocks/clean"])
+@pytest.mark.parametrize(
+    ("after", "in_container"),
+    [
+        ("stocks/clean", True),
+        pytest.param("", False, marks=pytest.mark.thorough),
+        pytest.param("", True, marks=pytest.mark.thorough),
+        pytest.param("stocks/clean", False, marks=pytest.mark.thorough),
+    ],
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_flow_a_task_and_a_test_are_made_and_nothing_else(
     repo: Path, new: New, kind: str, after: str, in_container: bool

@@ -201,7 +201,14 @@ def clone(repo: Path, *options: str) -> Path:
 
 
 @pytest.mark.parametrize("depth", [1, pytest.param(2, marks=pytest.mark.thorough)])
-@pytest.mark.parametrize("options", [(), ("--local",), ("--push",)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        pytest.param(("--local",), marks=pytest.mark.thorough),
+        pytest.param(("--push",), marks=pytest.mark.thorough),
+    ],
+)
 def test_a_shallow_clone_is_refused_with_a_hint_that_works(
     repo: Path, depth: int, options: tuple[str, ...]
 ) -> None:
@@ -228,7 +235,13 @@ def merge_of_a_branch(repo: Path, name: str = "6_merged") -> str:
     return git(repo, "rev-parse", "HEAD^2")
 
 
-@pytest.mark.parametrize("options", [("--no-tags",), ("--no-tags", "--single-branch")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--no-tags",),
+        pytest.param(("--no-tags", "--single-branch"), marks=pytest.mark.thorough),
+    ],
+)
 def test_a_clone_without_tags_gets_those_of_versions(repo: Path, options: tuple[str, ...]) -> None:
     release(repo)
     other = clone(repo, *options)
@@ -297,6 +310,7 @@ def set_user_settings(home: Path, kind: str) -> None:
         subprocess.run(command, check=True)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_no_setting_of_the_user_s_changes_a_release(repo: Path, kind: str) -> None:
     set_user_settings(repo.parent / "home", kind)
@@ -543,7 +557,14 @@ def test_local_releases_without_a_remote(repo: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", ["before", pytest.param("after", marks=pytest.mark.nightly)])
-@pytest.mark.parametrize("fatal", ["worktree", "commit", "merge", "tag", "push"])
+@pytest.mark.parametrize(
+    "fatal",
+    [
+        "commit",
+        "push",
+        *(pytest.param(each, marks=pytest.mark.thorough) for each in ("worktree", "merge", "tag")),
+    ],
+)
 def test_the_same_command_finishes_a_killed_release(repo: Path, fatal: str, moment: str) -> None:
     shim = repo.parent / "shim" / "git"
     shim.parent.mkdir()

@@ -62,6 +62,7 @@ def upstream(tmp_path: Path) -> Upstream:
     return made
 
 
+@pytest.mark.thorough
 def test_what_is_new_in_the_template_arrives(upstream: Upstream) -> None:
     upstream.edit(
         PACKAGE / "runtime" / "errors.py",
@@ -98,6 +99,7 @@ def test_an_untouched_repo_updates_to_what_a_fresh_copy_gives(upstream: Upstream
     assert differing == []
 
 
+@pytest.mark.thorough
 def test_an_edit_of_a_template_s_file_is_merged_with_what_is_new(upstream: Upstream) -> None:
     theirs = upstream.repo / "sales_pipelines" / "runtime" / "process" / "__init__.py"
     replace(theirs, "GRACE = 5.0", "GRACE = 30.0")
@@ -140,6 +142,7 @@ def change_all_of_yours(upstream: Upstream) -> None:
     upstream.release()
 
 
+@pytest.mark.thorough
 def test_what_is_yours_is_never_touched(upstream: Upstream) -> None:
     change_all_of_yours(upstream)
     kept = {name: f"# mine: {name}\n" for name in [*YOURS, "uv.lock"]}
@@ -150,6 +153,7 @@ def test_what_is_yours_is_never_touched(upstream: Upstream) -> None:
     assert not (upstream.repo / "sales_pipelines/config/staging.yaml").exists()
 
 
+@pytest.mark.thorough
 def test_what_is_yours_is_not_brought_back(upstream: Upstream) -> None:
     change_all_of_yours(upstream)
     for name in YOURS:
@@ -158,6 +162,7 @@ def test_what_is_yours_is_not_brought_back(upstream: Upstream) -> None:
     assert [name for name in YOURS if (upstream.repo / name).exists()] == []
 
 
+@pytest.mark.thorough
 def test_what_is_yours_is_not_removed_with_the_template_s(upstream: Upstream) -> None:
     (upstream.template / PIPELINE / "luigi.cfg").unlink()
     (upstream.template / PACKAGE / "config" / "production.yaml.jinja").unlink()
@@ -192,6 +197,7 @@ def test_the_template_laid_over_a_standing_repo_keeps_what_is_yours(upstream: Up
     assert (standing / "CHANGELOG.md").exists()
 
 
+@pytest.mark.thorough
 def test_a_piece_is_switched_off_and_on_by_an_update(upstream: Upstream) -> None:
     upstream.edit("bootstrap.py", "once", "one time")
     upstream.release()
@@ -223,6 +229,7 @@ def last_words(upstream: Upstream, *arguments: str) -> list[str]:
     return printed.partition("is updated.")[2].splitlines()
 
 
+@pytest.mark.thorough
 def test_the_last_words_of_an_update_lead_through_its_conflicts(upstream: Upstream) -> None:
     replace(upstream.repo / "docs" / "s3.md", "# ", "# My ")
     upstream.edit(PIPELINE / "docs" / "s3.md", "# ", "# Our ")
