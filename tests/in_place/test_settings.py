@@ -160,6 +160,33 @@ def test_a_wrong_variable_is_named(sources: Sources, name: str, value: str, reas
         sources.load(**{name: value})
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "database:\n  password: planted\n",
+        "database:\n  url: postgresql://etl:planted@db.example.org/sales\n",
+        "database: {url: 'mysql://etl:@db.example.org/sales'}\n",
+    ],
+)
+def test_a_password_in_a_file_that_git_tracks_is_refused(sources: Sources, text: str) -> None:
+    (sources.config / "base.yaml").write_text(text)
+    with pytest.raises(SettingsError) as refusal:
+        sources.load()
+    message = str(refusal.value)
+    assert message.startswith(f"{sources.config / 'base.yaml'}: database has a password, and git")
+    assert message.endswith(f"hint: put it into .env, as {PREFIX}DATABASE__PASSWORD")
+    assert "planted" not in message
+
+
+def test_a_password_comes_from_dotenv_or_a_variable(sources: Sources) -> None:
+    url = "postgresql://etl@db.example.org:5432/sales_{flow_tag}"
+    (sources.config / "base.yaml").write_text(f"database:\n  url: {url}\n")
+    (sources.root / ".env").write_text(f"{PREFIX}DATABASE__PASSWORD=from-dotenv\n")
+    assert sources.load().database.password == "from-dotenv"
+    loaded = sources.load(DATABASE__PASSWORD="from-a-variable").database
+    assert (loaded.url, loaded.password, loaded.shared) == (url, "from-a-variable", False)
+
+
 def test_a_wrong_line_of_dotenv_is_named_with_the_file(sources: Sources) -> None:
     (sources.root / ".env").write_text(f"{PREFIX}TIMEOUT=soon\n")
     with pytest.raises(SettingsError, match=rf"/\.env: {PREFIX}TIMEOUT: timeout: Expected"):

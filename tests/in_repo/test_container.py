@@ -822,10 +822,12 @@ def test_secrets_reach_the_run_and_nothing_else(
         ("container__index_url", "https://me:planted@index.example.org"),
         ("CONTAINER", "{proxy: 'http://me:planted@proxy.example.org'}"),
         ("CONTAINER_KWARGS", "{env: {TOKEN: planted}}"),
+        ("DATABASE__PASSWORD", "planted"),
+        ("DATABASE", "{url: 'postgresql://etl:planted@db.example.org/sales'}"),
     ],
 )
 @pytest.mark.parametrize("is_in_dotenv", [True, False])
-def test_a_container_has_no_password_that_only_builds_need(
+def test_a_container_has_no_password_that_no_flow_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, is_in_dotenv: bool
 ) -> None:
     with temporary_root(tmp_path):
