@@ -195,11 +195,17 @@ def how_to_run_again(tasks: list[luigi.Task]) -> str:
     names = [
         name
         for name, task in vars(sys.modules[type(tasks[-1]).__module__]).items()
-        if isinstance(task, Register) and isinstance(getattr(task, "flow_path", None), str)
+        if isinstance(task, Register)
+        and (isinstance(getattr(task, "flow_path", None), str) or is_curate_task(task))
     ]
     which = f", with TASK {' or '.join(names)}" if names else ""
     one = f"nox -s run -- FILE TASK --force runs one again{which}"
     return f"--force-upstream runs all flows again; {one}"
+
+
+def is_curate_task(task: Register) -> bool:
+    """True for a subclass of CurateTask, which a repo may not have."""
+    return hasattr(task, "model") and hasattr(task, "on_conflict")
 
 
 def configure_luigi() -> None:

@@ -89,6 +89,8 @@ def engine(url: URL) -> Engine:
 def _engine(url: URL, _process: int) -> Engine:
     is_sqlite = url.get_backend_name() == "sqlite"
     more: dict[str, Any] = {"isolation_level": "READ COMMITTED", "pool_size": 1}
+    if "connect_timeout" not in url.query:  # PostgreSQL's driver would wait for minutes
+        more["connect_args"] = {"connect_timeout": 10}
     if is_sqlite:
         try:
             Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
