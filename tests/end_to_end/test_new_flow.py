@@ -31,10 +31,16 @@ def repo(set_up: SetUp) -> Repo:
     return set_up("sales-pipelines", python_version=HERE)
 
 
+def results(repo: Repo) -> dict[str, str]:
+    """What the kinds print that can be made in the repo: a table needs the piece."""
+    has_tables = (repo.folder / "sales_pipelines" / "tables.py").exists()
+    return {name: text for name, text in RESULTS.items() if has_tables or name != "curate"}
+
+
 def make_all(repo: Repo, group: str, *options: str) -> None:
     """Make a flow of each kind, each after the one before."""
     after: tuple[str, ...] = ()
-    for kind, name in zip(KINDS, RESULTS, strict=True):
+    for kind, name in zip(KINDS, results(repo), strict=False):
         flow = f"{group}/{name}"
         repo.nox("-s", "new", "--", flow, "--kind", kind, *after, *options)
         after = ("--after", flow)
@@ -51,7 +57,7 @@ def passes(repo: Repo) -> None:
 
 def runs(repo: Repo, group: str, *options: str) -> None:
     """Check that the flow of each kind runs, on the result of the one before."""
-    for name, result in RESULTS.items():
+    for name, result in results(repo).items():
         printed = repo.nox("-s", "run", "--", f"{group}/{name}_tasks.py", *options)
         assert result in printed
     markers = [json.loads(file.read_text()) for file in markers_of(repo, group)]
@@ -64,6 +70,7 @@ def runs(repo: Repo, group: str, *options: str) -> None:
     assert given["foreach"] == {"count": 10, "mean": 28.5}
     assert given["train_predict"]["shops"] == 3
     assert given["scrape"]["days"] == 7
+    assert given.get("curate", {"pages": 2})["pages"] == 2
 
 
 def markers_of(repo: Repo, group: str) -> list[Path]:
@@ -172,6 +179,6 @@ def test_each_kind_runs_in_a_container_by_a_dockerfile_of_its_own(repo: Repo) ->
     runs(repo, "boxed")
     markers = [json.loads(file.read_text()) for file in markers_of(repo, "boxed")]
     images = {marker["path"]: marker["image"] for marker in markers}
-    assert len(images) == 5
+    assert len(images) == 6
     for path, image in images.items():
         assert path.removesuffix(".py").replace("/", "-").replace("_", "-") in image
