@@ -133,10 +133,9 @@ def find_task(package: Path, text: str) -> FlowTask:
 def tasks_in(folder: Path) -> Iterator[FlowTask]:
     """The tasks below the folder whose class says which flow they run."""
     for file in sorted(folder.rglob("*.py")):
-        try:
+        body: list[ast.stmt] = []
+        with contextlib.suppress(SyntaxError, ValueError):
             body = ast.parse(file.read_bytes()).body
-        except (SyntaxError, ValueError):
-            continue
         # RootTask is a class, or a name for one.
         roots = {"RootTask"} | {
             node.value.id

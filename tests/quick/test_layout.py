@@ -145,6 +145,13 @@ def test_files_end_in_jinja_if_and_only_if_there_is_something_to_render() -> Non
             assert renders is (path.suffix == ".jinja"), path
 
 
+def test_no_code_is_formatted_in_two_ways_by_the_lowest_python() -> None:
+    """From 3.14 on, ruff writes `except A, B:`; what repos get is the same for all of them."""
+    for path in [*TEMPLATES.rglob("*.py*"), *(ROOT / "hooks").glob("*.py")]:
+        if path.suffix in (".py", ".jinja"):
+            assert not re.search(r"^\s*except \(.*\):", path.read_text(), re.MULTILINE), path
+
+
 def test_no_file_or_folder_has_a_condition_in_its_name() -> None:
     for path in TEMPLATES.rglob("*"):
         assert not re.search(r"\{%|\sif\s", path.name), path

@@ -38,6 +38,9 @@ DRIVERS = {
 
 PACKAGES = {"postgresql+psycopg": "psycopg[binary]"}
 
+# ruff formats `except (A, B):` in two ways, by the lowest Python; the runtime is one for all.
+_NO_ADDRESS = (ArgumentError, ValueError)
+
 _WAIT = 1.0
 """Seconds for which SQLite itself waits for a lock; Ctrl-C has to wait for it, too."""
 
@@ -50,7 +53,7 @@ def database_url(flow_tag: str) -> URL:
     setting = settings().database
     try:
         url = make_url(setting.url.replace("{flow_tag}", flow_tag))
-    except (ArgumentError, ValueError):  # with the address, which may have a password
+    except _NO_ADDRESS:  # with the address, which may have a password
         raise TableError(
             "database.url is no address of a database\n"
             "hint: e.g. postgresql://NAME@HOST/DATABASE; write @ and / in a password as %40 and %2F"
