@@ -26,6 +26,12 @@ from ..databases import PASSWORD, Server
 from .conftest import START, Pipeline, wait_until
 from .tables import PREFIX, Database, sale
 
+servers_only = pytest.mark.parametrize(
+    "database",
+    ["postgresql", pytest.param("mariadb", marks=pytest.mark.thorough)],
+    indirect=True,
+)
+
 FOREACH = """
 from metaflow import FlowSpec, step
 
@@ -238,9 +244,8 @@ def test_a_missing_driver_is_named(pipeline: Pipeline, monkeypatch: pytest.Monke
     )
 
 
+@servers_only
 def test_a_wrong_password_is_not_shown(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    if database.kind == "sqlite":
-        pytest.skip("SQLite has no passwords")
     monkeypatch.setenv(f"{PREFIX}PASSWORD", f"{PASSWORD}-2")
     settings.cache_clear()
     with pytest.raises(TableError, match=r"etl@127\.0\.0\.1") as refusal:
@@ -395,11 +400,10 @@ def test_a_reader_of_sqlite_is_waited_for(pipeline: Pipeline, capfd: Any) -> Non
     assert fresh(LoadSums).output().result["unchanged"] == 9
 
 
+@servers_only
 def test_a_server_that_stops_midway_leaves_nothing(
     database: Database, servers: Callable[[str], Server], pipeline: Pipeline
 ) -> None:
-    if database.kind == "sqlite":
-        pytest.skip("SQLite has no server")
     server = servers(database.kind)
 
     def rows() -> Iterable[Any]:
