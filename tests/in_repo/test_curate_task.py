@@ -202,6 +202,11 @@ def planted(text: str) -> str:
     [
         (f"no address {PASSWORD}", "database.url is no address of a database\nhint: e.g."),
         (f"postgresql://etl:{PASSWORD}@x:port/d", "database.url is no address of a database"),
+        (f"postgresql://etl:pa@{PASSWORD}@127.0.0.1/d", "database.url is no address of a database"),
+        (f"mysql://etl:pa@SEC/{PASSWORD}@127.0.0.1/d", "database.url is no address of a database"),
+        (f"postgresql://etl@h/d;password={PASSWORD}", "database.url is no address of a database"),
+        ("mysql://etl@127.0.0.1:9/d?foo=1", "mysql://etl@127.0.0.1:9/d: "),
+        ("postgresql://etl@127.0.0.1/d?port=abc", "postgresql://etl@127.0.0.1/d: "),
         (f"oracle://etl:{PASSWORD}@x/d", "database.url begins with oracle; it can begin with sql"),
         (f"postgresql+asyncpg://e:{PASSWORD}@x/d", "database.url begins with postgresql+asyncpg;"),
         (f"postgresql://etl:{PASSWORD}@x", "database.url names no database, e.g. postgresql://"),

@@ -381,3 +381,144 @@ def test_tables_of_two_tags_are_kept_apart(
     repo_settings.cache_clear()
     production.run()
     assert [row.shop for row in database.rows()] == ["hull", "york"]
+
+
+def test_a_key_that_the_database_would_make_is_missing(database: Database) -> None:
+    class Made(DeclarativeBase):
+        pass
+
+    class Event(Made):
+        __tablename__ = "events"
+        id: Mapped[int] = mapped_column(sa.Identity(), primary_key=True)
+        text: Mapped[str] = mapped_column(sa.String(5))
+
+    message = refused(database, {"text": "a"}, model=Event)
+    assert message == "row 1 has no id, which Event has"
+
+
+def test_a_table_without_a_key_is_refused(database: Database) -> None:
+    class Keyless(DeclarativeBase):
+        pass
+
+    class Line(Keyless):
+        __table__ = sa.Table("lines", Keyless.metadata, sa.Column("a", sa.Integer))
+        __mapper_args__ = {"primary_key": [__table__.c.a]}  # noqa: RUF012 - as SQLAlchemy has it
+
+    message = refused_early(database, {"a": 1}, Line)
+    assert message == "the table lines of Line has no primary key"
+
+
+def refused_early(database: Database, row: Any, model: Any) -> str:
+    with pytest.raises(TableError) as refusal:
+        database.task([row], model).run()
+    return str(refusal.value)
+
+
+def test_an_object_of_a_subclass_is_refused(database: Database) -> None:
+    class Staff(DeclarativeBase):
+        pass
+
+    class Employee(Staff):
+        __tablename__ = "staff"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        kind: Mapped[str | None] = mapped_column(sa.String(9))
+        __mapper_args__ = {"polymorphic_on": "kind"}  # noqa: RUF012 - as SQLAlchemy has it
+
+    class Manager(Employee):
+        bonus: Mapped[int | None] = mapped_column(use_existing_column=True)
+
+    message = refused(database, {"id": 1, "kind": None}, Manager(id=2, bonus=5), model=Employee)
+    assert message.startswith("row 2 is Manager ")
+
+
+def test_a_change_of_case_in_other_kinds_of_text_is_an_update(database: Database) -> None:
+    class Other(DeclarativeBase):
+        pass
+
+    class Quiet(sa.TypeDecorator[str]):
+        impl = sa.String(10)
+        cache_ok = True
+
+    class Note(Other):
+        __tablename__ = "notes"
+        id: Mapped[int] = mapped_column("number", key="id_", primary_key=True, autoincrement=False)
+        text: Mapped[str] = mapped_column(Quiet)
+        document: Mapped[Any] = mapped_column(sa.JSON)
+
+    database.load([{"id": 1, "text": "x", "document": {"a": "x"}}], Note)
+    assert database.load([{"id": 1, "text": "X", "document": {"a": "x"}}], Note) == (0, 1, 0)
+    assert database.load([{"id": 1, "text": "X", "document": {"a": "X"}}], Note) == (0, 1, 0)
+    assert database.rows(Note) == [(1, "X", {"a": "X"})]
+
+
+def test_keys_that_differ_in_case_stay_two(database: Database) -> None:
+    database.load([sale("york")])
+    if database.kind == "mariadb":  # by its default collation they are one
+        message = refused(database, sale("hull"), sale("YORK", total=2.5))
+        assert message.startswith(
+            "row 2 (shop='YORK', day=1): sales has a row whose key is another"
+        )
+        assert database.rows() == [("york", 1, 1.5, None)]
+        return
+    assert database.load([sale("YORK", total=2.5)]) == (1, 0, 0)
+
+
+def test_a_default_of_python_is_no_value_of_a_row(database: Database) -> None:
+    class Defaults(DeclarativeBase):
+        pass
+
+    class Part(Defaults):
+        __tablename__ = "defaults"
+        id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+        size: Mapped[int] = mapped_column(default=5, server_default="7")
+
+    database.load([{"id": 1}], Part)
+    database.load([{"id": 2}], Part)
+    assert database.rows(Part) == [(1, 7), (2, 7)]
+
+
+def test_whoever_filled_a_dropped_table_fills_it_again(database: Database) -> None:
+    first = database.task([sale("york")])
+    first.run()
+    database.do("DROP TABLE sales")
+    second = database.task([sale("hull")])
+    second.run()
+    assert not first.complete()
+    first.run()
+    assert [row.shop for row in database.rows()] == ["hull", "york"]
+
+
+@pytest.mark.parametrize("rows", [None, 5])
+def test_rows_that_are_none_are_named(database: Database, rows: Any) -> None:
+    with pytest.raises(TableError) as refusal:
+        database.task(rows).run()
+    assert str(refusal.value) == (
+        f"Curate.rows() returned {rows}\nhint: yield the rows, or return a list of them"
+    )
+    assert database.tables() == set()
+
+
+def test_a_table_of_mysql_without_transactions_is_refused(database: Database) -> None:
+    if database.kind != "mariadb":
+        return
+    database.load([sale()])
+    database.do("ALTER TABLE sales ENGINE=MyISAM")
+    message = refused(database, sale("hull"))
+    assert message == (
+        "the table sales is of MyISAM, which has no transactions\n"
+        "hint: ALTER TABLE sales ENGINE=InnoDB"
+    )
+
+
+def test_tags_that_differ_in_case_are_two(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if database.kind == "sqlite":
+        return
+    database.load([sale()])
+    task = database.task([sale("hull")])
+    other = type(task)(number=1, flow_tag="DEV")
+    mark_done(Source(flow_tag="DEV"))
+    monkeypatch.setattr(type(task), "requires", lambda self: Source(flow_tag=self.flow_tag))
+    with pytest.raises(TableError, match="has rows of dev, and these are of DEV"):
+        other.run()

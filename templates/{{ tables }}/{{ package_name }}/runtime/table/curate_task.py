@@ -32,6 +32,7 @@ from .loading import (
     ON_CONFLICT,
     OnConflict,
     drop_if_empty,
+    has_table,
     is_mysql,
     load,
     make_table,
@@ -146,7 +147,7 @@ class CurateTask(luigi.Task):
             locked(lock, partial(self._log_wait, "it")),
             connected(database_url(self.flow_tag)) as connection,
         ):
-            make_loads(connection)
+            patiently(partial(make_loads, connection), self._report_waiting)
             while not self.complete():
                 if self._load(connection, target, source):
                     return
@@ -168,6 +169,15 @@ class CurateTask(luigi.Task):
         if connection.dialect.name == "sqlite":
             begin = partial(connection.exec_driver_sql, "BEGIN IMMEDIATE")
             patiently(begin, self._report_waiting)
+        if is_mysql(connection) and target.table.schema:
+            raise TableError(
+                f"{type(self).__name__}.model has the schema {target.table.schema}, which in MySQL "
+                "is another database\nhint: leave it out; database.url names the database"
+            )
+        if not has_table(connection, target.table):
+            target.forget(connection)
+            if is_mysql(connection):  # where making a table would end the transaction
+                connection.commit()
         is_new = make_table(connection, target.table)
         try:
             return self._load_into(connection, target, source, started)
@@ -193,9 +203,13 @@ class CurateTask(luigi.Task):
         if not is_own:
             return False
         self._check_tags(connection, target)
-        counts = load(
-            connection, self.model, self.rows(source.run), self.on_conflict, self._report_rows()
-        )
+        rows = self.rows(source.run)
+        if not isinstance(rows, Iterable):
+            raise TableError(
+                f"{type(self).__name__}.rows() returned {rows!r:.60}\nhint: yield the rows, or "
+                "return a list of them"
+            )
+        counts = load(connection, self.model, rows, self.on_conflict, self._report_rows())
         finished = time.time()
         target.finish(
             connection,

@@ -36,6 +36,11 @@ DRIVERS = {
 }
 """The driver for each database, the only one with which loads are tested."""
 
+NO_ADDRESS = (
+    "database.url is no address of a database\n"
+    "hint: e.g. postgresql://NAME@HOST/DATABASE; write @ and / in a password as %40 and %2F"
+)
+
 PACKAGES = {"postgresql+psycopg": "psycopg[binary]"}
 
 # ruff formats `except (A, B):` in two ways, by the lowest Python; the runtime is one for all.
@@ -54,11 +59,11 @@ def database_url(flow_tag: str) -> URL:
     try:
         url = make_url(setting.url.replace("{flow_tag}", flow_tag))
     except _NO_ADDRESS:  # with the address, which may have a password
-        raise TableError(
-            "database.url is no address of a database\n"
-            "hint: e.g. postgresql://NAME@HOST/DATABASE; write @ and / in a password as %40 and %2F"
-        ) from None
+        raise TableError(NO_ADDRESS) from None
     kind = url.get_backend_name()
+    shown_parts = f"{url.username}{url.host}{url.database}"
+    if kind != "sqlite" and any(mark in shown_parts for mark in "@;"):
+        raise TableError(NO_ADDRESS)  # a part of a password may have come to be one of these
     if url.drivername not in {*DRIVERS, *DRIVERS.values()}:
         known = ", ".join(dict.fromkeys([*DRIVERS, *DRIVERS.values()]))
         raise TableError(f"database.url begins with {url.drivername}; it can begin with {known}")
@@ -92,6 +97,7 @@ def engine(url: URL) -> Engine:
 def _engine(url: URL, _process: int) -> Engine:
     is_sqlite = url.get_backend_name() == "sqlite"
     more: dict[str, Any] = {"isolation_level": "READ COMMITTED", "pool_size": 1}
+    more["pool_pre_ping"] = True  # the server may have ended the connection since
     if "connect_timeout" not in url.query:  # PostgreSQL's driver would wait for minutes
         more["connect_args"] = {"connect_timeout": 10}
     if is_sqlite:
@@ -102,6 +108,8 @@ def _engine(url: URL, _process: int) -> Engine:
         more = {"connect_args": {"timeout": _WAIT}, "poolclass": NullPool}
     try:
         made = sa.create_engine(url, hide_parameters=True, **more)
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise unusable(url, reason(error, url)) from error
     except (ImportError, NoSuchModuleError) as error:
         package = PACKAGES.get(url.drivername, url.drivername.partition("+")[2])
         raise TableError(
@@ -128,10 +136,14 @@ def connected(url: URL) -> Iterator[Connection]:
     """A connection to the database; its errors, also those within, are TableErrors."""
     made = engine(url)
     try:
-        with made.connect() as connection:
+        opened = made.connect()
+    except Exception as error:  # also those of an option in the address
+        raise unusable(url, reason(error, url)) from error
+    try:
+        with opened as connection:
             yield connection
     except (SQLAlchemyError, made.dialect.loaded_dbapi.Error) as error:
-        raise unusable(url, reason(error, url)) from error
+        raise TableError(f"{shown(url)}: {reason(error, url)}") from error
 
 
 def unusable(url: URL, why: str) -> TableError:

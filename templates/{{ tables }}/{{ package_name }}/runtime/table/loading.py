@@ -8,7 +8,7 @@ those, and each of them knows how to do that best.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
@@ -27,8 +27,6 @@ Values = list[tuple[Any, ...]]
 
 BATCH = 10_000
 """Rows that are written by one statement."""
-
-_TEMPORARY = "rows_to_load"
 
 
 class Counts(NamedTuple):
@@ -64,17 +62,22 @@ class _Load:
         self._on_conflict = on_conflict
         self._table = table_of(model)
         self._rules = rules(model, connection.dialect)
-        self._number = sa.Column(_new_name(self._table), sa.BigInteger, nullable=False)
+        taken = {column.name.lower() for column in self._table.columns}
+        self._number = sa.Column(_new_name("row_number", taken), sa.BigInteger, nullable=False)
         self._is_exact = all(rule.is_exact for rule in self._rules)
         self._number.index = not self._is_exact  # rows are read back by it
         self._temporary = sa.Table(
-            _TEMPORARY if self._table.name != _TEMPORARY else f"{_TEMPORARY}_2",
+            _new_name("rows_to_load", {self._table.name.lower()}),
             sa.MetaData(),
             self._number,
             *map(_copy, self._table.columns),
             prefixes=["TEMPORARY"],
             postgresql_on_commit="DROP",
         )
+        self._pairs = {
+            column.name: (column, self._temporary.columns[column.name])
+            for column in self._table.columns
+        }
 
     def load(self, rows: Iterable[Any], on_progress: Callable[[int], None]) -> Counts:
         self._temporary.create(self._connection)
@@ -111,8 +114,8 @@ class _Load:
                 "hint: docs/tables.md says how to bring the table to what the model is"
             )
         if is_mysql(self._connection):
-            kind = inspector.get_table_options(*name).get("mysql_engine", "InnoDB")
-            if kind != "InnoDB":
+            options = inspector.get_table_options(*name)
+            if (kind := options.get(f"{self._dialect.name}_engine", "InnoDB")) != "InnoDB":
                 table = self._sql_name(self._table)
                 raise TableError(
                     f"the table {table} is of {kind}, which has no transactions\n"
@@ -130,7 +133,8 @@ class _Load:
         }
 
     def _load(self, rows: Rows, on_progress: Callable[[int], None]) -> Counts:
-        is_direct = self._is_exact and self._is_empty()
+        # MySQL cannot keep other loads out of a table that is empty.
+        is_direct = self._is_exact and not is_mysql(self._connection) and self._is_empty()
         into = self._table if is_direct else self._temporary
         count, values, written = 0, Values(), Values()
 
@@ -229,8 +233,10 @@ class _Load:
 
     def _is_in(self, table: sa.Table, rows: Rows, value: tuple[Any, ...]) -> bool:
         given = {rule.column.name: each for rule, each in zip(rows.rules, value, strict=True)}
+        is_temporary = table is self._temporary
         keys = [
-            table.c[column.name] == given.get(column.name) for column in self._table.primary_key
+            self._pairs[column.name][is_temporary] == given.get(column.name)
+            for column in self._table.primary_key
         ]
         try:
             return self._connection.scalar(sa.select(1).select_from(table).where(*keys)) is not None
@@ -240,7 +246,7 @@ class _Load:
     def _compare_with_written(self, rows: Rows, numbers: range, values: Values) -> None:
         """Raise TableError for the first value that comes back as another than it was."""
         inexact = [at for at, rule in enumerate(rows.rules) if not rule.is_exact]
-        columns = [self._temporary.c[rows.rules[at].column.name] for at in inexact]
+        columns = [self._pairs[rows.rules[at].column.name][1] for at in inexact]
         if not columns:
             return
         query = (
@@ -265,57 +271,70 @@ class _Load:
 
     def _merge(self, rows: Rows, count: int) -> Counts:
         """Bring the rows of the temporary table into the table."""
-        table, temporary = self._table, self._temporary
+        table = self._table
         self._lock_table()
-        keys = [column.name for column in table.primary_key]
-        names = [rule.column.name for rule in rows.rules]
-        same_key = sa.and_(*(table.c[name] == temporary.c[name] for name in keys))
+        keys = [self._pairs[column.name] for column in table.primary_key]
+        pairs = [self._pairs[rule.column.name] for rule in rows.rules]
+        others = [pair for pair in pairs if not pair[0].primary_key]
+        same_key = sa.and_(*(ours == theirs for ours, theirs in keys))
+        other_texts = [self._differ(*pair) for pair in keys if _is_text(pair[0])]
+        if other_texts and self._dialect.name != "postgresql":
+            self._refuse_if(
+                sa.and_(same_key, sa.or_(*other_texts)),
+                "has a row whose key is another text, which the database takes for the same\n"
+                "hint: a collation tells them apart, such as String(20, collation='utf8mb4_bin')",
+            )
         updated = 0
-        others = [name for name in names if name not in keys]
         if self._on_conflict == "refuse":
-            found = self._connection.execute(
-                sa.select(self._number, *(temporary.c[name] for name in keys))
-                .where(sa.exists(sa.select(1).select_from(table).where(same_key)))
-                .order_by(self._number)
-                .limit(1)
-            ).first()
-            if found:
-                key = ", ".join(
-                    f"{name}={value!r:.60}" for name, value in zip(keys, found[1:], strict=True)
-                )
-                raise TableError(
-                    f"row {found[0]} ({key}): {table.fullname} has a row with this key\n"
-                    'hint: on_conflict = "update" or "skip" takes such rows'
-                )
+            self._refuse_if(
+                same_key,
+                'has a row with this key\nhint: on_conflict = "update" or "skip" takes such rows',
+            )
         elif self._on_conflict == "update" and others:
-            differs = sa.or_(*(self._differs(name) for name in others))
             updated = self._connection.execute(
                 sa.update(table)
-                .values({table.c[name]: temporary.c[name] for name in others})
-                .where(same_key, differs)
+                .values(dict(others))
+                .where(same_key, sa.or_(*(self._differ(*pair) for pair in others)))
             ).rowcount
         inserted = self._connection.execute(
             sa.insert(table).from_select(
-                names,
-                sa.select(*(temporary.c[name] for name in names))
+                [ours for ours, _ in pairs],
+                sa.select(*(theirs for _, theirs in pairs))
                 .where(~sa.exists(sa.select(1).select_from(table).where(same_key)))
                 .order_by(self._number),
+                include_defaults=False,  # those of Python; an empty table has not got them either
             ),
             execution_options={"preserve_rowcount": True},
         ).rowcount
         return Counts(inserted, updated, count - inserted - updated)
 
-    def _differs(self, name: str) -> sa.ColumnElement[bool]:
-        """A condition: the values of the column differ, in case and blanks at the end, too."""
-        ours, theirs = self._table.c[name], self._temporary.c[name]
-        as_type: type[Any] | None = None
-        if isinstance(ours.type, sa.JSON):
-            as_type = sa.Text
-        elif isinstance(ours.type, sa.String) and self._dialect.name != "postgresql":
-            as_type = sa.LargeBinary
-        if as_type:
-            return sa.cast(ours, as_type).is_distinct_from(sa.cast(theirs, as_type))
-        return ours.is_distinct_from(theirs)
+    def _refuse_if(self, holds: sa.ColumnElement[bool], why: str) -> None:
+        """Raise TableError for the first row for which the condition holds in the table."""
+        keys = [self._pairs[column.name][1] for column in self._table.primary_key]
+        found = self._connection.execute(
+            sa.select(self._number, *keys)
+            .where(sa.exists(sa.select(1).select_from(self._table).where(holds)))
+            .order_by(self._number)
+            .limit(1)
+        ).first()
+        if found:
+            values = zip(keys, found[1:], strict=True)
+            key = ", ".join(f"{column.name}={value!r:.60}" for column, value in values)
+            raise TableError(f"row {found[0]} ({key}): {self._table.fullname} {why}")
+
+    def _differ(self, ours: sa.Column[Any], theirs: sa.Column[Any]) -> sa.ColumnElement[bool]:
+        """A condition: the values differ, in case and blanks at the end, too."""
+        as_types: list[type[Any]] = []
+        if _is_text(ours):
+            as_types = (
+                [sa.Text] if self._dialect.name == "postgresql" else [sa.Text, sa.LargeBinary]
+            )
+        left: Any = ours
+        right: Any = theirs
+        for each in as_types:
+            left, right = sa.cast(left, each), sa.cast(right, each)
+        differ: sa.ColumnElement[bool] = left.is_distinct_from(right)
+        return differ
 
     def _row(self, number: int, rows: Rows, values: tuple[Any, ...]) -> str:
         key = [
@@ -329,13 +348,18 @@ class _Load:
         return self._dialect.identifier_preparer.format_table(table)
 
 
+def has_table(connection: Connection, table: sa.Table) -> bool:
+    """True if the database has a table of this name."""
+    return sa.inspect(connection).has_table(table.name, schema=table.schema)
+
+
 def make_table(connection: Connection, table: sa.Table) -> bool:
     """Make the table if it is missing, and return whether that was so.
 
     It is a part of the transaction, but not in MySQL, where this also commits.
     """
     inspector = sa.inspect(connection)
-    if inspector.has_table(table.name, schema=table.schema):
+    if has_table(connection, table):
         return False
     try:
         with contextlib.nullcontext() if is_mysql(connection) else connection.begin_nested():
@@ -370,13 +394,22 @@ def table_of(model: type[DeclarativeBase]) -> sa.Table:
     table = model.__table__
     if not isinstance(table, sa.Table):
         raise TableError(f"{model.__name__} has no table of its own")
+    if not [*table.primary_key]:
+        raise TableError(f"the table {table.fullname} of {model.__name__} has no primary key")
     return table
 
 
-def _new_name(table: sa.Table) -> str:
-    """A name for the number of a row that no column of the table has."""
-    name = "row_number"
-    while name in table.columns:
+def _is_text(column: sa.Column[Any]) -> bool:
+    """True if the database compares the values as text, perhaps without regard to case."""
+    kind = column.type
+    return isinstance(
+        kind.impl if isinstance(kind, sa.TypeDecorator) else kind, sa.String | sa.JSON
+    )
+
+
+def _new_name(name: str, taken: Collection[str]) -> str:
+    """The name, with as many underscores as it takes to be none of those, in lower case."""
+    while name in taken:
         name += "_"
     return name
 

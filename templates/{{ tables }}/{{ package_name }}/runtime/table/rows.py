@@ -163,7 +163,7 @@ def _rule(name: str, column: Any, dialect: Dialect) -> Rule:
     kind: type | None = None
     if not isinstance(column.type, _FREE):
         with contextlib.suppress(NotImplementedError):
-            kind = column.type.python_type
+            kind = column.type.python_type if column.type.python_type is not object else None
     largest: int | Decimal | None = None
     if bits := _INTEGERS.get(type(column.type)):
         largest = 2 ** (bits - 1) - 1
@@ -202,8 +202,12 @@ class Rows:
         first = next(chunks, [])
         self._chunks = chain([first] if first else [], chunks)
         names = {*self._as_dict(first[0], 1)} if first else {rule.name for rule in known}
-        # A column that the database fills may be left out, by all rows.
-        self.rules = [rule for rule in known if rule.name in names or not is_filled(rule.column)]
+        # A column that the database fills may be left out, by all rows, unless it is in the key.
+        self.rules = [
+            rule
+            for rule in known
+            if rule.name in names or rule.column.primary_key or not is_filled(rule.column)
+        ]
         self._names = [rule.name for rule in self.rules]
 
     def chunks(self) -> Iterator[tuple[int, list[tuple[Any, ...]]]]:
@@ -249,7 +253,7 @@ class Rows:
         return values
 
     def _as_dict(self, row: Any, place: int) -> Mapping[Any, Any]:
-        if isinstance(row, self._model):
+        if type(row) is self._model:  # one of a subclass may have more columns
             mapper: Mapper[Any] = sa.inspect(self._model)
             return {key: value for key, value in vars(row).items() if key in mapper.column_attrs}
         if isinstance(row, Mapping):

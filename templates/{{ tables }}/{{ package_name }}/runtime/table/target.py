@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import luigi
 import sqlalchemy as sa
+from sqlalchemy.dialects.mysql import VARCHAR
 from sqlalchemy.engine import Connection, Row
 from sqlalchemy.exc import DBAPIError
 
@@ -16,14 +17,21 @@ from .. import paths
 from ..errors import TableError
 from .database import connected, database_url, patiently, shown
 
+
+def _text(length: int) -> Any:
+    """A type of text in which MySQL, too, tells apart what differs in case alone."""
+    options = {"charset": "utf8mb4", "collation": "utf8mb4_bin"}
+    return sa.String(length).with_variant(VARCHAR(length, **options), "mysql", "mariadb")
+
+
 LOADS = sa.Table(
     "curate_task_loads",
     sa.MetaData(),
-    sa.Column("package", sa.String(64), primary_key=True),
-    sa.Column("task_id", sa.String(255), primary_key=True),
+    sa.Column("package", _text(64), primary_key=True),
+    sa.Column("task_id", _text(255), primary_key=True),
     sa.Column("task", sa.Text, nullable=False),
     sa.Column("table_name", sa.String(255), nullable=False),
-    sa.Column("flow_tag", sa.String(255), nullable=False),
+    sa.Column("flow_tag", _text(255), nullable=False),
     sa.Column("run", sa.String(255), nullable=False),
     sa.Column("inserted", sa.BigInteger, nullable=False),
     sa.Column("updated", sa.BigInteger, nullable=False),
@@ -34,6 +42,8 @@ LOADS = sa.Table(
     sa.Column("version", sa.String(255), nullable=False),
     sa.Column("branch", sa.String(255)),
     sa.Column("commit", sa.String(64)),
+    mysql_engine="InnoDB",
+    mariadb_engine="InnoDB",
 )
 """One row for each task that has loaded its rows."""
 
@@ -104,6 +114,14 @@ class TableTarget(luigi.Target):
         load = self.load
         return {name: getattr(load, name) for name in ("inserted", "updated", "unchanged")}
 
+    def forget(self, connection: Connection) -> None:
+        """Delete the records of all loads into the table, which is no more."""
+        of_table = (
+            LOADS.c.package == self._key["package"],
+            LOADS.c.table_name == self.table.fullname,
+        )
+        connection.execute(sa.delete(LOADS).where(*of_table))
+
     def claim(self, connection: Connection, **values: Any) -> bool:
         """Write the record first, in the transaction; False if another process did meanwhile.
 
@@ -122,8 +140,8 @@ class TableTarget(luigi.Target):
     def other_tags(self, connection: Connection) -> list[str]:
         """The tags, other than its own, with which this repo has loaded rows into the database."""
         query = sa.select(LOADS.c.flow_tag).distinct()
-        is_other = (LOADS.c.package == self._key["package"], LOADS.c.flow_tag != self._flow_tag)
-        return sorted(connection.scalars(query.where(*is_other)))
+        tags = connection.scalars(query.where(LOADS.c.package == self._key["package"]))
+        return sorted({*tags} - {self._flow_tag})
 
     def _is_own(self) -> list[sa.ColumnElement[bool]]:
         return [LOADS.c[name] == value for name, value in self._key.items()]
