@@ -373,8 +373,15 @@ def database(
         engine = sa.create_engine(
             f"{admin}/{'postgres' if kind == 'postgresql' else ''}", isolation_level="AUTOCOMMIT"
         )
-        with engine.connect() as connection:
-            connection.execute(sa.text(f"CREATE DATABASE {name}"))
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with engine.connect() as connection:
+                    connection.execute(sa.text(f"CREATE DATABASE {name}"))
+                break
+            except sa.exc.OperationalError:  # it looks what it has, after a crash in a test
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
         engine.dispose()
         monkeypatch.setenv(f"{PREFIX}URL", f"{kind}://{server.address}/{name}")
         monkeypatch.setenv(f"{PREFIX}PASSWORD", PASSWORD)

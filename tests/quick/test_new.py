@@ -89,6 +89,7 @@ def new(repo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     def new(*arguments: str, folder: Path = repo) -> tuple[int, str]:
         with monkeypatch.context() as patch:
             patch.chdir(folder)
+            patch.delenv("UV_PROJECT_ENVIRONMENT", raising=False)  # nox sets it
             try:
                 code = new_module().main(arguments)
             except SystemExit as stop:

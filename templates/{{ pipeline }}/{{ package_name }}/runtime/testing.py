@@ -9,15 +9,16 @@ from pathlib import Path
 
 from . import paths
 from .metaflow_config import datastore_root, local_root
-from .settings import PREFIX, settings
+from .settings import PREFIX, DatabaseSettings, settings
 
 
 @contextlib.contextmanager
 def temporary_root(folder: Path) -> Iterator[None]:
     """Use the folder as the repo's root inside the `with` block.
 
-    Runs, markers and `.env` are read and written there. If the folder has `flows` or `config`,
-    they replace the package's own. Environment variables that set up this repo or Metaflow are
+    Runs, markers, `.env` and tables are read and written there: whatever the settings say, the
+    database is a file of SQLite. If the folder has `flows` or `config`, they replace the package's
+    own, and its settings hold. Environment variables that set up this repo or Metaflow are
     removed, and Metaflow's configuration in the home folder is not read. When the block ends,
     everything is as it was before.
     """
@@ -31,6 +32,8 @@ def temporary_root(folder: Path) -> Iterator[None]:
     for name in ("flows", "config"):
         if (folder / name).is_dir():
             setattr(paths, name.upper(), folder / name)
+    if not (folder / "config").is_dir():
+        os.environ[f"{PREFIX}DATABASE__URL"] = DatabaseSettings().url
     _forget()
     try:
         yield
