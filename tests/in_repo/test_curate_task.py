@@ -17,7 +17,14 @@ from typing import Any
 import luigi
 import pytest
 import sqlalchemy as sa
-from sales_pipelines.runtime import CurateTask, MetaflowTask, ParameterError, TableError
+from sales_pipelines.runtime import (
+    CurateTask,
+    MetaflowTask,
+    ParameterError,
+    TableError,
+    paths,
+    temporary_root,
+)
 from sales_pipelines.runtime.settings import settings
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -189,6 +196,19 @@ def test_a_task_loads_the_run_of_one_flow(pipeline: Pipeline, tags: list[str]) -
 def test_a_wrong_tag_is_refused(pipeline: Pipeline) -> None:
     with pytest.raises(ParameterError, match=r"flow_tag '\.\./x' must be"):
         fresh(LoadSums, flow_tag="../x")
+
+
+def test_a_test_has_a_database_of_its_own_whatever_the_settings_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, root = tmp_path / "config", tmp_path / "root"
+    for folder in (config, root):
+        folder.mkdir()
+    (config / "base.yaml").write_text("database:\n  url: postgresql://etl@127.0.0.1:9/sales\n")
+    monkeypatch.setattr(paths, "CONFIG", config)
+    with temporary_root(root):
+        assert not fresh(LoadSums).complete()
+    assert (root / "databases" / "dev.sqlite").exists()
 
 
 def planted(text: str) -> str:

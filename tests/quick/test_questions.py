@@ -236,3 +236,10 @@ def test_no_package_can_shadow_a_module_that_the_generated_code_imports(generate
     # hooks/new.py imports hooks/update.py, and puts its own folder before all others.
     assert imported - taken - {"__future__", "update"} == set()
     assert {path.name for path in repo.iterdir() if path.is_dir() and path.name[0] != "."} <= taken
+
+
+def test_an_address_that_begins_with_git_is_recorded_as_it_is(
+    template: Path, tmp_path: Path
+) -> None:
+    repo = copy(Path(f"git+{template}"), tmp_path / "sales-pipelines")
+    assert answers_of(repo)["_src_path"] == f"git+{template}"
