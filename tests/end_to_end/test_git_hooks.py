@@ -324,8 +324,9 @@ def test_what_only_looks_like_a_secret_can_be_pushed_with_a_comment(
     git("commit", "-m", "With words like secrets")
     write(made, "settings.py", SECRET.rstrip() + "  # pragma: allowlist secret\n", git)
     config = (made.folder / ".pre-commit-config.yaml").read_text()
-    assert r"exclude: ^uv\.lock$" in config
-    write(made, ".pre-commit-config.yaml", config.replace(r"^uv\.lock$", "^(uv.lock|data/)"), git)
+    excluded = r"^(uv\.lock|alembic\.ini|migrations/.*)$"
+    assert f"exclude: {excluded}\n" in config
+    write(made, ".pre-commit-config.yaml", config.replace(excluded, "^(uv.lock|data/)"), git)
     git("commit", "-m", "Say that they are none")
     git("push", str(remote), "6_secret")
     write(made, "below.py", f"a = 1  # pragma: allowlist secret\n{SECRET.replace('q8', 's0')}", git)
