@@ -139,7 +139,7 @@ def make_flows(template: Path, repo: Path) -> None:
     ]
     names = [name.replace(test_new.PACKAGE, package) for name, _ in test_new.REFUSED]
     refused = [dict[str, object](new_flow=name) for name in names]
-    refused += [made[0], {"kind": "x"}, {"after": "x"}]
+    refused += [made[0], {"kind": "x"}, {"after": "x"}, {"kind": "curate", "with_tables": False}]
     for data in made:
         copier.run_copy(str(template), repo, data=data, defaults=True)
     places = [*((repo, data) for data in refused), (repo / "no repo", made[0])]
