@@ -298,7 +298,7 @@ class Repo:
         for lock in (folder / "index.lock", folder / "HEAD.lock", self.common / "packed-refs.lock"):
             if lock.exists():
                 hint = f"wait until it has ended; if it is none, rm {shlex.quote(str(lock))}"
-                raise UpdateError(REFUSED, f"git is at work here: it has made {lock}", hint)
+                raise UpdateError(REFUSED, f"another git command has made {lock}", hint)
         if changed := self.uncommitted:
             names = ", ".join(changed[:3]) + (", …" if changed[3:] else "")
             hint = "commit them, or git stash"

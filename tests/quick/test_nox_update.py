@@ -843,7 +843,7 @@ def a_lock_that_git_has_left(repo: Repo) -> None:
     for name in ("index.lock", "HEAD.lock", "packed-refs.lock"):
         lock = repo / ".git" / name
         lock.touch()
-        repo.run("--issue", "9").unchanged(4, "git is at work here", f"rm {lock}")
+        repo.run("--issue", "9").unchanged(4, "another git command has made", f"rm {lock}")
         lock.unlink()
 
 

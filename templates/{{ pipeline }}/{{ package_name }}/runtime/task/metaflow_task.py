@@ -376,7 +376,7 @@ class MetaflowTask(luigi.Task):
             flow=flow,
             run_id=run_id,
             parameters=taken,
-            finished=_iso(run.finished_at.timestamp()),
+            finished=iso(run.finished_at.timestamp()),
             seconds=(run.finished_at - run.created_at).total_seconds(),
             result=artifacts_of(run, handover.result_from_artifacts),
         )
@@ -397,7 +397,7 @@ class MetaflowTask(luigi.Task):
         resumed, words = "", ["run"]
 
         def keep(flow: str, run_id: str) -> None:
-            attempt = Attempt(run_id=run_id, started=_iso(started), **checkout._asdict())
+            attempt = Attempt(run_id=run_id, started=iso(started), **checkout._asdict())
             attempts.add(flow, attempt, run.parameters)
 
         # Left there by a kill, `clean` finds it, as what Metaflow calls so.
@@ -437,7 +437,7 @@ class MetaflowTask(luigi.Task):
             run_id=run.run_id,
             resumed=begun.runs if resumed else [],
             parameters=run.parameters,
-            finished=_iso(finished),
+            finished=iso(finished),
             seconds=finished - started,
             result=result,
             image=runner.image,
@@ -563,7 +563,7 @@ def _parsed(value: Any) -> Any:
         return value
 
 
-def _iso(seconds: float) -> str:
+def iso(seconds: float) -> str:
     """A time, in seconds since 1970, as date and time in UTC."""
     moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return moment.isoformat(timespec="seconds")

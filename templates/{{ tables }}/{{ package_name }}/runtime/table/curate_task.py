@@ -23,7 +23,7 @@ from ..metaflow_config import local_root
 from ..settings import PREFIX, settings
 from ..store.files import locked
 from ..task.forcing import force, run_forced_at, time_of_forcing
-from ..task.metaflow_task import MetaflowTask, check_flow_tag
+from ..task.metaflow_task import MetaflowTask, check_flow_tag, iso
 from ..task.run_arguments import named_values, own_values
 from ..task.target import FlowTarget
 from ..version import code
@@ -38,7 +38,7 @@ from .loading import (
     make_table,
     table_of,
 )
-from .target import TableTarget, iso, make_loads
+from .target import TableTarget, make_loads
 
 if TYPE_CHECKING:
     from metaflow import Run

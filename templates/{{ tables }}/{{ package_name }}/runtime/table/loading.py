@@ -65,6 +65,7 @@ class _Load:
         taken = {column.name.lower() for column in self._table.columns}
         self._number = sa.Column(_new_name("row_number", taken), sa.BigInteger, nullable=False)
         self._is_exact = all(rule.is_exact for rule in self._rules)
+        self._types: list[int] = []
         self._number.index = not self._is_exact  # rows are read back by it
         self._temporary = sa.Table(
             _new_name("rows_to_load", {self._table.name.lower()}),
@@ -164,12 +165,13 @@ class _Load:
 
     def _is_empty(self) -> bool:
         """True if the table has no row, and gets none from others for this transaction."""
-        if self._connection.scalar(sa.select(sa.exists(sa.select(1).select_from(self._table)))):
+        has_rows = sa.select(sa.exists(sa.select(1).select_from(self._table)))
+        if self._connection.scalar(has_rows):
             return False
         self._lock_table()
         return not self._connection.scalar(
-            sa.select(sa.exists(sa.select(1).select_from(self._table)))
-        )
+            has_rows
+        )  # before it was locked, others may have written
 
     def _lock_table(self) -> None:
         """Let others read the table, and not write. SQLite does so anyway, and MySQL cannot."""
@@ -220,14 +222,12 @@ class _Load:
         # SQLAlchemy doubles each % for statements with values, of which these are none.
         how = f"COPY {where} FROM STDIN{' (FORMAT BINARY)' if self._is_exact else ''}"
         with raw.cursor() as cursor:
-            if self._is_exact:
-                types = [
-                    column.type_code
-                    for column in cursor.execute(none.replace("%%", "%")).description
-                ]
+            if self._is_exact and not self._types:  # all of a load's rows go into one table
+                description = cursor.execute(none.replace("%%", "%")).description
+                self._types = [column.type_code for column in description]
             with cursor.copy(how.replace("%%", "%")) as copy:
                 if self._is_exact:
-                    copy.set_types(types)
+                    copy.set_types(self._types)
                 for row in written:
                     copy.write_row(row)
 

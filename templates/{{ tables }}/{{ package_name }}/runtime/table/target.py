@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -164,9 +163,3 @@ def make_loads(connection: Connection) -> None:
         connection.rollback()
         if not sa.inspect(connection).has_table(LOADS.name):
             raise
-
-
-def iso(seconds: float) -> str:
-    """A time, in seconds since 1970, as date and time in UTC."""
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
-    return moment.isoformat(timespec="seconds")
