@@ -251,8 +251,12 @@ def is_acceptable(name: str) -> bool:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=NAMES, kind=st.sampled_from(KINDS))
+@example(name="a/" + "b" * 38, kind="minimal")
+@example(name="a/" + "b" * 38, kind="foreach")
 @example(name="a/" + "b" * 38, kind="train-predict")
 @example(name="a/" + "b" * 38, kind="scrape")
+@example(name="a/" + "b" * 38, kind="curate")
+@example(name="a" * 38 + "/b", kind="curate")
 @example(name="path/site", kind="scrape")
 @example(name="pytest/flow", kind="scrape")
 @example(name="x/train", kind="train-predict")
