@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import enum
 import math
+import threading
 import uuid
 from collections.abc import Iterator
 from decimal import Decimal
@@ -345,6 +346,51 @@ def test_a_rule_of_the_table_is_kept(database: Database) -> None:
     assert refused(database, part(2, "a"), model=Part)
     assert refused(database, part(2, "b", -1), model=Part)
     assert database.rows(Part) == [(1, "a", 1)]
+
+
+def test_a_reference_to_a_row_that_is_not_there_is_refused(database: Database) -> None:
+    class Referring(DeclarativeBase):
+        pass
+
+    class Shop(Referring):
+        __tablename__ = "shops"
+        id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+    class Visit(Referring):
+        __tablename__ = "visits"
+        id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+        shop: Mapped[int] = mapped_column(sa.ForeignKey("shops.id"))
+
+    database.load([{"id": 1}], Shop)
+    database.load([{"id": 1, "shop": 1}], Visit)
+    assert "foreign key" in refused(database, {"id": 2, "shop": 2}, model=Visit).lower()
+    assert database.rows(Visit) == [(1, 1)]
+
+
+def test_rows_can_be_made_from_what_is_in_the_database(database: Database) -> None:
+    database.load([wide(id=7)], Wide)
+
+    def rows() -> Iterator[Any]:
+        for day in range(60_000):  # more than SQLite keeps in memory before it writes
+            yield sale(day=day, note="x" * 20)
+        with database.connect() as connection:
+            yield sale("hull", connection.scalar(sa.select(Wide.id)) or 0)
+
+    assert database.load(rows()) == (60_001, 0, 0)
+    assert database.rows()[0][:2] == ("hull", 7)
+
+
+# SQLite has a test of its own, and MySQL's tables are not locked.
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_wait_for_a_lock_is_shown(database: Database, capfd: Any) -> None:
+    database.load([sale()])
+    with database.connect() as other:
+        other.exec_driver_sql("INSERT INTO sales VALUES ('hull', 1, 1.5, NULL)")
+        ends = threading.Timer(2, other.commit)
+        ends.start()
+        assert database.load([sale("hull", 1, 2.5)]) == (0, 1, 0)
+        ends.join()
+    assert "waits for another process that uses postgresql://" in capfd.readouterr().out
 
 
 def test_a_load_is_recorded_with_its_run(database: Database) -> None:

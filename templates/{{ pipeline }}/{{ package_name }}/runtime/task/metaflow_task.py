@@ -20,7 +20,6 @@ import luigi
 import msgspec
 from luigi.freezing import recursively_freeze, recursively_unfreeze
 from luigi.parameter import ParameterVisibility
-from luigi.rpc import RPCError
 
 from .. import paths, store
 from ..console import show_line
@@ -40,7 +39,8 @@ from ..store.files import locked
 from ..version import Code, code
 from .attempts import Attempt, Attempts, AttemptsFile, read_attempts
 from .flow_kwargs import FlowKwargs
-from .forcing import force, run_forced_at, time_of_forcing
+from .forcing import run_forced_at, time_of_forcing
+from .pipeline_task import PipelineTask
 from .run_arguments import SETTINGS, named_values, own_values, run_arguments
 from .target import FlowTarget, Marker
 from .timeout import Timeout
@@ -69,7 +69,7 @@ def _switch(description: str) -> Any:
     return luigi.BoolParameter(default=False, significant=False, description=description)
 
 
-class MetaflowTask(luigi.Task):
+class MetaflowTask(PipelineTask, luigi.Task):
     """A Luigi task that runs a Metaflow flow, once, in a process or container of its own.
 
     `MetaflowTask("examples/co2/clean.py")` runs the flow in that file below `flows/`. For a chain
@@ -255,19 +255,6 @@ class MetaflowTask(luigi.Task):
         # The clock may have been set back since, or have been wrong when an old one was written.
         return marker.written == self.forced_at or self.forced_at < marker.written <= time.time()
 
-    def deps(self) -> list[luigi.Task]:
-        """Luigi's; with `force_upstream` they are forced, like this task."""
-        required: list[luigi.Task] = super().deps()
-        if self.force_upstream:
-            force(required, self.forced_at)
-        return required
-
-    def on_failure(self, exception: BaseException) -> str:
-        """What Luigi's page shows: a PipelineError's message, which has the flow's traceback."""
-        if isinstance(exception, PipelineError):
-            return str(exception)
-        return str(super().on_failure(exception))
-
     def run(self) -> None:
         """Run the flow, or resume the run that failed, and write the marker.
 
@@ -340,10 +327,6 @@ class MetaflowTask(luigi.Task):
             written=time.time(),
             ended="",
         )
-
-    def _log_wait(self, what: str, process_id: str) -> None:
-        logger.info("%s waits for process %s, which is running %s", self.task_id, process_id, what)
-        self._report_progress("", Progress(f"waits for process {process_id}"))
 
     def _take_run(self, parameters: dict[str, Any]) -> Marker:
         """Return the marker of the existing run `from_run`."""
@@ -500,14 +483,6 @@ class MetaflowTask(luigi.Task):
         """Print and report what is done before there is a run, such as the build of an image."""
         show_line(self.flow_path, line)
         self._report_progress("", Progress(line))
-
-    def _report_progress(self, run: str, progress: Progress) -> None:
-        self.trigger_event(luigi.Event.PROGRESS, self, progress)
-        # Luigi sets both when a worker runs the task.
-        if self.set_status_message and self.set_progress_percentage:
-            with contextlib.suppress(RPCError):  # the scheduler does not answer for a while
-                self.set_status_message(": ".join(filter(None, (run, progress.status))))
-                self.set_progress_percentage(progress.percentage)
 
     def _result_of(self, run: FlowRun, *, is_resumed: bool) -> Any:
         """The result of the run, which it may have left elsewhere."""

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import time
 from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import luigi
-from luigi.rpc import RPCError
 from luigi.task import flatten
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import DeclarativeBase
 
 from .. import paths
 from ..console import show_line
-from ..errors import ParameterError, PipelineError, TableError
+from ..errors import ParameterError, TableError
 from ..flow.output import Progress
 from ..metaflow_config import local_root
 from ..settings import PREFIX, settings
 from ..store.files import locked
-from ..task.forcing import force, run_forced_at, time_of_forcing
+from ..task.forcing import run_forced_at, time_of_forcing
 from ..task.metaflow_task import MetaflowTask, check_flow_tag, iso
+from ..task.pipeline_task import PipelineTask
 from ..task.run_arguments import named_values, own_values
 from ..task.target import FlowTarget
 from ..version import code
@@ -43,13 +41,11 @@ from .target import TableTarget, make_loads
 if TYPE_CHECKING:
     from metaflow import Run
 
-logger = logging.getLogger("luigi-interface")
-
 _INTERVAL = 0.5
 """Seconds between two reports of how many rows there are."""
 
 
-class CurateTask(luigi.Task):
+class CurateTask(PipelineTask, luigi.Task):
     """A Luigi task that loads rows of a flow's run into a table, all of them or none.
 
     A subclass sets `model`, requires one MetaflowTask, and yields rows:
@@ -118,19 +114,6 @@ class CurateTask(luigi.Task):
         """True if the rows have been loaded; with `force`, those from before do not count."""
         loaded = self.output().read()
         return loaded is not None and self.forced_at < loaded.written <= time.time()
-
-    def deps(self) -> list[luigi.Task]:
-        """Luigi's; with `force_upstream` they are forced, like this task."""
-        required: list[luigi.Task] = super().deps()
-        if self.force_upstream:
-            force(required, self.forced_at)
-        return required
-
-    def on_failure(self, exception: BaseException) -> str:
-        """What Luigi's page shows: a PipelineError's message."""
-        if isinstance(exception, PipelineError):
-            return str(exception)
-        return str(super().on_failure(exception))
 
     def run(self) -> None:
         """Load the rows and record that, in one transaction.
@@ -209,7 +192,8 @@ class CurateTask(luigi.Task):
                 f"{type(self).__name__}.rows() returned {rows!r:.60}\nhint: yield the rows, or "
                 "return a list of them"
             )
-        counts = load(connection, self.model, rows, self.on_conflict, self._report_rows())
+        report = (self._report_rows(), self._report_waiting)
+        counts = load(connection, self.model, rows, self.on_conflict, *report)
         finished = time.time()
         target.finish(
             connection,
@@ -248,16 +232,12 @@ class CurateTask(luigi.Task):
     def _report_waiting(self) -> None:
         self._report(f"waits for another process that uses {shown(database_url(self.flow_tag))}")
 
-    def _log_wait(self, what: str, process_id: str) -> None:
-        logger.info("%s waits for process %s, which is running %s", self.task_id, process_id, what)
-        self._report(f"waits for process {process_id}")
-
     def _report(self, status: str) -> None:
-        show_line(type(self).__name__, status)
-        self.trigger_event(luigi.Event.PROGRESS, self, Progress(status))
-        if self.set_status_message:  # Luigi sets it when a worker runs the task
-            with contextlib.suppress(RPCError):  # the scheduler does not answer for a while
-                self.set_status_message(status)
+        self._report_progress("", Progress(status))
+
+    def _report_progress(self, run: str, progress: Progress) -> None:
+        show_line(type(self).__name__, progress.status)
+        super()._report_progress(run, progress)
 
 
 _OF_EVERY_TASK = dict(CurateTask.get_params())

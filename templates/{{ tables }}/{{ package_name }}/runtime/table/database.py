@@ -116,12 +116,20 @@ def _engine(url: URL, _process: int) -> Engine:
             f"{url.drivername} needs a driver, which is not installed\nhint: uv add '{package}'"
         ) from error
     if is_sqlite:
-        # The driver begins no transaction of its own: a load begins one before it reads.
-        # https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#pysqlite-serializable
-        sa.event.listen(made, "connect", lambda raw, _: setattr(raw, "isolation_level", None))
+        sa.event.listen(made, "connect", _set_up_sqlite)
     elif url.get_backend_name() in ("mysql", "mariadb"):
         sa.event.listen(made, "connect", _set_up_mysql)
     return made
+
+
+def _set_up_sqlite(raw: Any, _: Any) -> None:
+    """Let others read during a load, and refuse references to rows that are not there."""
+    # The driver begins no transaction of its own: a load begins one before it reads.
+    # https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#pysqlite-serializable
+    raw.isolation_level = None
+    raw.execute("PRAGMA foreign_keys = ON")
+    with contextlib.suppress(sqlite3.OperationalError):  # another process has begun to use it
+        raw.execute("PRAGMA journal_mode = WAL")
 
 
 def _set_up_mysql(raw: Any, _: Any) -> None:

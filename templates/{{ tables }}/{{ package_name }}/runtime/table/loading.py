@@ -8,7 +8,8 @@ those, and each of them knows how to do that best.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
@@ -28,6 +29,9 @@ Values = list[tuple[Any, ...]]
 BATCH = 10_000
 """Rows that are written by one statement."""
 
+_LOCK_NOT_AVAILABLE = "55P03"
+"""PostgreSQL's code, see https://www.postgresql.org/docs/current/errcodes-appendix.html."""
+
 
 class Counts(NamedTuple):
     """What a load did to the rows of a table."""
@@ -43,19 +47,62 @@ def load(
     rows: Iterable[Any],
     on_conflict: OnConflict,
     on_progress: Callable[[int], None],
+    on_wait: Callable[[], None],
 ) -> Counts:
     """Load the rows; if the table has one with the same primary key, `on_conflict` decides.
 
-    `on_progress` gets the number of rows so far. Raises TableError for a table that differs from
-    its model and for a row that does not fit; the caller then rolls back.
+    `on_progress` gets the number of rows so far, and `on_wait` is called before a wait for others
+    that write into the table. Raises TableError for a table that differs from its model and for a
+    row that does not fit; the caller then rolls back.
     """
-    return _Load(connection, model, on_conflict).load(rows, on_progress)
+    return _Load(connection, model, on_conflict, on_wait).load(rows, on_progress)
+
+
+class _Batch:
+    """Rows that one statement writes, taken only when it asks for them.
+
+    So PostgreSQL stores the first of them while the others are still made and checked.
+    """
+
+    def __init__(self, first: int, chunks: Iterable[tuple[Values, Values]]) -> None:
+        self.first = first
+        """The number of the first row."""
+        self.values = Values()
+        """The rows that have been taken, as their task has them."""
+        self.error: Exception | None = None
+        """What ended the rows."""
+        self._chunks = chunks
+        self._written = Values()
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        """The rows as they are written."""
+        try:
+            for values, written in self._chunks:
+                self.values += values
+                self._written += written
+                yield from written
+                if len(self.values) >= BATCH:
+                    break
+        except Exception as error:
+            self.error = error
+            raise
+
+    def halves(self) -> Iterator[_Batch]:
+        """Two batches of the rows that have been taken."""
+        half = len(self.values) // 2
+        for start, part in ((0, slice(half)), (half, slice(half, None))):
+            yield _Batch(self.first + start, [(self.values[part], self._written[part])])
 
 
 class _Load:
     def __init__(
-        self, connection: Connection, model: type[DeclarativeBase], on_conflict: OnConflict
+        self,
+        connection: Connection,
+        model: type[DeclarativeBase],
+        on_conflict: OnConflict,
+        on_wait: Callable[[], None],
     ) -> None:
+        self._on_wait = on_wait
         self._connection = connection
         self._dialect = connection.dialect
         self._model = model
@@ -137,31 +184,25 @@ class _Load:
         # MySQL cannot keep other loads out of a table that is empty.
         is_direct = self._is_exact and not is_mysql(self._connection) and self._is_empty()
         into = self._table if is_direct else self._temporary
-        count, values, written = 0, Values(), Values()
-
-        def write() -> None:
-            numbers = range(count - len(values) + 1, count + 1)
-            self._write(into, rows, numbers, written, values)
+        chunks, count = self._checked(rows, is_direct), 0
+        for first in chunks:
+            batch = _Batch(count + 1, chain([first], chunks))
+            self._write(into, rows, batch)
             if not is_direct:
-                self._compare_with_written(rows, numbers, values)
-            values.clear()
-            written.clear()
+                self._compare_with_written(rows, batch)
+            count += len(batch.values)
             on_progress(count)
-
-        for number, chunk in rows.chunks():
-            try:
-                converted = rows.converted(chunk)
-            except MisfitError as misfit:
-                where = self._row(number + misfit.place, rows, chunk[misfit.place])
-                raise TableError(f"{where}: {misfit.column} {misfit.why}") from misfit
-            values += chunk
-            written += converted if is_direct else map(_numbered, enumerate(converted, number))
-            count += len(chunk)
-            if len(values) >= BATCH:
-                write()
-        if values:
-            write()
         return Counts(count, 0, 0) if is_direct else self._merge(rows, count)
+
+    def _checked(self, rows: Rows, is_direct: bool) -> Iterator[tuple[Values, Values]]:
+        """The values of some rows, and what is written of them."""
+        for number, values in rows.chunks():
+            try:
+                written = rows.converted(values)
+            except MisfitError as misfit:
+                where = self._row(number + misfit.place, rows, values[misfit.place])
+                raise TableError(f"{where}: {misfit.column} {misfit.why}") from misfit
+            yield values, written if is_direct else [*map(_numbered, enumerate(written, number))]
 
     def _is_empty(self) -> bool:
         """True if the table has no row, and gets none from others for this transaction."""
@@ -176,47 +217,54 @@ class _Load:
     def _lock_table(self) -> None:
         """Let others read the table, and not write. SQLite does so anyway, and MySQL cannot."""
         if self._dialect.name == "postgresql":
-            name = self._sql_name(self._table)
-            self._connection.exec_driver_sql(f"LOCK TABLE {name} IN SHARE ROW EXCLUSIVE MODE")
+            lock = f"LOCK TABLE {self._sql_name(self._table)} IN SHARE ROW EXCLUSIVE MODE"
+            try:
+                with self._connection.begin_nested():
+                    self._connection.exec_driver_sql(f"{lock} NOWAIT")
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE:
+                    raise
+                self._on_wait()
+                self._connection.exec_driver_sql(lock)
 
-    def _write(
-        self, into: sa.Table, rows: Rows, numbers: range, written: Values, values: Values
-    ) -> None:
+    def _write(self, into: sa.Table, rows: Rows, batch: _Batch) -> None:
         """Insert the rows; if the database refuses them, half by half, to name the first."""
         savepoint = self._connection.begin_nested()
         try:
-            self._insert(into, rows, written)
+            self._insert(into, rows, batch)
             savepoint.commit()
         except Exception as error:  # also those of the driver, and what it cannot encode
+            if error is batch.error:  # of the rows themselves
+                raise
             try:
                 savepoint.rollback()
             except SQLAlchemyError:  # the whole transaction is gone, as with a full disk
                 raise error from None
             if self._connection.invalidated:
                 raise
-            if len(written) == 1:
+            if len(batch.values) == 1:
+                (values,) = batch.values
                 why = reason(error, self._connection.engine.url)
-                if self._is_in(into, rows, values[0]):
+                if self._is_in(into, rows, values):
                     why = "an earlier row of the load has the same key"
-                raise TableError(f"{self._row(numbers[0], rows, values[0])}: {why}") from error
-            half = len(written) // 2
-            for part in (slice(half), slice(half, None)):
-                self._write(into, rows, numbers[part], written[part], values[part])
+                raise TableError(f"{self._row(batch.first, rows, values)}: {why}") from error
+            for half in batch.halves():
+                self._write(into, rows, half)
 
-    def _insert(self, into: sa.Table, rows: Rows, written: Values) -> None:
+    def _insert(self, into: sa.Table, rows: Rows, batch: _Batch) -> None:
         names = [rule.column.name for rule in rows.rules]
         names = names if into is self._table else [self._number.name, *names]
         columns = ", ".join(map(self._dialect.identifier_preparer.quote, names))
         table = self._sql_name(into)
         if self._dialect.name == "postgresql":
-            self._copy_in(f"{table} ({columns})", f"SELECT {columns} FROM {table} LIMIT 0", written)
+            self._copy_in(f"{table} ({columns})", f"SELECT {columns} FROM {table} LIMIT 0", batch)
             return
         mark = "?" if self._dialect.paramstyle == "qmark" else "%s"
         marks = ", ".join([mark] * len(names))
         statement = f"INSERT INTO {table} ({columns}) VALUES ({marks})"
-        self._connection.exec_driver_sql(statement, written)
+        self._connection.exec_driver_sql(statement, [*batch])
 
-    def _copy_in(self, where: str, none: str, written: Values) -> None:
+    def _copy_in(self, where: str, none: str, batch: _Batch) -> None:
         """Insert by PostgreSQL's COPY, in binary if the driver knows each of the types."""
         raw: Any = self._connection.connection.driver_connection
         # SQLAlchemy doubles each % for statements with values, of which these are none.
@@ -228,7 +276,7 @@ class _Load:
             with cursor.copy(how.replace("%%", "%")) as copy:
                 if self._is_exact:
                     copy.set_types(self._types)
-                for row in written:
+                for row in batch:
                     copy.write_row(row)
 
     def _is_in(self, table: sa.Table, rows: Rows, value: tuple[Any, ...]) -> bool:
@@ -243,19 +291,15 @@ class _Load:
         except Exception:  # the key is what the database refuses
             return False
 
-    def _compare_with_written(self, rows: Rows, numbers: range, values: Values) -> None:
+    def _compare_with_written(self, rows: Rows, batch: _Batch) -> None:
         """Raise TableError for the first value that comes back as another than it was."""
         inexact = [at for at, rule in enumerate(rows.rules) if not rule.is_exact]
         columns = [self._pairs[rows.rules[at].column.name][1] for at in inexact]
         if not columns:
             return
-        query = (
-            sa.select(*columns)
-            .where(self._number.between(numbers[0], numbers[-1]))
-            .order_by(self._number)
-        )
+        query = sa.select(*columns).where(self._number >= batch.first).order_by(self._number)
         back = iter(self._connection.execute(query))
-        for number, row in zip(numbers, values, strict=True):
+        for number, row in enumerate(batch.values, batch.first):
             try:
                 stored = next(back)
             except Exception as error:  # of the type, which may be the user's own
