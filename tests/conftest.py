@@ -122,6 +122,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
     return Scheduling(config, log)
 
 
+def first_by_day(*cases: Any) -> list[Any]:
+    """The first case for any run of a test, and the others for those of `thorough`."""
+    first, *others = cases
+    rest = [each if isinstance(each, tuple) else (each,) for each in others]
+    return [first, *(pytest.param(*each, marks=pytest.mark.thorough) for each in rest)]
+
+
 def git(folder: Path, *arguments: str) -> str:
     """Run git in the folder and return what it prints."""
     command = ["git", "-C", str(folder), "-c", "user.name=Tester", "-c", "user.email=t@example.org"]

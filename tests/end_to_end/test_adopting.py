@@ -338,6 +338,7 @@ def change(template: Path) -> None:
     commit(template, "What is new", tag=SECOND)
 
 
+@pytest.mark.thorough
 def test_an_update_brings_what_is_new_and_leaves_kept_files_alone(
     upstream: Path, older: Older
 ) -> None:
@@ -453,6 +454,7 @@ def test_the_list_has_names_of_files_in_the_repo(
         copier.run_copy(str(questions_only), repo, data={"kept": name}, defaults=True, quiet=True)
 
 
+@pytest.mark.thorough
 def test_with_an_empty_list_copier_asks_as_ever(plain_template: Path, older: Older) -> None:
     repo = older()
     command = [sys.executable, "-m", "copier", "copy", "--defaults", "--data", "kept="]

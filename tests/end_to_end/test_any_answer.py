@@ -190,6 +190,7 @@ def refused(error: ValueError) -> tuple[str, str]:
     return match[1], match[2]
 
 
+@pytest.mark.thorough
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answers=ANSWERS)
 def test_any_set_of_answers_is_kept_exactly_or_refused(

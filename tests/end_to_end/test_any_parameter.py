@@ -154,6 +154,7 @@ def recorded(value: Any) -> Any:
     return meant(value)
 
 
+@pytest.mark.thorough
 @fewer
 @given(values=VALUES)
 def test_any_value_arrives_and_is_recorded(echo: Echo, values: dict[str, Any]) -> None:

@@ -207,6 +207,7 @@ def test_the_repo_s_own_index_stands(checkout: Path, file: str, text: str, stand
     assert subprocess.check_output(command, cwd=checkout, env=env, text=True) == f"{stands}\n"
 
 
+@pytest.mark.thorough
 def test_a_bare_machine_installs_its_tools_once(checkout: Path) -> None:
     first = bare(checkout, "-l")
     assert first.returncode == 0, first.stderr

@@ -90,7 +90,13 @@ def test_the_pairwise_set_is_small_and_has_every_pair() -> None:
     assert len(chosen) <= 20, "16 is the least, for 4 Pythons and 4 licenses"
 
 
-@pytest.mark.parametrize("combination", COMBINATIONS, ids=name)
+@pytest.mark.parametrize(
+    "combination",
+    [
+        pytest.param(each, id=name(each), marks=() if each in pairwise() else pytest.mark.nightly)
+        for each in COMBINATIONS
+    ],
+)
 def test_every_combination_parses_and_has_the_answers(
     rendered_only: Path, tmp_path: Path, combination: dict[str, Any]
 ) -> None:

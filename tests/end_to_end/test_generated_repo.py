@@ -96,6 +96,7 @@ def test_the_wheel_builds_and_imports_with_its_data(repo: Repo, tmp_path: Path) 
     assert said.strip() in wheel.name
 
 
+@pytest.mark.thorough
 def test_run_takes_the_pipeline_to_its_report(repo: Repo) -> None:
     said = repo.nox("-s", "run")
     assert "1960s: 0.807" in said

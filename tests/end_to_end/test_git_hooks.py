@@ -185,6 +185,7 @@ def test_an_invalid_version_is_rejected_at_a_commit(git: Git, made: Repo) -> Non
     assert "version '1.0' is not YYYY.M.N" in git("commit", "-m", "1.0", exit_code=1)
 
 
+@pytest.mark.thorough
 @ANY_INSTALLATION
 def test_a_push_checks_the_pushed_refs_and_not_the_current_branch(git: Git, made: Repo) -> None:
     git("push", "origin", "main")

@@ -77,6 +77,7 @@ def markers_of(repo: Repo, group: str) -> list[Path]:
     return sorted((repo.folder / ".metaflow" / "luigi" / "dev" / group).rglob("*.json"))
 
 
+@pytest.mark.thorough
 def test_two_new_flows_in_a_row_pass_lint_types_and_tests_and_run(repo: Repo) -> None:
     repo.nox("-s", "new", "--", "sales/clean")
     model = ("sales/model", "--kind", "train-predict", "--after", "sales/clean")

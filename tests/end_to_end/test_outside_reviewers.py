@@ -32,7 +32,12 @@ TOO_NEW = 'unexpected key "deployment" for "environment" section'
 DEVCONTAINER = "0.89.0"  # the reference implementation, from npm
 
 
-@pytest.fixture(params=[True, False], ids=["examples", "bare"])
+@pytest.fixture(
+    params=[
+        pytest.param(True, id="examples"),
+        pytest.param(False, id="bare", marks=pytest.mark.thorough),
+    ]
+)
 def repo(generate: Generate, request: pytest.FixtureRequest) -> Path:
     """A repo with all that can be chosen, and one without; both with CI."""
     made = generate(

@@ -169,6 +169,7 @@ def test_an_outdated_environment_is_reported_with_the_command_that_updates_it(re
     assert line(repo.nox("-s", "status"), "environment").startswith("up to date")
 
 
+@pytest.mark.thorough
 def test_a_newer_template_is_reported_with_the_command_that_brings_it(
     repo: Repo, own_template: Path
 ) -> None:
@@ -209,7 +210,8 @@ def test_a_template_that_does_not_answer_is_reported_and_waited_for_a_few_second
     answers.write_text(text)
 
 
-@pytest.mark.parametrize("env", ["dev", pytest.param("production", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("env", ["dev", "production"])
 def test_the_command_that_status_prints_resumes_a_pipeline_s_task_when_pasted(
     repo: Repo, env: str
 ) -> None:
@@ -304,6 +306,7 @@ def test_a_signal_to_nox_itself_stops_the_run(
     assert "stopped at start " in repo.nox("-s", "status")
 
 
+@pytest.mark.thorough
 def test_clean_explains_itself_and_deletes_what_is_old(repo: Repo) -> None:
     assert "--older-than AGE" in repo.nox("-s", "clean", "--", "--help")
     assert "--runs N" in repo.nox("-s", "status", "--", "--help")

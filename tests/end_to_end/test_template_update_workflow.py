@@ -282,6 +282,7 @@ def write_program(file: Path, text: str) -> None:
     file.chmod(0o755)
 
 
+@pytest.mark.thorough
 def test_a_new_version_gets_one_issue_and_one_pull_request_that_closes_it(github: GitHub) -> None:
     assert "The repo has the template's newest version" in github.unchanged_by()
     github.release(SECOND, ERRORS)

@@ -46,6 +46,7 @@ def first_commit(folder: Path) -> str:
     return git(folder, "rev-list", "--max-parents=0", "HEAD")
 
 
+@pytest.mark.thorough
 def test_the_lock_file_follows_the_packages(repo: Repo) -> None:
     printed = repo.nox("-s", "update", "--", "--issue", "9")
     assert f"# Template {FIRST} → {SECOND}" in printed

@@ -146,6 +146,7 @@ def test_a_table_is_the_end_of_a_pipeline_and_the_start_of_more(pipeline: Pipeli
     assert fresh(LoadSums).output().load.run != loaded.run
 
 
+@pytest.mark.thorough
 def test_a_run_forced_as_a_whole_loads_again(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -405,6 +406,7 @@ def test_ctrl_c_ends_a_load(database: Database, pipeline: Pipeline) -> None:
     assert state_of_big(database) == (0, 0)
 
 
+@pytest.mark.thorough
 def test_a_reader_of_sqlite_is_waited_for(pipeline: Pipeline, capfd: Any) -> None:
     pipeline.add_file("days.py", FOREACH)
     assert build(fresh(LoadSums))

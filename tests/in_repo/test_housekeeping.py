@@ -718,6 +718,7 @@ class DayTask(MetaflowTask):
     retries = luigi.IntParameter(3, significant=False)
 
 
+@pytest.mark.thorough
 def test_status_tells_the_tasks_of_one_flow_apart(
     pipeline: Pipeline, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,7 @@ from luigi.util import requires
 from sales_pipelines.runtime import FlowFailedError, MetaflowTask, ParameterError, PipelineError
 from sales_pipelines.runtime.flow import flow_run
 
+from ..conftest import first_by_day
 from .conftest import Pipeline, mark_done
 
 PATH = "small.py"
@@ -79,34 +80,39 @@ def test_a_task_s_own_parameter_reaches_the_flow_and_is_in_the_marker(
     assert asked == [], "the flow's file says that it has the parameter"
 
 
-@pytest.mark.parametrize(
-    ("own", "declared", "arrives"),
-    [
-        (luigi.IntParameter(default=3), "default=0", 3),
-        (luigi.BoolParameter(default=True), "default=False", True),
-        (luigi.MonthParameter(default=DAY), 'default=""', "2026-01"),
-        (luigi.ListParameter(default=(1, "a,b")), "type=JSONType", [1, "a,b"]),
-        (luigi.FloatParameter(default=0.5), "default=0.0", 0.5),
-        (luigi.DictParameter(default={"a": [None]}), "type=JSONType", {"a": [None]}),
-        (luigi.EnumParameter(enum=Colour, default=Colour.RED), 'default=""', "RED"),
-        (luigi.EnumParameter(enum=TextColour, default=TextColour.RED), 'default=""', "RED"),
-        (luigi.EnumParameter(enum=NumberColour, default=NumberColour.RED), 'default=""', "RED"),
-        (luigi.EnumListParameter(enum=Colour, default=(Colour.RED,)), "type=JSONType", ["RED"]),
-        (luigi.DateHourParameter(default=datetime.datetime(2026, 1, 2, 3)), "", "2026-01-02T03"),
-        (luigi.OptionalIntParameter(default=None), "type=int, default=None", None),
-        (luigi.TupleParameter(default=("a", "b")), 'separator=","', ["a", "b"]),
-    ],
-    ids=lambda value: type(value).__name__ if isinstance(value, luigi.Parameter) else "",
-)
-def test_it_arrives_in_the_flow_s_type(
-    pipeline: Pipeline, own: luigi.Parameter[Any], declared: str, arrives: Any
-) -> None:
-    class Task(MetaflowTask):
-        flow_path = PATH
-        given = own
+def declaration(name: str, options: str) -> str:
+    """A parameter of a flow, as its class has it."""
+    return f'{name} = Parameter("{name}"{", " * bool(options)}{options})'
 
-    echo(pipeline, f'given = Parameter("given"{", " * bool(declared)}{declared})')
-    assert results(Task()) == {"given": arrives}
+
+def test_each_type_arrives_in_the_flow_s_type(pipeline: Pipeline) -> None:
+    cases: dict[str, tuple[luigi.Parameter[Any], str, Any]] = {
+        "whole": (luigi.IntParameter(default=3), "default=0", 3),
+        "switch": (luigi.BoolParameter(default=True), "default=False", True),
+        "month": (luigi.MonthParameter(default=DAY), 'default=""', "2026-01"),
+        "items": (luigi.ListParameter(default=(1, "a,b")), "type=JSONType", [1, "a,b"]),
+        "real": (luigi.FloatParameter(default=0.5), "default=0.0", 0.5),
+        "table": (luigi.DictParameter(default={"a": [None]}), "type=JSONType", {"a": [None]}),
+        "colour": (luigi.EnumParameter(enum=Colour, default=Colour.RED), 'default=""', "RED"),
+        "text": (luigi.EnumParameter(enum=TextColour, default=TextColour.RED), 'default=""', "RED"),
+        "number": (luigi.EnumParameter(enum=NumberColour, default=NumberColour.RED), "", "RED"),
+        "all": (
+            luigi.EnumListParameter(enum=Colour, default=(Colour.RED,)),
+            "type=JSONType",
+            ["RED"],
+        ),
+        "hour": (
+            luigi.DateHourParameter(default=datetime.datetime(2026, 1, 2, 3)),
+            "",
+            "2026-01-02T03",
+        ),
+        "none": (luigi.OptionalIntParameter(default=None), "type=int, default=None", None),
+        "pair": (luigi.TupleParameter(default=("a", "b")), 'separator=","', ["a", "b"]),
+    }
+    own = {name: parameter for name, (parameter, _, _) in cases.items()}
+    task = type("Task", (MetaflowTask,), {"flow_path": PATH, **own})
+    echo(pipeline, *(declaration(name, options) for name, (_, options, _) in cases.items()))
+    assert results(task()) == {name: arrives for name, (_, _, arrives) in cases.items()}
 
 
 def test_one_that_the_flow_does_not_have_stays_the_task_s(pipeline: Pipeline) -> None:
@@ -120,7 +126,7 @@ def test_one_that_the_flow_does_not_have_stays_the_task_s(pipeline: Pipeline) ->
     assert task.output().marker.parameters == {"day": "2026-01-02"}
 
 
-@pytest.mark.parametrize("value", [float("nan"), b"bytes", object(), {"a": {1}}])
+@pytest.mark.parametrize("value", first_by_day(float("nan"), b"bytes", object(), {"a": {1}}))
 def test_one_that_no_flow_can_get_is_refused_only_if_the_flow_has_it(
     pipeline: Pipeline, value: Any
 ) -> None:
@@ -261,6 +267,7 @@ def test_luigi_s_daily_range_finds_what_is_missing(
     assert sorted(each.day for each in missing) == [2, 4]
 
 
+@pytest.mark.thorough
 def test_luigi_s_hourly_range_runs_a_flow_for_each_hour(pipeline: Pipeline) -> None:
     class Hourly(MetaflowTask):
         flow_path = PATH
@@ -321,24 +328,20 @@ def test_requires_and_clone_leave_with_a_task_what_is_for_it_alone(pipeline: Pip
         assert chart.clone(Daily, force=True).force
 
 
-@pytest.mark.parametrize(
-    ("declared", "items", "arrives"),
-    [
-        ('separator=","', ["q", "r"], ["q", "r"]),
-        ("multiple=True", ["q", "r,s"], ["q", "r,s"]),
-        ("multiple=True, type=int", [1, 2], [1, 2]),
-        ("multiple=True, type=JSONType", [["q"], {"a": 1}], [["q"], {"a": 1}]),
-        ("multiple=True", [], []),
-        ("type=JSONType", ["q", 1], ["q", 1]),
-        ("", ["q", 1], '["q", 1]'),
-        ('multiple=True, type=str, default=["x"]', ["qq"], ["qq"]),
-    ],
-)
-def test_a_list_arrives_as_meant(
-    pipeline: Pipeline, declared: str, items: list[Any], arrives: Any
-) -> None:
-    echo(pipeline, f'rows = Parameter("rows"{", " * bool(declared)}{declared})')
-    assert results(MetaflowTask(PATH, flow_kwargs={"rows": items})) == {"rows": arrives}
+def test_each_kind_of_list_arrives_as_meant(pipeline: Pipeline) -> None:
+    cases = {
+        "split": ('separator=","', ["q", "r"], ["q", "r"]),
+        "many": ("multiple=True", ["q", "r,s"], ["q", "r,s"]),
+        "numbers": ("multiple=True, type=int", [1, 2], [1, 2]),
+        "values": ("multiple=True, type=JSONType", [["q"], {"a": 1}], [["q"], {"a": 1}]),
+        "empty": ("multiple=True", [], []),
+        "json": ("type=JSONType", ["q", 1], ["q", 1]),
+        "text": ("", ["q", 1], '["q", 1]'),
+        "filled": ('multiple=True, type=str, default=["x"]', ["qq"], ["qq"]),
+    }
+    echo(pipeline, *(declaration(name, options) for name, (options, _, _) in cases.items()))
+    task = MetaflowTask(PATH, flow_kwargs={name: items for name, (_, items, _) in cases.items()})
+    assert results(task) == {name: arrives for name, (_, _, arrives) in cases.items()}
 
 
 @pytest.mark.parametrize(
@@ -505,11 +508,11 @@ class Base(FlowSpec):
 
 @pytest.mark.parametrize(
     ("added", "has"),
-    [
+    first_by_day(
         ('    new = Parameter("the-new", default="x")\n', "new = 'x'"),
         ('    new = Config("the_new", default_value="{}")\n', "new = {}"),
         ('    limit = Parameter("limit", default=4)\n', "limit = 4"),
-    ],
+    ),
 )
 def test_a_retry_starts_afresh_if_the_flow_has_got_a_parameter_wherever_it_is_declared(
     pipeline: Pipeline, caplog: pytest.LogCaptureFixture, added: str, has: str
@@ -535,6 +538,7 @@ def test_a_retry_starts_afresh_if_the_flow_has_got_a_parameter_wherever_it_is_de
     assert f"starts afresh: the flow has new parameters, {name}\n" in caplog.text
 
 
+@pytest.mark.thorough
 def test_a_retry_starts_afresh_if_a_decorator_has_given_the_flow_a_parameter(
     pipeline: Pipeline,
 ) -> None:
@@ -547,6 +551,7 @@ def test_a_retry_starts_afresh_if_a_decorator_has_given_the_flow_a_parameter(
     assert task.output().marker.resumed == []
 
 
+@pytest.mark.thorough
 def test_a_retry_of_a_flow_that_cannot_be_asked_is_resumed(pipeline: Pipeline) -> None:
     pipeline.add_flow(PATH, end="assert 0")
     with pytest.raises(FlowFailedError, match="step `end`"):

@@ -202,6 +202,7 @@ def test_runs_that_are_gone_are_not_resumed(splitting: Splitting) -> None:
     assert task.output().marker.resumed == []
 
 
+@pytest.mark.thorough
 def test_other_parameters_start_afresh(
     splitting: Splitting, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,7 +46,8 @@ def test_a_run_that_nobody_reads_succeeds(pipeline: Pipeline, reader: str) -> No
     assert again.stdout.splitlines()[-1] == "0", again.stderr
 
 
-@pytest.mark.parametrize("encoding", ["ascii", pytest.param("latin-1", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_what_cannot_be_encoded_is_shown_as_a_question_mark(
     pipeline: Pipeline, encoding: str
 ) -> None:

@@ -144,6 +144,7 @@ def test_a_class_based_on_one_that_talks_to_luigi_does_too(
     assert task.output().marker.flow == "Child"
 
 
+@pytest.mark.thorough
 def test_a_flow_whose_class_is_imported_runs_resumes_and_is_taken(pipeline: Pipeline) -> None:
     text = IN_TWO_FILES.replace(
         "self.luigi_result", "assert os.path.exists('mended')\n        self.luigi_result"

@@ -236,6 +236,7 @@ def test_ctrl_c_gives_the_cursor_back_and_the_last_line_says_how_to_go_on(
     assert terminal.text.splitlines()[-1] == last
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "number", [signal.SIGQUIT, pytest.param(signal.SIGKILL, marks=pytest.mark.thorough)]
 )
@@ -270,6 +271,7 @@ def test_where_nothing_more_can_be_shown_the_run_goes_on_and_a_line_says_why(
     assert re.search(r"(?m)^small.py: SmallFlow/", terminal.text), "the result"
 
 
+@pytest.mark.thorough
 def test_of_a_run_that_is_resumed_or_starts_afresh_a_line_says_so(splitting: Splitting) -> None:
     splitting.tell("fail-join")
     run(splitting, "split.py").exit_code()

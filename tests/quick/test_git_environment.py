@@ -73,6 +73,7 @@ def run(victim: Victim, tmp_path: Path) -> Iterator[Run]:
     assert victim.state() == victim.before
 
 
+@pytest.mark.thorough
 def test_the_tests_themselves_leave_another_repo_alone(run: Run, victim: Victim) -> None:
     tests = ("tests/quick/test_calver.py", "tests/quick/test_release.py")
     some = "the_first_commit or a_release_makes"

@@ -27,6 +27,7 @@ from ..conftest import (
     commit,
     copier_prints,
     copy,
+    first_by_day,
     git,
     make_template,
     output,
@@ -249,6 +250,7 @@ def is_acceptable(name: str) -> bool:
     )
 
 
+@pytest.mark.thorough
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=NAMES, kind=st.sampled_from(KINDS))
 @example(name="a/" + "b" * 38, kind="minimal")
@@ -533,7 +535,7 @@ def test_copier_makes_no_flow_where_there_is_no_repo(plain_template: Path, tmp_p
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("door", ["copier", "session"])
+@pytest.mark.parametrize("door", first_by_day("session", "copier"))
 def test_an_update_never_touches_what_was_made(new: New, tmp_path: Path, door: str) -> None:
     template = make_template(tmp_path / "template")
     repo = copy(template, tmp_path / "sales-pipelines")
@@ -562,6 +564,7 @@ def test_an_update_never_touches_what_was_made(new: New, tmp_path: Path, door: s
     assert not mine[-1].exists()
 
 
+@pytest.mark.thorough
 def test_an_update_takes_no_new_flow(new: New, tmp_path: Path) -> None:
     """It would take all other files away."""
     template = make_template(tmp_path / "template")

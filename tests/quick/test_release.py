@@ -172,6 +172,7 @@ def test_the_branch_is_pushed_to_the_branch_that_it_tracks(repo: Path) -> None:
     assert git(remote, "branch", "--format=%(refname:short)") == "trunk"
 
 
+@pytest.mark.thorough
 def test_when_another_clone_released_first_the_hint_undoes_this_release(repo: Path) -> None:
     git(repo, "push", "--quiet")
     other = repo.parent / "other"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import HERE, bootstrapped, commit, git, output, project_of
+from ..conftest import HERE, bootstrapped, commit, first_by_day, git, output, project_of
 
 UV = """#!/bin/sh
 case $* in
@@ -218,13 +218,13 @@ def of_an_unknown_format(folder: Path) -> None:
     git(folder, "config", "core.repositoryFormatVersion", "99")
 
 
-UNREADABLE = [
+UNREADABLE = first_by_day(
     (owned_by_another, "fatal: detected dubious ownership in repository"),
     (without_a_head, "fatal: not a git repository"),
     (with_a_link_to_nowhere, "fatal: not a git repository: /nowhere"),
     (below_a_broken_one, "fatal: not a git repository"),
     (of_an_unknown_format, "fatal: Expected git repo version <= 1, found 99"),
-]
+)
 
 
 @pytest.mark.parametrize(("damage", "reason"), UNREADABLE)
@@ -259,6 +259,7 @@ def test_without_git_setup_and_lint_say_so(folder: Path, nox: SetUp, tmp_path: P
         assert "Traceback" not in printed
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("file_mode", ["true", "false", "no"])
 def test_every_clone_can_run_the_hooks_whatever_the_file_system_says(
     folder: Path, nox: SetUp, tmp_path: Path, file_mode: str

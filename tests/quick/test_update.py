@@ -112,6 +112,7 @@ def test_an_edit_of_a_template_s_file_is_merged_with_what_is_new(upstream: Upstr
     assert '"""Brings a command' in theirs.read_text()
 
 
+@pytest.mark.thorough
 def test_shared_files_have_both_sides(upstream: Upstream) -> None:
     project = upstream.repo / "pyproject.toml"
     replace(project, "dependencies = [\n", 'dependencies = [\n    "duckdb",\n')
@@ -171,6 +172,7 @@ def test_what_is_yours_is_not_removed_with_the_template_s(upstream: Upstream) ->
     assert [name for name in YOURS if not (upstream.repo / name).exists()] == []
 
 
+@pytest.mark.thorough
 def test_your_flows_tasks_and_tests_are_left_alone(upstream: Upstream) -> None:
     mine = [
         "sales_pipelines/flows/sales/clean/clean.py",
