@@ -138,7 +138,7 @@ def settings_for_uv(python: Path, checkout: Path, **variables: str) -> dict[str,
     return settings
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_uv_gets_pip_s_settings(checkout: Path, python_with_pip: Path) -> None:
     pip_conf = checkout.parent / "pip.conf"
     pip_conf.write_text(

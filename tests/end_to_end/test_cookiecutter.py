@@ -228,8 +228,8 @@ def test_typed_answers_are_kept_and_a_replay_repeats_them(doors: Doors) -> None:
     "source",
     [
         "https://git.example.org/team/headwater",
-        pytest.param("{template}", marks=THOROUGH),
-        pytest.param("{relative}", marks=THOROUGH),
+        pytest.param("{template}", marks=NIGHTLY),
+        pytest.param("{relative}", marks=NIGHTLY),
     ],
 )
 def test_copier_updates_a_repo_that_cookiecutter_made(own_doors: Doors, source: str) -> None:
@@ -245,7 +245,7 @@ def test_copier_updates_a_repo_that_cookiecutter_made(own_doors: Doors, source: 
     assert answers_of(repo)["_commit"] == SECOND
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_nox_updates_a_repo_that_cookiecutter_made(own_doors: Doors) -> None:
     own_doors.run(*COOKIECUTTER, "--no-input", own_doors.template)
     release(own_doors.template, SECOND)
@@ -366,7 +366,7 @@ def path_with(folder: Path, *programs: str) -> str:
     return str(folder)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 @pytest.mark.parametrize("program", ["copier", "uvx"])
 def test_copier_can_be_outside_cookiecutter_s_environment(
     doors: Doors, bare: Path, program: str
@@ -377,7 +377,7 @@ def test_copier_can_be_outside_cookiecutter_s_environment(
     assert tree(doors.folder / "Sales.2026") == tree(doors.copier(str(doors.template)))
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_in_a_hook_of_another_repo_the_same_repo_is_made(doors: Doors) -> None:
     other = doors.root / "other"
     git(doors.root, "init", "--quiet", str(other))
@@ -396,14 +396,14 @@ def test_a_missing_git_is_named(doors: Doors) -> None:
     assert list(doors.folder.iterdir()) == []
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_relative_path_works_whatever_pwd_says(doors: Doors) -> None:
     relative = os.path.relpath(doors.template, doors.folder)
     doors.run(*COOKIECUTTER, "--no-input", relative, PWD="/")
     assert answers_of(doors.folder / "my-pipelines")["_src_path"] == str(doors.template)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_relative_path_works_without_proc(doors: Doors) -> None:
     """As on macOS, where only the variable PWD names the folder."""
     command = unshare("--map-root-user", "--mount")
@@ -462,7 +462,7 @@ def test_a_zip_is_refused_even_with_a_git_history(doors: Doors) -> None:
     assert list(doors.folder.iterdir()) == []
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_clone_s_remote_can_have_another_name(doors: Doors) -> None:
     with (doors.root / "home" / ".gitconfig").open("a") as config:
         config.write("[clone]\n    defaultRemoteName = upstream\n")
@@ -470,7 +470,7 @@ def test_a_clone_s_remote_can_have_another_name(doors: Doors) -> None:
     assert answers_of(repo)["_src_path"] == "git+https://git.example.org/team/headwater"
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_the_temporary_folder_can_be_noexec_and_have_a_folder_copier(
     doors: Doors, bare: Path
 ) -> None:
@@ -502,7 +502,7 @@ def test_an_existing_folder_is_refused_or_filled_or_overwritten(doors: Doors) ->
     assert tree(repo) == tree(doors.copier(str(doors.template)))
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_modules_in_an_existing_folder_are_not_imported(doors: Doors) -> None:
     repo = doors.folder / "Sales.2026"
     (repo / "copier").mkdir(parents=True)

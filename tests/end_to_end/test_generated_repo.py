@@ -245,7 +245,7 @@ def test_a_file_is_named_from_where_one_is(repo: Repo) -> None:
     assert (repo.folder / ".metaflow/luigi/here/examples/co2/clean.py").is_dir()
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_copied_checkout_tests_itself(repo: Repo, tmp_path: Path) -> None:
     where = "import sys\n\n\ndef test_where() -> None:\n    print(sys.prefix)\n"
     for folder in (tmp_path / "copy ü x", tmp_path / "moved"):

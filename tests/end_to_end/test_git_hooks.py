@@ -39,7 +39,7 @@ ANY_INSTALLATION = pytest.mark.parametrize(
     [
         "set up",
         pytest.param("pre-commit install", marks=pytest.mark.thorough),
-        pytest.param("prek install", marks=pytest.mark.thorough),
+        pytest.param("prek install", marks=pytest.mark.nightly),
     ],
     indirect=True,
 )

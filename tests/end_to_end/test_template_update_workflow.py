@@ -306,7 +306,7 @@ def test_a_new_version_gets_one_issue_and_one_pull_request_that_closes_it(github
         assert "Nothing to do: there is issue #7" in github.unchanged_by(event=event)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_merged_update_leaves_nothing_to_do(github: GitHub) -> None:
     github.release(SECOND, ERRORS)
     github.run()
@@ -316,7 +316,7 @@ def test_a_merged_update_leaves_nothing_to_do(github: GitHub) -> None:
 
 
 @pytest.mark.parametrize("name", ["12_template-2026-11-1", "5_template-2026-11-1"])
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_an_update_that_somebody_has_made_is_enough(github: GitHub, name: str) -> None:
     github.release(SECOND, ERRORS)
     github.push("mine.txt", "mine\n", branch=name)
@@ -331,7 +331,7 @@ def test_a_pull_request_from_a_fork_is_enough(github: GitHub) -> None:
     assert "there is the branch 4_template-2026-11-1" in github.unchanged_by()
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_branch_of_another_name_is_no_update(github: GitHub) -> None:
     github.release(SECOND, ERRORS)
     for name in ("7_template-2026-11-10", "x7_template-2026-11-1", "7_template-2026-11-1-more"):
@@ -411,7 +411,7 @@ def test_the_secret_brings_changes_of_workflows_and_starts_ci(github: GitHub) ->
     assert "CI starts when you approve" not in github.pulls[-1]["body"], "it has workflows, too"
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_secret_that_may_not_push_workflows_is_named_as_the_reason(github: GitHub) -> None:
     github.secret = "limited"
     github.release(SECOND, WORKFLOW)
@@ -423,7 +423,7 @@ def test_a_secret_that_may_not_push_workflows_is_named_as_the_reason(github: Git
     github.unchanged_by()
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_where_github_refuses_the_pull_request_the_issue_names_the_branch(github: GitHub) -> None:
     github.set(refuses_pulls=True)
     github.release(SECOND, ERRORS)
@@ -450,7 +450,7 @@ def test_a_newer_version_replaces_an_update_that_nobody_works_on(github: GitHub)
     github.unchanged_by()
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_newer_version_replaces_an_issue_without_a_pull_request(github: GitHub) -> None:
     github.release(SECOND, WORKFLOW)
     github.run()
@@ -461,7 +461,7 @@ def test_a_newer_version_replaces_an_issue_without_a_pull_request(github: GitHub
     assert [pull["headRefName"] for pull in github.pulls] == ["8_template-2026-12-0"]
 
 
-@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("by_hand", [False, pytest.param(True, marks=pytest.mark.nightly)])
 @pytest.mark.thorough
 def test_an_update_that_somebody_works_on_is_left_alone(github: GitHub, by_hand: bool) -> None:
     github.release(SECOND, WORKFLOW if by_hand else ERRORS)
@@ -477,7 +477,7 @@ def test_an_update_that_somebody_works_on_is_left_alone(github: GitHub, by_hand:
     assert "7_template-2026-11-1" in github.branches, "somebody's work is never deleted"
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_closed_issue_skips_its_version_unless_somebody_starts_the_workflow(
     github: GitHub,
 ) -> None:
@@ -503,7 +503,7 @@ def test_an_update_that_cannot_be_made_fails_with_its_reason(github: GitHub, rea
     assert reason in github.unchanged_by(exit_code=1)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_changelog_mentions_nobody_and_may_be_long(github: GitHub) -> None:
     news = "- Fixes #12, GH-3 and octo/repo#4, by @octocat; t@example.org is no mention.\n"
     github.release(SECOND, ERRORS, news=news + "- And so on, 日本語.\n" * 5000)
@@ -514,7 +514,7 @@ def test_a_changelog_mentions_nobody_and_may_be_long(github: GitHub) -> None:
         assert "\n\n…" in text
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_a_template_without_versions_is_followed_by_its_commits(github: GitHub) -> None:
     git(github.template, "tag", "--delete", FIRST)
     clone = github.clone()
@@ -529,7 +529,7 @@ def test_a_template_without_versions_is_followed_by_its_commits(github: GitHub) 
     github.unchanged_by()
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 def test_it_works_with_nox_itself(github: GitHub) -> None:
     name, environment = bootstrapped(sys.executable)
     link = f"mkdir .nox && ln -s {environment} .nox/{name}; " if environment else ""

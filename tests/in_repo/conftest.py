@@ -27,6 +27,8 @@ import pytest
 from ..conftest import HERE, TELLING, commit, copy, copy_working_tree, git, s3_server, uv_cache
 from ..conftest import wait_until as wait_until
 from ..databases import PASSWORD, Server, mariadb, postgresql
+from ..processes import below as below
+from ..processes import is_there as is_there
 
 
 def make_repo() -> Path:
@@ -276,16 +278,6 @@ def splitting(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Splitting:
     return Splitting(pipeline)
 
 
-def is_there(process: int) -> bool:
-    """Is the process alive? One that has ended and that nobody has asked after is not."""
-    try:
-        os.kill(process, 0)
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except (ProcessLookupError, FileNotFoundError):
-        return False
-    return state != "Z"
-
-
 # `nox -s run`, with the pipeline of a test as the repo; `luigi` is Luigi's own command.
 START = """
 import pathlib, sys
@@ -301,20 +293,6 @@ else:
     from sales_pipelines.runtime.__main__ import command_line
     command_line()
 """
-
-
-def below(parent: int) -> dict[int, list[str]]:
-    """The processes below this one, with their commands."""
-    commands: dict[int, list[str]] = {}
-    parents = [parent]
-    for each in parents:
-        for children in Path(f"/proc/{each}/task").glob("*/children"):
-            with contextlib.suppress(OSError):
-                for child in map(int, children.read_text().split()):
-                    words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-                    commands[child] = [word.decode() for word in words]
-                    parents.append(child)
-    return commands
 
 
 def start(
