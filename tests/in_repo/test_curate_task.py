@@ -434,9 +434,9 @@ def test_a_server_that_stops_midway_leaves_nothing(
     server = servers(database.kind)
 
     def rows() -> Iterable[Any]:
-        yield [sale(day=day) for day in range(10_000)]
+        yield [sale(day=day) for day in range(20_000)]
         server.stop()
-        yield [sale(day=day) for day in range(10_000, 20_000)]
+        yield [sale(day=day) for day in range(20_000, 40_000)]
 
     task = database.task(rows())
     try:
@@ -512,4 +512,4 @@ def test_a_load_holds_one_chunk_in_memory(database: Database) -> None:
             database.do("DROP TABLE sales")
 
     peak(10_000)  # what is imported and compiled once
-    assert peak(80_000) < 1.3 * peak(20_000)
+    assert peak(100_000) < 1.3 * peak(25_000)

@@ -217,7 +217,7 @@ def test_a_load_of_no_rows_is_done(database: Database) -> None:
 
 def test_nothing_of_a_failed_load_stays(database: Database) -> None:
     def fail() -> Iterator[Any]:
-        yield from (sale(day=day) for day in range(12_000))
+        yield from (sale(day=day) for day in range(24_000))
         raise ValueError("the source has ended early")
 
     task = database.task(fail())

@@ -26,7 +26,7 @@ ON_CONFLICT = ("update", "skip", "refuse")
 
 Values = list[tuple[Any, ...]]
 
-BATCH = 10_000
+BATCH = 20_000
 """Rows that are written by one statement."""
 
 _LOCK_NOT_AVAILABLE = "55P03"
