@@ -415,17 +415,17 @@ def show_result(result: Any) -> None:
         print("  " + text.rstrip().replace("\n", "\n  "))
 
 
-def in_order(task: luigi.Task) -> list[luigi.Task]:
+def in_order(task: luigi.Task, *, also_done: bool = False) -> list[luigi.Task]:
     """All that the task requires, and then the task, each once. UsageError if it is a circle.
 
-    As by Luigi, a task that is complete is not asked what it requires.
+    As by Luigi, a task that is complete is not asked what it requires, except with `also_done`.
     """
     requires: dict[luigi.Task, list[luigi.Task]] = {}
     waiting, asked = [task], list[luigi.Task]()
     for each in waiting:  # not recursive, because Python's stack is too short for a long chain
         if each not in requires:
             requires[each] = []
-            if is_asked(each):
+            if also_done or is_asked(each):
                 asked.append(each)
                 check_end(asked)
                 try:

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -20,6 +20,16 @@ BLOCK = 4096
 
 STOPPED = "stopped"
 """Why an attempt ended that a signal or Ctrl-C has interrupted."""
+
+
+class Caller(NamedTuple):
+    """Who asks for a run: a task of another scheduler, such as Airflow, in one of its tries."""
+
+    run: str
+    """The run there, e.g. co2/manual__2026-11-26."""
+    task: str
+    attempt: int
+    """The number of the try, from 1 on."""
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +54,7 @@ class Attempts(msgspec.Struct, frozen=True, kw_only=True):
     task: str = ""
     """The task's name and its own parameters, for `nox -s status`."""
     env: str = ""
+    caller: Caller | None = None
     retry: list[str] = []
     """The arguments of `nox -s run --` that name the task; empty if none can."""
     written: float = 0.0

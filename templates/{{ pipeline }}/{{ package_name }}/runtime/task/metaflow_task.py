@@ -37,7 +37,7 @@ from ..metaflow_config import datastore_root, local_root
 from ..settings import settings
 from ..store.files import locked
 from ..version import Code, code
-from .attempts import Attempt, Attempts, AttemptsFile, read_attempts
+from .attempts import Attempt, Attempts, AttemptsFile, Caller, read_attempts
 from .flow_kwargs import FlowKwargs
 from .forcing import run_forced_at, time_of_forcing
 from .pipeline_task import PipelineTask
@@ -118,6 +118,8 @@ class MetaflowTask(PipelineTask, luigi.Task):
         super().__init__(*args, **kwargs)
         of_run = 0.0 if self.from_run else run_forced_at()
         self.forced_at = time_of_forcing() if self.force or self.force_upstream else of_run
+        self._caller: Caller | None = None
+        self._takes_runs_of_others = True
         # Whatever is wrong is reported here, before anything runs.
         for name in ("flow_path", "flow_tag", "from_run", "runner"):
             if not isinstance(value := getattr(self, name), str):
@@ -245,15 +247,32 @@ class MetaflowTask(PipelineTask, luigi.Task):
         With `force`, a marker from before this task does not count; with `from_run`, only one of
         that run does. Raises PipelineError if the marker cannot be looked up.
         """
-        if not self.from_run and not self.forced_at:
+        if not self.from_run and not self.forced_at and not self._caller:
             return self.output().exists()
         marker = self.output().read()
         if marker is None:
             return False
+        if self._caller:
+            return self._counts_for_caller(marker.caller)
         if self.from_run:
             return marker.pathspec == self.from_run
         # The clock may have been set back since, or have been wrong when an old one was written.
         return marker.written == self.forced_at or self.forced_at < marker.written <= time.time()
+
+    def call_from(self, caller: Caller, *, takes_runs_of_others: bool) -> None:
+        """Run for a task of another scheduler, which knows itself what it has run.
+
+        A success of an earlier try does not count: that task was cleared, to run anew. What other
+        runs of that scheduler, or people, have run or begun counts if `takes_runs_of_others`.
+        """
+        self._caller, self._takes_runs_of_others = caller, takes_runs_of_others
+
+    def _counts_for_caller(self, other: Caller | None) -> bool:
+        """True if a run that `other` has asked for is one that this task may take."""
+        assert self._caller
+        if other and other[:2] == self._caller[:2]:
+            return other.attempt == self._caller.attempt
+        return self._takes_runs_of_others
 
     def run(self) -> None:
         """Run the flow, or resume the run that failed, and write the marker.
@@ -323,6 +342,7 @@ class MetaflowTask(PipelineTask, luigi.Task):
             attempts,
             task=self._name_and_values,
             env=settings().env,
+            caller=self._caller,
             retry=run_arguments(self),
             written=time.time(),
             ended="",
@@ -369,7 +389,8 @@ class MetaflowTask(PipelineTask, luigi.Task):
 
         The file descriptors `held` stay open until nothing of the flow is left.
         """
-        if self.forced_at:  # if this run fails, the marker of an earlier one must not remain
+        # If this run fails, the marker of an earlier one must not remain.
+        if self.forced_at or self._caller:
             self.output().remove()
         offered = self._own_parameters()
         earlier = self._earlier_attempts(parameters, offered)
@@ -442,10 +463,15 @@ class MetaflowTask(PipelineTask, luigi.Task):
             reason = "its parameters have changed"
         elif earlier.flow and names and earlier.flow not in names:
             reason = f"{earlier.flow} is now {names[0]}"
+        elif not self._takes_runs_of_others and not self._is_of_same_run(earlier.caller):
+            reason = "what has failed was for another run of the scheduler"
         else:
             return earlier
         self._tell(f"starts afresh: {reason}")
         return afresh
+
+    def _is_of_same_run(self, other: Caller | None) -> bool:
+        return bool(self._caller and other and other.run == self._caller.run)
 
     def _runner(self, scratch: Path) -> Runner:
         """What the flow runs in; a container's image is built if there is none."""
@@ -502,6 +528,7 @@ class MetaflowTask(PipelineTask, luigi.Task):
             path=self.flow_path,
             task=self._name_and_values,
             env=settings().env,
+            caller=self._caller,
             flow_tag=self.flow_tag,
             written=max(time.time(), self.forced_at),
             seconds=round(seconds, 3),

@@ -11,7 +11,7 @@ import msgspec
 from .. import store
 from ..errors import PipelineError
 from ..flow.metaflow_client import metaflow_run
-from .attempts import Attempt
+from .attempts import Attempt, Caller
 
 if TYPE_CHECKING:
     from metaflow import Run
@@ -35,6 +35,8 @@ class Marker(msgspec.Struct, frozen=True, kw_only=True):
     """The task's name and its own parameters, for `nox -s status`."""
     parameters: dict[str, Any] = {}
     env: str = ""
+    caller: Caller | None = None
+    """Which task of another scheduler has asked for it, if one has."""
     flow_tag: str = ""
     version: str = ""
     branch: str | None = None
