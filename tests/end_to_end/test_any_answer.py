@@ -117,6 +117,7 @@ ANSWERS = st.fixed_dictionaries(
         "license": st.sampled_from(["MIT", "BSD-3-Clause", "Apache-2.0", "Proprietary"]),
         "with_examples": st.booleans(),
         "with_tables": st.booleans(),
+        "with_airflow": st.booleans(),
     }
 )
 

@@ -118,6 +118,7 @@ def test_every_combination_parses_and_has_the_answers(
     assert (repo / "tests" / "examples").exists() is combination["with_examples"]
     needs_sqlalchemy = any("sqlalchemy" in each for each in project["dependencies"])
     assert needs_sqlalchemy is combination["with_tables"]
+    assert (repo / "docs" / "airflow.md").exists() is combination["with_airflow"]
 
 
 @pytest.fixture(scope="module")

@@ -207,7 +207,7 @@ def test_both_doors_have_the_same_defaults(doors: Doors) -> None:
 
 @pytest.mark.thorough
 def test_typed_answers_are_kept_and_a_replay_repeats_them(doors: Doors) -> None:
-    typed = ["Sales.2026", "", 'A "{{ 7 * 7 }}" \\ é', "", "", "", "3", "", "2", "", "n", "n"]
+    typed = ["Sales.2026", "", 'A "{{ 7 * 7 }}" \\ é', "", "", "", "3", "", "2", "", "n", "n", "n"]
     printed = doors.run(*COOKIECUTTER, doors.template, typed="\n".join([*typed, ""]))
     assert "The name of the repo and of its distribution" in printed
     assert "(sales_2026)" in printed, "the default of package_name"

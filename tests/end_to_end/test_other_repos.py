@@ -22,7 +22,8 @@ def test_ruff_passes_with_any_package_name_and_lowest_python(
     template: Path, tmp_path: Path, python_version: str, package_name: str
 ) -> None:
     repo = tmp_path / "repo"
-    copy(template, repo, python_version=python_version, package_name=package_name)
+    answers = {"python_version": python_version, "package_name": package_name}
+    copy(template, repo, **answers, with_airflow=True)
     for command in (["check"], ["format", "--check"]):
         process = subprocess.run(
             [sys.executable, "-m", "ruff", *command, "."],

@@ -35,7 +35,8 @@ def make_repo() -> Path:
     """Generate a repo, with one commit, that goes when this process ends."""
     root = Path(tempfile.mkdtemp(prefix="in-repo-", dir=os.environ["PYTEST_DEBUG_TEMPROOT"]))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
-    repo = copy(copy_working_tree(root / "template"), root / "sales-pipelines", python_version=HERE)
+    answers = {"python_version": HERE, "with_airflow": True}
+    repo = copy(copy_working_tree(root / "template"), root / "sales-pipelines", **answers)
     subprocess.run(["uv", "lock", "--quiet", "--python", sys.executable], cwd=repo, check=True)
     git(repo, "init", "--quiet", "--initial-branch=main")
     commit(repo, "The repo")

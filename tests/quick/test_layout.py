@@ -65,6 +65,15 @@ def test_the_layout_is_that_of_the_design(generate: Generate) -> None:
     assert least == without(everything, *examples, *github, *tables)
     runtime = ("sales_pipelines/runtime/", "tests/runtime/")
     assert without(least, *runtime) == without(EVERYWHERE, *runtime)
+    with_airflow = files_of(
+        generate("scheduled", package_name="sales_pipelines", with_airflow=True)
+    )
+    assert with_airflow - everything == {
+        *("airflow/local.py", "airflow/pyproject.toml", "docs/airflow.md", "tests/test_graphs.py"),
+        *("dags/.airflowignore", "dags/co2.py", "dags/graphs/co2.json"),
+        "dags/sales_pipelines_airflow.py",
+        *(f"sales_pipelines/runtime/commands/{name}.py" for name in ("graph", "node")),
+    }
 
 
 def test_every_file_is_a_text_that_ends_as_texts_do(generate: Generate) -> None:

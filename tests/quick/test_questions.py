@@ -16,7 +16,7 @@ def test_the_questions_come_in_this_order() -> None:
     assert list(QUESTIONS) == [
         *("repo_name", "package_name", "description", "author_name", "author_email"),
         *("repo_url", "license", "python_version", "ci"),
-        *("protected_branches", "with_examples", "with_tables"),
+        *("protected_branches", "with_examples", "with_tables", "with_airflow"),
     ]
 
 
@@ -149,6 +149,7 @@ REFUSED = [
     ("protected_branches", "x" * 201, "must be branch names"),
     ("with_examples", "flase", "must be yes or no"),
     ("with_tables", "maybe", "must be yes or no"),
+    ("with_airflow", "maybe", "must be yes or no"),
 ]
 
 

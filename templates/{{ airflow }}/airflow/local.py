@@ -1,0 +1,193 @@
+"""Airflow on this machine, with the DAGs in dags/, for `nox -s airflow`.
+
+It needs no Docker: Airflow's parts run as processes, with SQLite, and end with this command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.request import urlopen
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+(SUPERVISOR,) = ROOT.glob("*/runtime/process/supervisor.py")
+
+READY = 180.0
+"""Seconds in which Airflow is up, even on a busy machine."""
+
+GRACE = 10.0
+"""Seconds in which Airflow's parts may end before they are killed."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve Airflow until Ctrl-C, or run one DAG; the exit code."""
+    options = parser().parse_args(arguments)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    threading.Thread(target=end_with_nox, daemon=True).start()
+    try:
+        if options.dag:
+            return test(options.dag, options.date, options.conf)
+        return serve(options.port)
+    except KeyboardInterrupt:
+        return 130
+
+
+def end_with_nox() -> None:
+    """Stop when nox has gone, whatever has ended it: uv, between it and this process, stays."""
+    if nox := int(os.environ.get("NOX_PROCESS", 0)):
+        with contextlib.suppress(ProcessLookupError):
+            while True:
+                os.kill(nox, 0)
+                time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(
+        prog="nox -s airflow --",
+        description="Start Airflow on this machine, with the DAGs in dags/, until Ctrl-C. "
+        "`test DAG` runs one of them to its end instead, here in the terminal.",
+    )
+    made.set_defaults(dag="", date=None, conf=None)
+    made.add_argument("--port", type=int, default=8080, help="of its pages; default: 8080")
+    commands = made.add_subparsers(metavar="test")
+    run = commands.add_parser("test", help="run one DAG, without Airflow's services")
+    run.add_argument("dag", help="its name, e.g. co2")
+    run.add_argument("date", nargs="?", help="its logical date, e.g. 2026-11-20")
+    run.add_argument("--conf", help="""its parameters as JSON, e.g. '{"flow_tag": "dev"}'""")
+    return made
+
+
+def environment(home: Path, port: int) -> dict[str, str]:
+    """The variables that make Airflow serve this repo alone, on this machine alone."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    secret = home / "jwt-secret"
+    if (
+        not secret.exists()
+    ):  # one for all of Airflow's parts: else they refuse each other's requests
+        secret.touch(mode=0o600)
+        secret.write_text(secrets.token_hex(32))
+    address = f"http://127.0.0.1:{port}"
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__API__BASE_URL": address,
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": str(port),
+        "AIRFLOW__API__WORKERS": "1",
+        "AIRFLOW__API_AUTH__JWT_SECRET": secret.read_text(),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{address}/execution/",
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
+        "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
+    }
+
+
+def serve(port: int) -> int:
+    """Start Airflow, say where it is, and end all of it with this process."""
+    home = HERE / "home"
+    variables = environment(home, port)
+    running = (home / "running").open("a+")  # locked as long as this process lives
+    try:
+        fcntl.flock(running, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        running.seek(0)
+        print(f"airflow: it runs already: {running.read()}", file=sys.stderr)
+        return 2
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            free.bind(("127.0.0.1", port))
+        except OSError as error:
+            print(f"airflow: port {port}: {error.strerror}\nhint: --port 8081", file=sys.stderr)
+            return 2
+    running.truncate(0)
+    running.write(f"http://127.0.0.1:{port}")
+    running.flush()
+    log = home / "airflow.log"
+    where = log.relative_to(ROOT)
+    print(f"Airflow starts, which takes half a minute; its log is {where}", flush=True)
+    with log.open("w") as lines, supervised(["airflow", "standalone"], variables, lines) as process:
+        deadline = time.monotonic() + READY
+        while not answers(port):
+            if process.poll() is not None or time.monotonic() > deadline:
+                print(f"airflow: it does not start: see {log}", file=sys.stderr)
+                return 1
+            time.sleep(0.5)
+        print(f"\nAirflow is at http://127.0.0.1:{port}{login(home)}\nCtrl-C ends it.", flush=True)
+        process.wait()
+        print(f"airflow: it has ended: see {log}", file=sys.stderr)
+        return 1
+
+
+def answers(port: int) -> bool:
+    """True if Airflow's pages can be opened."""
+    with (
+        contextlib.suppress(OSError),
+        urlopen(f"http://127.0.0.1:{port}/api/v2/version", timeout=5),
+    ):
+        return True
+    return False
+
+
+def login(home: Path) -> str:
+    """The name and the password that Airflow has made for this machine."""
+    users = json.loads((home / "simple_auth_manager_passwords.json.generated").read_text())
+    return "".join(f", user {name}, password {password}" for name, password in users.items())
+
+
+def test(dag: str, date: str | None, conf: str | None) -> int:
+    """Run the DAG to its end, with a database of its own: a running scheduler would take part."""
+    variables = environment(HERE / "home" / "test", 8080)
+    words = [*([date] if date else []), *(["--conf", conf] if conf else [])]
+    for command in (["db", "migrate"], ["dags", "test", dag, *words]):
+        quiet = subprocess.DEVNULL if command[0] == "db" else None
+        with supervised(["airflow", *command], variables, quiet) as process:
+            if exit_code := process.wait():
+                return exit_code
+    return 0
+
+
+@contextlib.contextmanager
+def supervised(
+    command: list[str], variables: dict[str, str], output: object
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The process of a command, which leaves none of its own behind, however this one ends."""
+    lifeline, end = os.pipe()
+    supervisor = [sys.executable, "-I", "-S", str(SUPERVISOR), str(lifeline), str(GRACE), "0"]
+    process = subprocess.Popen(
+        [*supervisor, *command],
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=output,  # type: ignore[arg-type]
+        stderr=subprocess.STDOUT if output else None,
+        pass_fds=[lifeline],
+        start_new_session=True,
+    )
+    os.close(lifeline)
+    try:
+        yield process
+    finally:
+        os.close(end)
+        process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,91 @@
+"""Runs one task of a pipeline for another scheduler, which has the order from `nox -s graph`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import luigi
+from luigi.retcodes import retcode
+
+from ..errors import PipelineError
+from ..task.attempts import Caller
+from ..task.metaflow_task import MetaflowTask
+from ..task.run_arguments import run_arguments
+from .graph import is_moment, named_tasks, required, root_task
+from .run import configure_luigi, family, named_task, run, to_luigi
+
+
+def main(arguments: list[str]) -> int:
+    """Run the task that `--node` names, of the pipeline that the other arguments name.
+
+    Returns the exit codes of `nox -s run`; missing_data if the task requires what has not run.
+    """
+    parser = argparse.ArgumentParser(prog="node", allow_abbrev=False)
+    parser.add_argument("--node", required=True, metavar="NAME", help="its name in the graph")
+    parser.add_argument("--by", required=True, metavar="RUN", help="the scheduler's run")
+    parser.add_argument("--task", required=True, help="the scheduler's task")
+    parser.add_argument("--try", required=True, type=int, dest="attempt", help="which try it is")
+    parser.add_argument("--result", type=Path, required=True, help="the file for what it has made")
+    own, arguments = parser.parse_known_args(arguments)
+    configure_luigi()
+    luigi.configuration.get_config().set("core", "log_level", "WARNING")  # the order is not Luigi's
+    nodes = named_tasks(root_task(arguments))
+    if own.node not in nodes:
+        raise PipelineError(
+            f"{' '.join(arguments[:1])} has no task {own.node} any more; it has {', '.join(nodes)}"
+            f"\nhint: nox -s graph -- {' '.join(arguments[:1])}"
+        )
+    task = nodes[own.node]
+    names = {each: name for name, each in nodes.items()}
+    if missing := [names[each] for each in dict.fromkeys(required(task)) if not each.complete()]:
+        print(f"run: {own.node} requires {', '.join(missing)}, not done yet", file=sys.stderr)
+        return int(retcode().missing_data)
+    words = as_called_alone(task)
+    is_dated = any(is_moment(parameter) for _, parameter in task.get_params())
+    if isinstance(task, MetaflowTask):
+        caller = Caller(own.by, own.task, own.attempt)
+        task.call_from(caller, takes_runs_of_others=is_dated)
+    elif hasattr(task, "forced_at") and (own.attempt > 1 or not is_dated):
+        task.forced_at = time.time()  # a CurateTask, whose rows can be loaded twice
+    exit_code = run(words, [task], is_verbose=True)
+    if exit_code == 0:
+        own.result.write_text(json.dumps(summary(task)), encoding="utf-8")
+    return exit_code
+
+
+def as_called_alone(task: luigi.Task) -> list[str]:
+    """Luigi's arguments that name the task. Raises PipelineError if none can."""
+    if words := run_arguments(task):
+        module, name, options = to_luigi(words)
+        found = ["--module", module, family(module, name), *options]
+        if named_task(found) is task:  # Luigi has one object for each task
+            return found
+    raise PipelineError(
+        f"no command line names {task}\n"
+        "hint: define its class in a module below tasks/, with parameters that have a text"
+    )
+
+
+def summary(task: luigi.Task) -> dict[str, Any]:
+    """What the scheduler is told of what the task has made."""
+    output: Any = task.output()
+    if isinstance(task, MetaflowTask):
+        marker = output.marker
+        return {
+            "run": marker.pathspec,
+            "marker": output.path,
+            "seconds": marker.seconds,
+            "resumed": [attempt.run_id for attempt in marker.resumed],
+            "version": marker.version,
+            "commit": marker.commit,
+            "result": marker.result,
+        }
+    if hasattr(output, "load"):
+        return dict(output.load._asdict())
+    outputs = luigi.task.flatten(output)
+    return {"outputs": [str(getattr(each, "path", each)) for each in outputs]}

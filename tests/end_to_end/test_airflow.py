@@ -1,0 +1,490 @@
+"""A repo's pipelines as DAGs of a real Airflow, which `nox -s airflow` serves."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+
+from ..conftest import HERE, Repo, SetUp, clean_environment, wait_until
+from ..processes import below, is_there
+
+pytestmark = pytest.mark.thorough
+
+FLOW = '''
+"""Notes what it does, and fails or waits where a file says so."""
+
+import os
+import time
+
+from metaflow import FlowSpec, Parameter, step
+from sales_pipelines.runtime import repo_root, talk_to_luigi
+
+
+@talk_to_luigi
+class NoteFlow(FlowSpec):
+    """Two steps."""
+
+    label = Parameter("label", default="")
+    day = Parameter("day", default="")
+
+    @step
+    def start(self):
+        """Note that."""
+        self.note("start")
+        self.next(self.end)
+
+    @step
+    def end(self):
+        """Fail once, or wait, or end."""
+        self.note("end")
+        fail = repo_root() / f"fail-{self.label}"
+        if fail.exists():
+            fail.unlink()
+            raise ValueError("the file says so")
+        while (repo_root() / f"wait-{self.label}").exists():
+            time.sleep(0.1)
+        self.luigi_result = {"label": self.label, "day": self.day}
+
+    def note(self, step):
+        with (repo_root() / f"notes-{self.label}").open("a") as file:
+            file.write(f"{step} {os.getpid()}\\n")
+
+
+if __name__ == "__main__":
+    NoteFlow()
+'''
+
+TASKS = """
+import luigi
+from sales_pipelines.runtime import MetaflowTask
+
+
+class First(MetaflowTask):
+    flow_path = "notes/note.py"
+    label = luigi.Parameter("first")
+
+
+class Second(MetaflowTask):
+    flow_path = "notes/note.py"
+    label = luigi.Parameter("second")
+
+    def requires(self):
+        return First(flow_tag=self.flow_tag)
+
+
+RootTask = Second
+"""
+
+DAILY = """
+import datetime
+
+import luigi
+from sales_pipelines.runtime import MetaflowTask
+
+
+class Extract(MetaflowTask):
+    flow_path = "notes/note.py"
+    label = luigi.Parameter()
+    day = luigi.DateParameter()
+
+
+class RootTask(luigi.WrapperTask):
+    day = luigi.DateParameter()
+
+    def requires(self):
+        before = self.day - datetime.timedelta(days=1)
+        return [Extract(label="north", day=before), Extract(label="south", day=before)]
+"""
+
+DAGS = """
+import datetime
+
+from airflow.sdk import DAG, Asset, task
+from sales_pipelines_airflow import asset, flow_tasks, params
+
+start = {"start_date": datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC), "catchup": False}
+again = {"retries": 1, "retry_delay": datetime.timedelta(0)}
+
+with DAG("notes", schedule=None, params=params("notes"), default_args=again, **start):
+    flow_tasks("notes")
+
+with DAG("once", schedule=None, **start):
+    flow_tasks("notes")
+
+with DAG("limited", schedule=None, **start):
+    flow_tasks("notes", execution_timeout=datetime.timedelta(seconds=15))
+
+with DAG("daily", schedule="@daily", params=params("daily"), **start):
+    flow_tasks("daily")
+
+with DAG("theirs", schedule=None, **start):
+
+    @task(outlets=[Asset("theirs")])
+    def collect() -> None:
+        pass
+
+    collect()
+
+with DAG("ours", schedule=[Asset("theirs")], **start):
+    flow_tasks("notes")
+
+with DAG("after_ours", schedule=[asset("notes", "Second")], **start):
+
+    @task
+    def look(triggering_asset_events=None):
+        return [each.extra for events in triggering_asset_events.values() for each in events]
+
+    look()
+"""
+
+
+class Airflow:
+    """An Airflow that serves a repo."""
+
+    def __init__(self, repo: Repo, address: str, user: str, password: str) -> None:
+        self.repo = repo
+        self.address = address
+        login = {"username": user, "password": password}
+        self._token = ""
+        self._token = self.call("POST", "/auth/token", login)["access_token"]
+
+    def call(self, method: str, path: str, body: object = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"}
+        request = Request(self.address + path, method=method, data=data, headers=headers)
+        try:
+            with urlopen(request, timeout=60) as answer:
+                return json.loads(answer.read() or b"null")
+        except HTTPError as error:
+            raise AssertionError(f"{method} {path}: {error.read().decode()}") from error
+
+    def api(self, method: str, path: str, body: object = None) -> Any:
+        return self.call(method, f"/api/v2{path}", body)
+
+    def trigger(self, dag: str, **more: object) -> str:
+        """Start a run, and return its id."""
+        run: str = self.api("POST", f"/dags/{dag}/dagRuns", {"logical_date": None, **more})[
+            "dag_run_id"
+        ]
+        return run
+
+    def wait(self, dag: str, run: str, state: str = "success") -> None:
+        """Wait until the run has ended, in this state."""
+        path = f"/dags/{dag}/dagRuns/{run}"
+        wait_until(lambda: self.api("GET", path)["state"] in ("success", "failed"), 180)
+        assert self.api("GET", path)["state"] == state, self.log(dag, run)
+
+    def task(self, dag: str, run: str, task: str) -> Any:
+        return self.api("GET", f"/dags/{dag}/dagRuns/{run}/taskInstances/{task}")
+
+    def wait_for_task(self, dag: str, run: str, task: str, *states: str) -> None:
+        wait_until(lambda: self.task(dag, run, task)["state"] in states, 120)
+
+    def result(self, dag: str, run: str, task: str) -> Any:
+        """What the task has returned, its XCom."""
+        path = f"/dags/{dag}/dagRuns/{run}/taskInstances/{task}/xcomEntries/return_value"
+        return self.api("GET", path)["value"]
+
+    def log(self, dag: str, run: str) -> str:
+        """The log of the tasks that have run."""
+        tasks = self.api("GET", f"/dags/{dag}/dagRuns/{run}/taskInstances")["task_instances"]
+        path = f"/dags/{dag}/dagRuns/{run}/taskInstances"
+        lines = []
+        for each in tasks:
+            if each["try_number"]:
+                printed = self.api("GET", f"{path}/{each['task_id']}/logs/{each['try_number']}")
+                lines += [str(line.get("event")) for line in printed["content"]]
+        return "\n".join(lines)
+
+    def clear(self, dag: str, run: str, *tasks: str) -> None:
+        body = {"dry_run": False, "dag_run_id": run, "task_ids": [*tasks], "only_failed": False}
+        self.api("POST", f"/dags/{dag}/clearTaskInstances", {**body, "reset_dag_runs": True})
+
+    def notes(self, name: str) -> list[str]:
+        """The steps that have run since the last call."""
+        file = self.repo.folder / f"notes-{name}"
+        lines = file.read_text().splitlines() if file.exists() else []
+        file.unlink(missing_ok=True)
+        return [line.split()[0] for line in lines]
+
+    def process_of(self, name: str) -> int:
+        """Wait until the last step runs, and return its process."""
+        file = self.repo.folder / f"notes-{name}"
+        wait_until(lambda: file.exists() and "end " in file.read_text(), 120)
+        return int(file.read_text().split()[-1])
+
+    def tell(self, *whats: str) -> None:
+        """Make flows fail or wait, e.g. fail-first, until the next call."""
+        for pattern in ("fail-*", "wait-*"):
+            for file in self.repo.folder.glob(pattern):
+                file.unlink()
+        for what in whats:
+            (self.repo.folder / what).touch()
+
+
+@pytest.fixture(scope="module")
+def repo(set_up: SetUp) -> Repo:
+    made = set_up("sales-pipelines", python_version=HERE, with_airflow=True)
+    package = made.folder / "sales_pipelines"
+    for name, text in (
+        ("flows/notes/note.py", FLOW),
+        ("tasks/notes_tasks.py", TASKS),
+        ("tasks/daily_tasks.py", DAILY),
+        ("../dags/notes.py", DAGS),
+    ):
+        file = package / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text.lstrip())
+    for name in ("notes", "daily"):
+        assert f"{name}.json: " in made.nox("-s", "graph", "--", f"{name}_tasks.py")
+    return made
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def serving(repo: Repo) -> Iterator[tuple[subprocess.Popen[bytes], re.Match[str]]]:
+    """`nox -s airflow`, once it has said where Airflow is."""
+    printed = repo.folder.parent / "airflow.txt"
+    command = [repo.python, "noxfile.py", "-s", "airflow", "--", "--port", str(free_port())]
+    with printed.open("wb") as file:
+        process = subprocess.Popen(
+            command,
+            cwd=repo.folder,
+            env=clean_environment(repo.home),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    where = re.compile(r"Airflow is at (\S+), user (\S+), password (\S+)")
+    try:
+        wait_until(lambda: process.poll() is not None or where.search(printed.read_text()), 300)
+        found = where.search(printed.read_text())
+        assert found, printed.read_text()
+        yield process, found
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def airflow(repo: Repo) -> Iterator[Airflow]:
+    with serving(repo) as (_, found):
+        made = Airflow(repo, *found.groups())
+        names = {"co2", "notes", "once", "limited", "daily", "theirs", "ours", "after_ours"}
+        wait_until(
+            lambda: names <= {each["dag_id"] for each in made.api("GET", "/dags")["dags"]}, 120
+        )
+        assert made.api("GET", "/importErrors")["import_errors"] == []
+        for name in names - {"co2", "daily"}:
+            made.api("PATCH", f"/dags/{name}", {"is_paused": False})
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def fresh(repo: Repo) -> None:
+    for pattern in ("fail-*", "wait-*", "notes-*"):
+        for file in repo.folder.glob(pattern):
+            file.unlink()
+
+
+def test_each_task_says_what_it_has_made_and_its_asset_starts_another_dag(airflow: Airflow) -> None:
+    before = airflow.api("GET", "/dags/after_ours/dagRuns")["total_entries"]
+    run = airflow.trigger("notes", conf={"flow_tag": "dev"})
+    airflow.wait("notes", run)
+    made = airflow.result("notes", run, "Second")
+    marker = json.loads(Path(made["marker"]).read_text())
+    assert made["run"] == f"NoteFlow/{marker['run_id']}"
+    assert made["result"] == {"label": "second", "day": ""}
+    assert marker["caller"] == [f"notes/{run}", "Second", 1]
+    runs = "/dags/after_ours/dagRuns"
+    wait_until(lambda: airflow.api("GET", runs)["total_entries"] > before, 60)
+    after = airflow.api("GET", f"{runs}?order_by=-run_after&limit=1")["dag_runs"][0]["dag_run_id"]
+    airflow.wait("after_ours", after)
+    told = airflow.result("after_ours", after, "look")
+    assert {"run": made["run"], "marker": made["marker"]} in told
+
+
+def test_an_asset_of_another_team_starts_a_dag_of_the_repo(airflow: Airflow) -> None:
+    before = airflow.api("GET", "/dags/ours/dagRuns")["total_entries"]
+    airflow.wait("theirs", airflow.trigger("theirs"))
+    wait_until(lambda: airflow.api("GET", "/dags/ours/dagRuns")["total_entries"] > before, 60)
+    path = "/dags/ours/dagRuns?order_by=-run_after&limit=1"
+    airflow.wait("ours", airflow.api("GET", path)["dag_runs"][0]["dag_run_id"])
+
+
+def test_a_retry_resumes_the_run_that_has_failed(airflow: Airflow) -> None:
+    airflow.tell("fail-first")
+    run = airflow.trigger("notes")
+    airflow.wait("notes", run)
+    assert airflow.notes("first") == ["start", "end", "end"]
+    assert len(airflow.result("notes", run, "First")["resumed"]) == 1
+    assert airflow.task("notes", run, "First")["try_number"] == 2
+
+
+def test_without_a_date_each_run_runs_anew(airflow: Airflow) -> None:
+    for _ in range(2):
+        airflow.wait("once", airflow.trigger("once"))
+        assert airflow.notes("first") == ["start", "end"]
+
+
+def test_what_is_cleared_resumes_after_a_failure_and_runs_anew_after_a_success(
+    airflow: Airflow,
+) -> None:
+    airflow.tell("fail-first")
+    run = airflow.trigger("once")
+    airflow.wait("once", run, "failed")
+    assert airflow.notes("first") == ["start", "end"]
+    assert "ValueError: the file says so" in airflow.log("once", run)
+    airflow.clear("once", run, "First", "Second")
+    airflow.wait("once", run)
+    assert airflow.notes("first") == ["end"]
+    assert airflow.notes("second") == ["start", "end"]
+    airflow.clear("once", run, "Second")
+    wait_until(lambda: "end" in airflow.notes("second"))
+    airflow.wait("once", run)
+    assert airflow.notes("first") == []
+
+
+def test_a_failure_of_another_run_is_not_resumed(airflow: Airflow) -> None:
+    airflow.tell("fail-first")
+    airflow.wait("once", airflow.trigger("once"), "failed")
+    airflow.notes("first")
+    airflow.wait("once", airflow.trigger("once"))
+    assert airflow.notes("first") == ["start", "end"]
+
+
+def test_a_task_that_is_marked_as_failed_leaves_no_process(airflow: Airflow) -> None:
+    airflow.tell("wait-first")
+    run = airflow.trigger("once")
+    process = airflow.process_of("first")
+    path = f"/dags/once/dagRuns/{run}/taskInstances/First"
+    airflow.api("PATCH", path, {"new_state": "failed"})
+    wait_until(lambda: not is_there(process), 15)
+
+
+def test_after_the_time_limit_no_process_is_left(airflow: Airflow) -> None:
+    airflow.tell("wait-first")
+    run = airflow.trigger("limited")
+    process = airflow.process_of("first")
+    airflow.wait("limited", run, "failed")
+    wait_until(lambda: not is_there(process), 10)
+
+
+def test_a_kill_of_airflow_s_process_leaves_none_and_the_retry_resumes(airflow: Airflow) -> None:
+    airflow.tell("wait-first")
+    run = airflow.trigger("notes")
+    process = airflow.process_of("first")
+    os.kill(parent_of_supervisor(process), signal.SIGKILL)
+    wait_until(lambda: not is_there(process), 10)
+    airflow.tell()
+    airflow.wait("notes", run)
+    assert airflow.notes("first") == ["start", "end", "end"]
+
+
+def parent_of_supervisor(process: int) -> int:
+    """Airflow's process, above the outermost supervisor of a flow's process."""
+    found = 0
+    while process > 1:
+        command = Path(f"/proc/{process}/cmdline").read_bytes()
+        status = Path(f"/proc/{process}/stat").read_text()
+        process = int(status.rpartition(")")[2].split()[1])
+        if b"process/supervisor.py" in command:
+            found = process
+            if b"runtime\0node" in command:
+                break
+    return found
+
+
+def test_a_backfill_runs_each_day_once_with_its_date(airflow: Airflow) -> None:
+
+    def begins(backfill: object) -> bool:
+        try:
+            airflow.api("POST", "/backfills", backfill)
+        except AssertionError as error:  # Airflow does not wait for SQLite's lock
+            if "Database is locked" not in str(error):
+                raise
+            return False
+        return True
+
+    days = {"from_date": "2026-11-10T00:00:00Z", "to_date": "2026-11-12T00:00:00Z"}
+    airflow.api("PATCH", "/dags/daily", {"is_paused": False})
+    wait_until(lambda: begins({"dag_id": "daily", "run_backwards": False, **days}))
+    path = "/dags/daily/dagRuns?run_type=backfill"
+
+    def runs() -> list[Any]:
+        found: list[Any] = airflow.api("GET", path)["dag_runs"]
+        return found
+
+    wait_until(lambda: [each["state"] for each in runs()].count("success") == 3, 240)
+    for each in runs():
+        made = airflow.result("daily", each["dag_run_id"], "Extract.north")
+        date = each["logical_date"][:10]
+        assert made["result"]["day"] == f"2026-11-{int(date[-2:]) - 1:02}"
+    airflow.api("PATCH", "/dags/daily", {"is_paused": True})
+
+
+def test_what_no_longer_is_in_the_tasks_is_named_in_the_log(airflow: Airflow) -> None:
+    graph = airflow.repo.folder / "dags" / "graphs" / "notes.json"
+    text = graph.read_text()
+    graph.write_text(text.replace('"Second"', '"Third"'))
+    try:
+        run = airflow.trigger("once")
+        airflow.wait("once", run, "failed")
+        log = airflow.log("once", run)
+        assert "notes_tasks.py has no task Third any more; it has First, Second" in log
+        assert "-s graph -- notes_tasks.py" in log
+    finally:
+        graph.write_text(text)
+
+
+def test_one_dag_runs_in_the_terminal(repo: Repo) -> None:
+    printed = repo.nox("-s", "airflow", "--", "test", "once")
+    assert "state=success" in printed or "success" in printed
+    assert (repo.folder / "notes-second").exists()
+
+
+@pytest.fixture(scope="module")
+def bare(set_up: SetUp) -> Repo:
+    return set_up("bare-pipelines", python_version=HERE, with_airflow=True, with_examples=False)
+
+
+def test_a_port_that_is_taken_is_named(bare: Repo) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        printed = bare.nox("-s", "airflow", "--", "--port", str(port), exit_code=1)
+    assert f"airflow: port {port}: Address already in use\nhint: --port" in printed
+
+
+def test_a_second_one_is_refused_and_says_where_the_first_is(airflow: Airflow) -> None:
+    command = ("-s", "airflow", "--", "--port", str(free_port()))
+    printed = airflow.repo.nox(*command, exit_code=1)
+    assert f"airflow: it runs already: {airflow.address}" in printed
+
+
+def test_its_end_leaves_no_process_of_airflow(bare: Repo) -> None:
+    with serving(bare) as (process, _):
+        children = [*below(process.pid)]
+        assert len(children) > 5
+        process.kill()
+    wait_until(lambda: not any(map(is_there, children)), 30)

@@ -1,0 +1,320 @@
+"""`nox -s graph`, and one task of a graph that runs for another scheduler."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sales_pipelines.runtime import MetaflowTask, PipelineError, paths
+from sales_pipelines.runtime.commands import graph, node
+from sales_pipelines.runtime.commands.graph import graph_of, named_tasks
+
+from .conftest import ALL, Pipeline, Splitting, mark_done
+
+HEAD = """
+import datetime
+import enum
+
+import luigi
+from sales_pipelines.runtime import MetaflowTask
+
+"""
+NUMBERS = iter(range(1000))
+
+AddTasks = Callable[[str], str]
+
+
+@pytest.fixture
+def add_tasks(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Iterator[AddTasks]:
+    """A function that adds a module of tasks to the repo, and returns its name."""
+    files: list[Path] = []
+
+    def add(text: str) -> str:
+        # Python imports a module once, whatever its file comes to be.
+        file = paths.TASKS / f"module{next(NUMBERS)}_tasks.py"
+        file.write_text(HEAD + textwrap.dedent(text))
+        files.append(file)
+        return file.name
+
+    pipeline.add_flow()
+    monkeypatch.setattr(paths, "ROOT", pipeline.root)
+    yield add
+    for file in files:
+        file.unlink()
+
+
+def nodes(arguments: list[str]) -> dict[str, list[str]]:
+    """The graph's tasks, and what each requires."""
+    return {each["name"]: each["requires"] for each in graph_of(arguments)["nodes"]}
+
+
+def test_wrappers_are_looked_through_and_names_have_what_differs(add_tasks: AddTasks) -> None:
+    module = add_tasks("""
+        class Extract(MetaflowTask):
+            flow_path = "small.py"
+            region = luigi.Parameter()
+            day = luigi.DateParameter()
+
+
+        class Both(luigi.WrapperTask):
+            day = luigi.DateParameter()
+
+            def requires(self):
+                for region in ("north", "south 1"):
+                    yield Extract(region=region, day=self.day - datetime.timedelta(days=1))
+
+
+        class Sum(MetaflowTask):
+            flow_path = "small.py"
+            day = luigi.DateParameter()
+
+            def requires(self):
+                return Both(day=self.day)
+
+
+        class Publish(luigi.Task):
+            day = luigi.DateParameter()
+
+            def requires(self):
+                return [Sum(day=self.day - datetime.timedelta(days=each)) for each in range(2)]
+
+
+        RootTask = Publish
+    """)
+    found = nodes([module])
+    assert found["Publish"] == ["Sum.1", "Sum.2"]
+    assert set(found) == {
+        *("Publish", "Sum.1", "Sum.2"),
+        *(f"Extract.{region}.{number}" for region in ("north", "south_1") for number in (1, 2)),
+    }
+    assert found["Extract.north.1"] == []
+
+
+def test_tasks_that_are_done_are_in_the_graph(add_tasks: AddTasks, pipeline: Pipeline) -> None:
+    module = add_tasks("""
+        class First(MetaflowTask):
+            flow_path = "small.py"
+
+        class RootTask(MetaflowTask):
+            flow_path = "small.py"
+            n = luigi.IntParameter(1)
+
+            def requires(self):
+                return First()
+    """)
+    expected = {"First": [], "RootTask": ["First"]}
+    assert nodes([module]) == expected
+    root = graph.root_task([module])
+    assert isinstance(root, MetaflowTask)
+    mark_done(root)
+    assert root.complete()
+    assert nodes([module]) == expected
+
+
+def test_parameters_have_the_types_of_a_form(add_tasks: AddTasks) -> None:
+    module = add_tasks("""
+        class Size(enum.Enum):
+            small = 1
+            large = 2
+
+
+        class RootTask(luigi.Task):
+            text = luigi.Parameter("a", description="some text")
+            number = luigi.IntParameter(3)
+            share = luigi.FloatParameter(0.5)
+            fast = luigi.BoolParameter()
+            asked = luigi.BoolParameter(True, parsing=luigi.BoolParameter.EXPLICIT_PARSING)
+            rows = luigi.ListParameter((1, "b"))
+            limits = luigi.DictParameter({"a": [1]})
+            kind = luigi.ChoiceParameter("x", choices=["y", "x"])
+            size = luigi.EnumParameter(Size.small, enum=Size)
+            sizes = luigi.EnumListParameter((Size.small, Size.large), enum=Size)
+            limit = luigi.OptionalIntParameter(None)
+            note = luigi.OptionalParameter(None)
+            pause = luigi.TimeDeltaParameter(datetime.timedelta(hours=2))
+            day = luigi.DateParameter()
+            month = luigi.MonthParameter()
+            secret = luigi.Parameter("s", visibility=luigi.parameter.ParameterVisibility.PRIVATE)
+    """)
+    found = graph_of([module])["parameters"]
+    assert {name: (each["schema"], each.get("default")) for name, each in found.items()} == {
+        "text": ({"type": "string"}, "a"),
+        "number": ({"type": "integer"}, 3),
+        "share": ({"type": "number"}, 0.5),
+        "fast": ({"type": "boolean"}, False),
+        "asked": ({"type": "boolean"}, True),
+        "rows": ({"type": "array"}, [1, "b"]),
+        "limits": ({"type": "object"}, {"a": [1]}),
+        "kind": ({"type": "string", "enum": ["x", "y"]}, "x"),
+        "size": ({"type": "string", "enum": ["large", "small"]}, "small"),
+        "sizes": ({"type": "string"}, "small,large"),
+        "limit": ({"type": ["null", "integer"]}, None),
+        "note": ({"type": "string"}, ""),
+        "pause": ({"type": "string"}, "0 w 0 d 2 h 0 m 0 s"),
+        "day": ({"type": "string"}, None),
+        "month": ({"type": "string"}, None),
+    }
+    assert found["text"]["description"] == "some text"
+    assert (found["day"]["moment"], found["month"]["moment"]) == ("%Y-%m-%d", "%Y-%m")
+    assert (found["fast"]["is_switch"], found["asked"]["is_switch"]) == (True, False)
+
+
+def test_what_is_given_is_no_parameter_of_the_dag(add_tasks: AddTasks) -> None:
+    module = add_tasks("""
+        class RootTask(luigi.Task):
+            region = luigi.Parameter()
+            number = luigi.IntParameter(3)
+    """)
+    found = graph_of([module, "--region=north"])
+    assert found["pipeline"] == [module, "--region=north"]
+    assert [*found["parameters"]] == ["number"]
+    with pytest.raises(PipelineError, match="region"):
+        graph_of([module])
+
+
+@pytest.mark.parametrize(
+    ("requires", "reason"),
+    [
+        ("RootTask()", "these tasks require each other: .*RootTask"),
+        ("'no task'", "returns 'no task', which is no task"),
+        ("Around()", "these tasks require each other"),
+    ],
+)
+def test_an_order_that_is_none_is_refused(add_tasks: AddTasks, requires: str, reason: str) -> None:
+    module = add_tasks(f"""
+        class Around(luigi.WrapperTask):
+            def requires(self):
+                return Around()
+
+
+        class RootTask(luigi.Task):
+            def requires(self):
+                return {requires}
+    """)
+    with pytest.raises(PipelineError, match=reason):
+        graph_of([module])
+
+
+def test_the_file_is_written_and_checked(
+    add_tasks: AddTasks, pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = add_tasks("""
+        class RootTask(luigi.Task):
+            number = luigi.IntParameter(3)
+    """)
+    name = module.removesuffix("_tasks.py")
+    file = pipeline.root / "dags" / "graphs" / f"{name}.json"
+    assert graph.main(["--check", module]) == 1
+    assert not file.exists()
+    assert f"dags/graphs/{name}.json is not what the tasks are\nhint: " in capsys.readouterr().out
+    assert graph.main([module]) == 0
+    assert json.loads(file.read_text()) == graph_of([module])
+    assert graph.main(["--check", module]) == 0
+    assert "is up to date: RootTask" in capsys.readouterr().out
+    with pytest.raises(PipelineError, match=r"--name '\.\./x' must be letters"):
+        graph.main(["--name", "../x", module])
+
+
+def run_node(module: str, name: str, run: str, attempt: int, root: Path, *more: str) -> int:
+    """Run a task of the module for a scheduler, as Airflow does."""
+    MetaflowTask.clear_instance_cache()
+    by = ("--by", run, "--task", name, "--try", str(attempt), "--result", str(root / "result.json"))
+    return node.main([module, "--node", name, *by, *more])
+
+
+SPLIT = """
+    class Split(MetaflowTask):
+        flow_path = "split.py"
+
+
+    class After(luigi.Task):
+        def requires(self):
+            return Split()
+
+
+    RootTask = After
+"""
+
+
+def test_a_retry_resumes_another_run_runs_anew_and_so_does_a_cleared_success(
+    add_tasks: AddTasks, splitting: Splitting
+) -> None:
+    module, root = add_tasks(SPLIT), splitting.root
+    splitting.tell("fail-join")
+    assert run_node(module, "Split", "split/a", 1, root) == 30
+    splitting.ran()
+    splitting.tell()
+    assert run_node(module, "Split", "split/a", 2, root) == 0
+    assert splitting.ran() == ["end", "join"]
+    told = json.loads((root / "result.json").read_text())
+    marker = json.loads(Path(told["marker"]).read_text())
+    assert told["result"] == {"total": 5}
+    assert told["run"] == f"SplitFlow/{marker['run_id']}"
+    assert len(told["resumed"]) == 1
+    assert marker["caller"] == ["split/a", "Split", 2]
+    assert run_node(module, "Split", "split/a", 2, root) == 0
+    assert splitting.ran() == [], "the same try has succeeded already"
+    assert run_node(module, "Split", "split/a", 3, root) == 0
+    assert splitting.ran() == ALL, "a success that was cleared"
+    splitting.tell("fail-join")
+    assert run_node(module, "Split", "split/b", 1, root) == 30
+    assert splitting.ran() == [each for each in ALL if each != "end"], "another run of the DAG"
+    splitting.tell()
+    assert run_node(module, "Split", "split/c", 1, root) == 0
+    assert splitting.ran() == ALL, "what failed for another run is not resumed"
+
+
+def test_a_task_with_a_date_runs_once_for_it(add_tasks: AddTasks, splitting: Splitting) -> None:
+    module = add_tasks("""
+        class RootTask(MetaflowTask):
+            flow_path = "split.py"
+            day = luigi.DateParameter()
+    """)
+    for run, day, ran in (("a", 1, ALL), ("b", 1, []), ("c", 2, ALL)):
+        assert run_node(module, "RootTask", run, 1, splitting.root, f"--day=2026-01-0{day}") == 0
+        assert splitting.ran() == ran
+
+
+def test_a_task_whose_requirements_are_missing_does_not_run_them(
+    add_tasks: AddTasks, splitting: Splitting, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = add_tasks(SPLIT)
+    assert run_node(module, "After", "split/a", 1, splitting.root) == 20
+    assert "run: After requires Split, not done yet" in capsys.readouterr().err
+    assert splitting.ran() == []
+
+
+def test_a_task_that_is_no_more_is_named_with_the_way_out(
+    add_tasks: AddTasks, splitting: Splitting
+) -> None:
+    module = add_tasks(SPLIT)
+    with pytest.raises(PipelineError, match=rf"{module} has no task Old any more; it has Split, A"):
+        run_node(module, "Old", "split/a", 1, splitting.root)
+
+
+def test_names_are_the_same_for_any_date(add_tasks: AddTasks) -> None:
+    module = add_tasks("""
+        class Day(MetaflowTask):
+            flow_path = "small.py"
+            day = luigi.DateParameter()
+            region = luigi.Parameter("north")
+
+
+        class RootTask(luigi.WrapperTask):
+            day = luigi.DateParameter(datetime.date(2026, 3, 1))
+
+            def requires(self):
+                return [Day(self.day - datetime.timedelta(days=each)) for each in range(3)]
+    """)
+    sample = [*named_tasks(graph.root_task([module], is_sample=True))]
+    for day in ("2026-03-01", "2024-02-29", "1999-12-31"):
+        tasks = named_tasks(graph.root_task([module, f"--day={day}"]))
+        assert [*tasks] == sample
+        first: Any = tasks[sample[0]]
+        assert isinstance(first.day, datetime.date)
+    assert {*sample} == {"Day.1", "Day.2", "Day.3"}
