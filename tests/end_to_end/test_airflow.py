@@ -55,7 +55,8 @@ class NoteFlow(FlowSpec):
             raise ValueError("the file says so")
         while (repo_root() / f"wait-{self.label}").exists():
             time.sleep(0.1)
-        self.luigi_result = {"label": self.label, "day": self.day}
+        secrets = [name for name in os.environ if name.startswith("AIRFLOW__")]
+        self.luigi_result = {"label": self.label, "day": self.day, "secrets": secrets}
 
     def note(self, step):
         with (repo_root() / f"notes-{self.label}").open("a") as file:
@@ -313,7 +314,7 @@ def test_each_task_says_what_it_has_made_and_its_asset_starts_another_dag(airflo
     made = airflow.result("notes", run, "Second")
     marker = json.loads(Path(made["marker"]).read_text())
     assert made["run"] == f"NoteFlow/{marker['run_id']}"
-    assert made["result"] == {"label": "second", "day": ""}
+    assert made["result"] == {"label": "second", "day": "", "secrets": []}
     assert marker["caller"] == [f"notes/{run}", "Second", 1]
     runs = "/dags/after_ours/dagRuns"
     wait_until(lambda: airflow.api("GET", runs)["total_entries"] > before, 60)

@@ -30,6 +30,9 @@ ROOT = Path(os.environ.get(f"{PACKAGE.upper()}__ROOT") or DAGS.parent)
 GRACE = 4.5
 """Seconds in which a flow may end when it is stopped: Airflow kills a task after five."""
 
+OF_ITS_ENVIRONMENT = ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT", "PYTHONPATH", "PYTHONHOME")
+"""Variables that choose Airflow's packages rather than the repo's."""
+
 MISTAKE = 2
 """The exit code for what the same command cannot do better the next time."""
 
@@ -96,7 +99,7 @@ class FlowOperator(BaseOperator):  # type: ignore[misc]
             self._process = subprocess.Popen(
                 [command[0], "-I", "-S", str(supervisor), str(lifeline), str(GRACE), "0", *command],
                 cwd=ROOT,
-                env={**os.environ, **self.env},
+                env=_environment() | self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -122,6 +125,15 @@ class FlowOperator(BaseOperator):  # type: ignore[misc]
         """Stop the flow, as "mark failed" and a time limit want it."""
         if self._process and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
+
+
+def _environment() -> dict[str, str]:
+    """The variables of this process, without Airflow's settings, which may have secrets."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AIRFLOW__", "_AIRFLOW")) and name not in OF_ITS_ENVIRONMENT
+    }
 
 
 def flow_tasks(graph: str, **kwargs: Any) -> dict[str, FlowOperator]:
