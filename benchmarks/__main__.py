@@ -284,6 +284,82 @@ def tables() -> None:
     report("memory for 400,000 rows over that for 50,000", found["memory"], 1.1, "x")
 
 
+SMALL_FLOW = """
+from metaflow import FlowSpec, step
+
+
+class SmallFlow(FlowSpec):
+    @step
+    def start(self):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+if __name__ == "__main__":
+    SmallFlow()
+"""
+
+SMALL_TASKS = """
+from sales_pipelines.runtime import MetaflowTask
+
+
+class RootTask(MetaflowTask):
+    flow_path = "small.py"
+"""
+
+PARSING = """
+import importlib.util, json, statistics, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from airflow.sdk import DAG
+empty = Path(sys.argv[1], "empty.py")
+empty.write_text("from airflow.sdk import DAG\\nwith DAG('empty'): pass\\n")
+times = {"empty.py": [], "co2.py": []}
+for _ in range(30):
+    for name, taken in times.items():
+        sys.modules.pop("sales_pipelines_airflow", None)
+        started = time.perf_counter()
+        spec = importlib.util.spec_from_file_location("dag", Path(sys.argv[1], name))
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+        taken.append(time.perf_counter() - started)
+print(json.dumps([statistics.median(taken) for taken in times.values()]))
+"""
+
+
+def airflow() -> None:
+    """What Airflow has to read for a DAG, and what a task of a graph costs over `nox -s run`."""
+    with repo(with_airflow=True) as (python, environment):
+        made = Path(python).parents[2]
+        package = made / "sales_pipelines"
+        (package / "flows" / "small.py").write_text(SMALL_FLOW)
+        (package / "tasks" / "small_tasks.py").write_text(SMALL_TASKS)
+        runtime = (python, "-m", "sales_pipelines.runtime")
+        by = ("--node", "RootTask", "--by", "bench/1", "--task", "RootTask")
+        result = ("--result", str(made / "result.json"))
+        times: tuple[list[float], list[float]] = ([], [])
+        for number in range(1, 8):
+            alone = ("run", "small_tasks.py", "--force")
+            in_dag = ("node", "small_tasks.py", *by, "--try", str(number), *result)
+            times[0].append(seconds((*runtime, *alone), environment, made))
+            times[1].append(seconds((*runtime, *in_dag), environment, made))
+        run, node = map(statistics.median, times)
+        own = {**environment, "UV_PROJECT_ENVIRONMENT": str(made / "airflow" / ".venv")}
+        parsing = (str(made / "airflow" / ".venv" / "bin" / "python"), "-c", PARSING)
+        seconds(("uv", "sync", "--quiet", "--project", str(made / "airflow")), own, made)
+        done = subprocess.run(
+            [*parsing, str(made / "dags")],
+            env={**own, "AIRFLOW_HOME": str(made / "airflow" / "home")},
+            check=True,
+            stdout=subprocess.PIPE,
+        )
+        empty, ours = json.loads(done.stdout.splitlines()[-1])
+    report("a flow as a task of Airflow over `nox -s run`", node - run, 0.5, "s")
+    report("to parse the DAG co2 over an empty one", 1000 * (ours - empty), 50, "ms")
+
+
 def hooks() -> None:
     """A commit of one Python file with the repo's hooks on, against one with none."""
     with repo() as (python, environment):
@@ -333,6 +409,7 @@ BENCHMARKS: dict[str, Callable[[], None]] = {
     "overlay": overlay,
     "docker": docker,
     "tables": tables,
+    "airflow": airflow,
     "hooks": hooks,
     "tests": tests,
 }
@@ -372,15 +449,14 @@ def folder() -> Iterator[Path]:
 
 
 @contextmanager
-def repo() -> Iterator[tuple[str, dict[str, str]]]:
+def repo(**answers: object) -> Iterator[tuple[str, dict[str, str]]]:
     """The Python of a generated repo that is set up, and the environment to run it in."""
     with folder() as root:
         template = make_template(root / "template")
         made, home = root / "sales-pipelines", root / "home"
         home.mkdir()
-        copier.run_copy(
-            str(template), made, data={"python_version": HERE}, defaults=True, quiet=True
-        )
+        data = {"python_version": HERE, **answers}
+        copier.run_copy(str(template), made, data=data, defaults=True, quiet=True)
         noxfile(made, home, "-s", "setup")
         python = str(made / ".venv" / "bin" / "python")
         subprocess.run([python, "-m", "compileall", "-q", made / ".venv"], check=False)
