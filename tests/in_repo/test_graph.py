@@ -30,7 +30,7 @@ AddTasks = Callable[[str], str]
 
 
 @pytest.fixture
-def add_tasks(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Iterator[AddTasks]:
+def add_tasks(pipeline: Pipeline) -> Iterator[AddTasks]:
     """A function that adds a module of tasks to the repo, and returns its name."""
     files: list[Path] = []
 
@@ -42,7 +42,6 @@ def add_tasks(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Iterator[A
         return file.name
 
     pipeline.add_flow()
-    monkeypatch.setattr(paths, "ROOT", pipeline.root)
     yield add
     for file in files:
         file.unlink()
