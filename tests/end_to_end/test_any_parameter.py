@@ -165,6 +165,7 @@ def test_any_value_arrives_and_is_recorded(echo: Echo, values: dict[str, Any]) -
         assert repr(marker[name]) == repr(recorded(value)), name
 
 
+@pytest.mark.thorough
 @fewer
 @given(values=st.dictionaries(NAMES.filter(lambda name: name not in PARAMETERS), TEXTS, min_size=1))
 def test_names_that_the_flow_does_not_have_are_refused(echo: Echo, values: dict[str, Any]) -> None:

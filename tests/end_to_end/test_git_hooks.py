@@ -201,6 +201,7 @@ def test_a_push_checks_the_pushed_refs_and_not_the_current_branch(git: Git, made
     git("push", "--delete", "origin", "readme", "6_readme")
 
 
+@pytest.mark.thorough
 @ANY_INSTALLATION
 def test_slow_checks_run_at_the_push(git: Git, made: Repo) -> None:
     git("push", "origin", "main")

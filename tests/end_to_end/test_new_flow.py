@@ -97,6 +97,7 @@ def test_two_new_flows_in_a_row_pass_lint_types_and_tests_and_run(repo: Repo) ->
     assert "  given:\n    count: 10\n    mean: 28.5\n" in printed
 
 
+@pytest.mark.thorough
 def test_a_refusal_has_its_reason_and_exit_code(repo: Repo) -> None:
     printed = repo.nox("-s", "new", "--", "sales/random", exit_code=2)
     assert "\nnew: sales/random would hide the module random from the flow; try random_flow" in (
@@ -105,6 +106,7 @@ def test_a_refusal_has_its_reason_and_exit_code(repo: Repo) -> None:
     assert "--kind" in repo.nox("-s", "new", exit_code=2)
 
 
+@pytest.mark.thorough
 def test_no_network_is_needed_once_copier_has_been_here(repo: Repo) -> None:
     repo.nox("-s", "new", "--", "network/first")
     command = unshare("--map-root-user", "--net")

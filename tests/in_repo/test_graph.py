@@ -268,6 +268,7 @@ def test_a_retry_resumes_another_run_runs_anew_and_so_does_a_cleared_success(
     assert splitting.ran() == ALL, "what failed for another run is not resumed"
 
 
+@pytest.mark.thorough
 def test_a_task_with_a_date_runs_once_for_it(add_tasks: AddTasks, splitting: Splitting) -> None:
     module = add_tasks("""
         class RootTask(MetaflowTask):

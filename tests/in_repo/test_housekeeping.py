@@ -607,6 +607,7 @@ def retry_in(report: str) -> list[str]:
     return words[4:]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "options",
     [

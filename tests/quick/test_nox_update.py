@@ -1433,6 +1433,7 @@ def lines_of_mine(folder: Path) -> set[str]:
     }
 
 
+@pytest.mark.thorough
 @settings(
     max_examples=settings().max_examples // 10,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
