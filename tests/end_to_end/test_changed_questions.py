@@ -20,7 +20,7 @@ from ..conftest import (
 )
 from ..quick.test_update import replace
 
-NEW = "\nwith_airflow:\n  type: bool\n  help: Airflow too?\n  default: true\n"
+NEW = "\nwith_spark:\n  type: bool\n  help: Spark too?\n  default: true\n"
 ANSWERS = {
     "license": "Apache-2.0",
     "ci": "none",
@@ -73,10 +73,10 @@ def test_an_update_without_new_questions_does_not_mention_answers(template: Temp
 def test_a_new_question_is_named_with_its_answer(template: Template) -> None:
     template.edit("\npipeline:\n", f"{NEW}\npipeline:\n")
     printed = template.update()
-    assert "New questions, and their answers:\n\n  with_airflow: True\n" in printed
+    assert "New questions, and their answers:\n\n  with_spark: True\n" in printed
     assert "Changed answers" not in printed
     answers = answers_of(template.repo)
-    assert answers["with_airflow"] is True
+    assert answers["with_spark"] is True
     assert {name: answers[name] for name in ANSWERS} == ANSWERS
 
 

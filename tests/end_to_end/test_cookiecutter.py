@@ -528,12 +528,12 @@ def test_a_refusal_changes_nothing_in_an_existing_folder(doors: Doors) -> None:
 def test_an_answer_to_an_unreleased_question_is_named(own_doors: Doors) -> None:
     for name in ("copier.yml", "cookiecutter.json"):
         file = own_doors.template / name
-        new = "with_airflow: {type: bool, help: Airflow too?, default: false}\n\nrepo_name:"
+        new = "with_spark: {type: bool, help: Spark too?, default: false}\n\nrepo_name:"
         text = file.read_text().replace("\nrepo_name:", f"\n{new}", 1)
-        file.write_text(text.replace("{\n", '{\n  "with_airflow": false,\n', 1))
+        file.write_text(text.replace("{\n", '{\n  "with_spark": false,\n', 1))
     commit(own_doors.template, "Ask for Airflow")
-    printed = own_doors.run(*COOKIECUTTER, "--no-input", own_doors.template, "with_airflow=yes")
-    assert "headwater: ignored with_airflow, because this version" in printed
+    printed = own_doors.run(*COOKIECUTTER, "--no-input", own_doors.template, "with_spark=yes")
+    assert "headwater: ignored with_spark, because this version" in printed
     assert answers_of(own_doors.folder / "my-pipelines")["_commit"] == FIRST
 
 
