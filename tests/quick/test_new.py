@@ -218,6 +218,7 @@ REFUSED = [
     (f"sales/{PACKAGE}", f"would hide the module {PACKAGE}"),
     ("examples/forecast", "must be in another group"),
     ("sales/root_task", "is the name of a task"),
+    ("sales/o", "would make a class O, which people take for a number; try o_flow"),
 ]
 
 
@@ -246,7 +247,7 @@ def is_acceptable(name: str) -> bool:
         and all(word and word.isascii() and word.isalnum() for word in words)
         and all(part.isidentifier() and part == part.lower() for part in parts)
         and parts[0] not in (*keyword.kwlist, "examples", "runtime")
-        and parts[1] not in (*taken, PACKAGE, "metaflow_task", "root_task")
+        and parts[1] not in (*taken, PACKAGE, "metaflow_task", "root_task", "i", "o")
     )
 
 
@@ -260,6 +261,7 @@ def is_acceptable(name: str) -> bool:
 @example(name="a/" + "b" * 38, kind="curate")
 @example(name="a" * 38 + "/b", kind="curate")
 @example(name="path/site", kind="scrape")
+@example(name="o/l", kind="curate")
 @example(name="pytest/flow", kind="scrape")
 @example(name="x/train", kind="train-predict")
 @example(name="match/case", kind="minimal")
