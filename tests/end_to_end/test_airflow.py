@@ -190,9 +190,6 @@ class Airflow:
     def task(self, dag: str, run: str, task: str) -> Any:
         return self.api("GET", f"/dags/{dag}/dagRuns/{run}/taskInstances/{task}")
 
-    def wait_for_task(self, dag: str, run: str, task: str, *states: str) -> None:
-        wait_until(lambda: self.task(dag, run, task)["state"] in states, 120)
-
     def result(self, dag: str, run: str, task: str) -> Any:
         """What the task has returned, its XCom."""
         path = f"/dags/{dag}/dagRuns/{run}/taskInstances/{task}/xcomEntries/return_value"
@@ -379,7 +376,7 @@ def test_a_task_that_is_marked_as_failed_leaves_no_process(airflow: Airflow) -> 
     process = airflow.process_of("first")
     path = f"/dags/once/dagRuns/{run}/taskInstances/First"
     airflow.api("PATCH", path, {"new_state": "failed"})
-    wait_until(lambda: not is_there(process), 15)
+    wait_until(lambda: not is_there(process), 30)
 
 
 def test_after_the_time_limit_no_process_is_left(airflow: Airflow) -> None:
@@ -387,7 +384,7 @@ def test_after_the_time_limit_no_process_is_left(airflow: Airflow) -> None:
     run = airflow.trigger("limited")
     process = airflow.process_of("first")
     airflow.wait("limited", run, "failed")
-    wait_until(lambda: not is_there(process), 10)
+    wait_until(lambda: not is_there(process), 30)
 
 
 def test_a_kill_of_airflow_s_process_leaves_none_and_the_retry_resumes(airflow: Airflow) -> None:
@@ -395,7 +392,7 @@ def test_a_kill_of_airflow_s_process_leaves_none_and_the_retry_resumes(airflow: 
     run = airflow.trigger("notes")
     process = airflow.process_of("first")
     os.kill(parent_of_supervisor(process), signal.SIGKILL)
-    wait_until(lambda: not is_there(process), 10)
+    wait_until(lambda: not is_there(process), 30)
     airflow.tell()
     airflow.wait("notes", run)
     assert airflow.notes("first") == ["start", "end", "end"]
