@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -457,6 +458,22 @@ def test_what_no_longer_is_in_the_tasks_is_named_in_the_log(airflow: Airflow) ->
 def test_one_dag_runs_in_the_terminal(repo: Repo) -> None:
     printed = repo.nox("-s", "airflow", "--", "test", "once")
     assert "state=success" in printed or "success" in printed
+    assert (repo.folder / "notes-second").exists()
+
+
+def test_dags_that_lie_elsewhere_find_the_repo_by_a_variable(repo: Repo, tmp_path: Path) -> None:
+    shutil.copytree(repo.folder / "dags", tmp_path / "dags")
+    program = repo.folder / "airflow" / ".venv" / "bin" / "airflow"
+    variables = {
+        "AIRFLOW_HOME": str(tmp_path),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "SALES_PIPELINES_ROOT": str(repo.folder),
+    }
+    for words in (["db", "migrate"], ["dags", "test", "once"]):
+        command = [str(program), *words]
+        environment = clean_environment(repo.home, **variables)
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True)
     assert (repo.folder / "notes-second").exists()
 
 

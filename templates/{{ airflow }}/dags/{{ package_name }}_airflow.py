@@ -24,7 +24,7 @@ except ImportError as error:
 
 DAGS = Path(__file__).resolve().parent
 PACKAGE = Path(__file__).stem.removesuffix("_airflow")
-ROOT = Path(os.environ.get(f"{PACKAGE.upper()}__ROOT") or DAGS.parent)
+ROOT = Path(os.environ.get(f"{PACKAGE.upper()}_ROOT") or DAGS.parent)
 """The repo whose environment runs the tasks; if the DAGs lie elsewhere, the variable names it."""
 
 GRACE = 4.5
