@@ -284,24 +284,6 @@ def tables() -> None:
     report("memory for 400,000 rows over that for 50,000", found["memory"], 1.1, "x")
 
 
-SMALL_FLOW = """
-from metaflow import FlowSpec, step
-
-
-class SmallFlow(FlowSpec):
-    @step
-    def start(self):
-        self.next(self.end)
-
-    @step
-    def end(self):
-        pass
-
-
-if __name__ == "__main__":
-    SmallFlow()
-"""
-
 SMALL_TASKS = """
 from sales_pipelines.runtime import MetaflowTask
 
@@ -334,7 +316,7 @@ def airflow() -> None:
     with repo(with_airflow=True) as (python, environment):
         made = Path(python).parents[2]
         package = made / "sales_pipelines"
-        (package / "flows" / "small.py").write_text(SMALL_FLOW)
+        shutil.copy(Path(__file__).with_name("small_flow.py"), package / "flows" / "small.py")
         (package / "tasks" / "small_tasks.py").write_text(SMALL_TASKS)
         runtime = (python, "-m", "sales_pipelines.runtime")
         by = ("--node", "RootTask", "--by", "bench/1", "--task", "RootTask")

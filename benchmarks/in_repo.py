@@ -20,24 +20,7 @@ from sales_pipelines.runtime.metaflow_config import metaflow_environment
 from sales_pipelines.runtime.packages import overlay
 from sales_pipelines.runtime.task.target import Marker
 
-FLOW = """
-from metaflow import FlowSpec, step
-
-
-class SmallFlow(FlowSpec):
-    @step
-    def start(self):
-        self.next(self.end)
-
-    @step
-    def end(self):
-        pass
-
-
-if __name__ == "__main__":
-    SmallFlow()
-"""
-
+FLOW = Path(__file__).with_name("small_flow.py").read_text(encoding="utf-8")
 
 LEFT_OUT = shutil.ignore_patterns(".venv", ".metaflow", "reports")
 

@@ -275,9 +275,9 @@ def serving(repo: Repo) -> Iterator[tuple[subprocess.Popen[bytes], re.Match[str]
     where = re.compile(r"Airflow is at (\S+), user (\S+), password (\S+)")
     try:
         wait_until(lambda: process.poll() is not None or where.search(printed.read_text()), 300)
-        found = where.search(printed.read_text())
-        assert found, printed.read_text()
-        yield process, found
+        address = where.search(printed.read_text())
+        assert address, printed.read_text()
+        yield process, address
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
@@ -286,8 +286,8 @@ def serving(repo: Repo) -> Iterator[tuple[subprocess.Popen[bytes], re.Match[str]
 
 @pytest.fixture(scope="module")
 def airflow(repo: Repo) -> Iterator[Airflow]:
-    with serving(repo) as (_, found):
-        made = Airflow(repo, *found.groups())
+    with serving(repo) as (_, address):
+        made = Airflow(repo, *address.groups())
         names = {"co2", "notes", "once", "limited", "daily", "theirs", "ours", "after_ours"}
         wait_until(
             lambda: names <= {each["dag_id"] for each in made.api("GET", "/dags")["dags"]}, 120
@@ -318,8 +318,8 @@ def test_each_task_says_what_it_has_made_and_its_asset_starts_another_dag(airflo
     wait_until(lambda: airflow.api("GET", runs)["total_entries"] > before, 60)
     after = airflow.api("GET", f"{runs}?order_by=-run_after&limit=1")["dag_runs"][0]["dag_run_id"]
     airflow.wait("after_ours", after)
-    told = airflow.result("after_ours", after, "look")
-    assert {"run": made["run"], "marker": made["marker"]} in told
+    events = airflow.result("after_ours", after, "look")
+    assert {"run": made["run"], "marker": made["marker"]} in events
 
 
 def test_an_asset_of_another_team_starts_a_dag_of_the_repo(airflow: Airflow) -> None:
@@ -401,16 +401,16 @@ def test_a_kill_of_airflow_s_process_leaves_none_and_the_retry_resumes(airflow: 
 
 def parent_of_supervisor(process: int) -> int:
     """Airflow's process, above the outermost supervisor of a flow's process."""
-    found = 0
+    parent = 0
     while process > 1:
         command = Path(f"/proc/{process}/cmdline").read_bytes()
         status = Path(f"/proc/{process}/stat").read_text()
         process = int(status.rpartition(")")[2].split()[1])
         if b"process/supervisor.py" in command:
-            found = process
+            parent = process
             if b"runtime\0node" in command:
                 break
-    return found
+    return parent
 
 
 def test_a_backfill_runs_each_day_once_with_its_date(airflow: Airflow) -> None:

@@ -85,13 +85,13 @@ def test_wrappers_are_looked_through_and_names_have_what_differs(add_tasks: AddT
 
         RootTask = Publish
     """)
-    found = nodes([module])
-    assert found["Publish"] == ["Sum.1", "Sum.2"]
-    assert set(found) == {
+    requires = nodes([module])
+    assert requires["Publish"] == ["Sum.1", "Sum.2"]
+    assert set(requires) == {
         *("Publish", "Sum.1", "Sum.2"),
         *(f"Extract.{region}.{number}" for region in ("north", "south_1") for number in (1, 2)),
     }
-    assert found["Extract.north.1"] == []
+    assert requires["Extract.north.1"] == []
 
 
 def test_tasks_that_are_done_are_in_the_graph(add_tasks: AddTasks, pipeline: Pipeline) -> None:
@@ -140,8 +140,8 @@ def test_parameters_have_the_types_of_a_form(add_tasks: AddTasks) -> None:
             month = luigi.MonthParameter()
             secret = luigi.Parameter("s", visibility=luigi.parameter.ParameterVisibility.PRIVATE)
     """)
-    found = graph_of([module])["parameters"]
-    assert {name: (each["schema"], each.get("default")) for name, each in found.items()} == {
+    parameters = graph_of([module])["parameters"]
+    assert {name: (each["schema"], each.get("default")) for name, each in parameters.items()} == {
         "text": ({"type": "string"}, "a"),
         "number": ({"type": "integer"}, 3),
         "share": ({"type": "number"}, 0.5),
@@ -158,9 +158,9 @@ def test_parameters_have_the_types_of_a_form(add_tasks: AddTasks) -> None:
         "day": ({"type": "string"}, None),
         "month": ({"type": "string"}, None),
     }
-    assert found["text"]["description"] == "some text"
-    assert (found["day"]["moment"], found["month"]["moment"]) == ("%Y-%m-%d", "%Y-%m")
-    assert (found["fast"]["is_switch"], found["asked"]["is_switch"]) == (True, False)
+    assert parameters["text"]["description"] == "some text"
+    assert (parameters["day"]["moment"], parameters["month"]["moment"]) == ("%Y-%m-%d", "%Y-%m")
+    assert (parameters["fast"]["is_switch"], parameters["asked"]["is_switch"]) == (True, False)
 
 
 def test_what_is_given_is_no_parameter_of_the_dag(add_tasks: AddTasks) -> None:
@@ -169,9 +169,9 @@ def test_what_is_given_is_no_parameter_of_the_dag(add_tasks: AddTasks) -> None:
             region = luigi.Parameter()
             number = luigi.IntParameter(3)
     """)
-    found = graph_of([module, "--region=north"])
-    assert found["pipeline"] == [module, "--region=north"]
-    assert [*found["parameters"]] == ["number"]
+    graph_of_north = graph_of([module, "--region=north"])
+    assert graph_of_north["pipeline"] == [module, "--region=north"]
+    assert [*graph_of_north["parameters"]] == ["number"]
     with pytest.raises(PipelineError, match="region"):
         graph_of([module])
 
@@ -250,11 +250,11 @@ def test_a_retry_resumes_another_run_runs_anew_and_so_does_a_cleared_success(
     splitting.tell()
     assert run_node(module, "Split", "split/a", 2, root) == 0
     assert splitting.ran() == ["end", "join"]
-    told = json.loads((root / "result.json").read_text())
-    marker = json.loads(Path(told["marker"]).read_text())
-    assert told["result"] == {"total": 5}
-    assert told["run"] == f"SplitFlow/{marker['run_id']}"
-    assert len(told["resumed"]) == 1
+    result = json.loads((root / "result.json").read_text())
+    marker = json.loads(Path(result["marker"]).read_text())
+    assert result["result"] == {"total": 5}
+    assert result["run"] == f"SplitFlow/{marker['run_id']}"
+    assert len(result["resumed"]) == 1
     assert marker["caller"] == ["split/a", "Split", 2]
     assert run_node(module, "Split", "split/a", 2, root) == 0
     assert splitting.ran() == [], "the same try has succeeded already"

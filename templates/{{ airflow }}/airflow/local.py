@@ -77,9 +77,8 @@ def environment(home: Path, port: int) -> dict[str, str]:
     """The variables that make Airflow serve this repo alone, on this machine alone."""
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     secret = home / "jwt-secret"
-    if (
-        not secret.exists()
-    ):  # one for all of Airflow's parts: else they refuse each other's requests
+    # Without one that they share, Airflow's parts refuse each other's requests.
+    if not secret.exists():
         secret.touch(mode=0o600)
         secret.write_text(secrets.token_hex(32))
     address = f"http://127.0.0.1:{port}"

@@ -62,9 +62,9 @@ def as_called_alone(task: luigi.Task) -> list[str]:
     """Luigi's arguments that name the task. Raises PipelineError if none can."""
     if words := run_arguments(task):
         module, name, options = to_luigi(words)
-        found = ["--module", module, family(module, name), *options]
-        if named_task(found) is task:  # Luigi has one object for each task
-            return found
+        luigi_arguments = ["--module", module, family(module, name), *options]
+        if named_task(luigi_arguments) is task:  # Luigi has one object for each task
+            return luigi_arguments
     raise PipelineError(
         f"no command line names {task}\n"
         "hint: define its class in a module below tasks/, with parameters that have a text"
@@ -72,7 +72,7 @@ def as_called_alone(task: luigi.Task) -> list[str]:
 
 
 def summary(task: luigi.Task) -> dict[str, Any]:
-    """What the scheduler is told of what the task has made."""
+    """What the task has made, for the scheduler."""
     output: Any = task.output()
     if isinstance(task, MetaflowTask):
         marker = output.marker
