@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -199,6 +200,19 @@ def test_an_order_that_is_none_is_refused(add_tasks: AddTasks, requires: str, re
         graph_of([module])
 
 
+def test_a_mistake_in_a_task_is_shown_from_its_own_line_on(
+    add_tasks: AddTasks, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = add_tasks("""
+        class RootTask(luigi.Task):
+            def requires(self):
+                return undefined
+    """)
+    with pytest.raises(PipelineError, match=rf"NameError: .*undefined.*{module}, line 11$"):
+        graph.main([module])
+    assert "/runtime/" not in capsys.readouterr().err
+
+
 def test_the_file_is_written_and_checked(
     add_tasks: AddTasks, pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -295,6 +309,19 @@ def test_a_task_that_is_no_more_is_named_with_the_way_out(
     module = add_tasks(SPLIT)
     with pytest.raises(PipelineError, match=rf"{module} has no task Old any more; it has Split, A"):
         run_node(module, "Old", "split/a", 1, splitting.root)
+
+
+def test_a_mistake_in_a_task_can_be_retried(
+    add_tasks: AddTasks, pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = add_tasks("""
+        class RootTask(luigi.Task):
+            def requires(self):
+                raise ConnectionError("no answer")
+    """)
+    assert run_node(module, "RootTask", "dag/1", 1, pipeline.root) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert re.match(r"node: .*ConnectionError: no answer, at .*_tasks\.py, line 11$", lines[-1])
 
 
 def test_names_are_the_same_for_any_date(add_tasks: AddTasks) -> None:

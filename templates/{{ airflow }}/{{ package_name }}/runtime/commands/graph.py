@@ -12,15 +12,14 @@ from typing import Any
 import luigi
 from luigi.parameter import ParameterVisibility
 from luigi.task import flatten
-from luigi.task_register import Register
 
 from .. import paths
 from ..console import as_called
 from ..errors import PipelineError
 from ..store.files import write_whole
 from ..task.metaflow_task import DATES, MetaflowTask
-from .run import configure_luigi, family, in_order, named_task, to_luigi
-from .run_options import arguments_of, check_options, option, take
+from .run import in_order, mistakes_shown, named_task, read
+from .run_options import option
 
 FOLDER = "dags/graphs"
 """Where the graphs are, in the repo."""
@@ -51,8 +50,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--name", default="", help=f"of its file in {FOLDER}/; default: FILE's")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if it differs")
     known, arguments = parser.parse_known_args(arguments)
-    configure_luigi()
-    graph = graph_of(arguments)
+    with mistakes_shown():
+        graph = graph_of(arguments)
     module = graph["pipeline"][0].rpartition("/")[2].removesuffix(".py")
     name = known.name or module.removesuffix("_tasks")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
@@ -138,22 +137,16 @@ def _choices(parameter: luigi.Parameter[Any]) -> list[str]:
 
 def root_task(arguments: list[str], *, is_sample: bool = False) -> luigi.Task:
     """The task that the arguments name; a date that has no option is SAMPLE if it is one."""
-    of_run, arguments = take(arguments)
-    module, name, options = to_luigi(arguments)
-    task = Register.get_task_cls(family(module, name))
-    check_options(task, options)
-    options = arguments_of(task, of_run, options)
-    given = {word.partition("=")[0] for word in options}
+    asked = read(arguments)
+    luigi_arguments = asked.luigi_arguments()
     if is_sample:
-        options = [
-            *options,
-            *(
-                f"{option(each)}={SAMPLE.strftime(parameter.date_format)}"
-                for each, parameter in task.get_params()
-                if isinstance(parameter, DATES) and option(each) not in given
-            ),
+        given = {word.partition("=")[0] for word in luigi_arguments}
+        luigi_arguments += [
+            f"{option(name)}={SAMPLE.strftime(parameter.date_format)}"
+            for name, parameter in asked.task_class.get_params()
+            if isinstance(parameter, DATES) and option(name) not in given
         ]
-    return named_task(["--module", module, task.get_task_family(), *options])
+    return named_task(luigi_arguments)
 
 
 def required(task: luigi.Task) -> Iterator[luigi.Task]:

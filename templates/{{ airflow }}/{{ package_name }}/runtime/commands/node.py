@@ -17,7 +17,7 @@ from ..task.attempts import Caller
 from ..task.metaflow_task import MetaflowTask
 from ..task.run_arguments import run_arguments
 from .graph import is_moment, named_tasks, required, root_task
-from .run import configure_luigi, family, named_task, run, to_luigi
+from .run import UserCodeError, family, mistakes_shown, named_task, run, to_luigi
 
 
 def main(arguments: list[str]) -> int:
@@ -32,9 +32,18 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--try", required=True, type=int, dest="attempt", help="which try it is")
     parser.add_argument("--result", type=Path, required=True, help="the file for what it has made")
     own, arguments = parser.parse_known_args(arguments)
-    configure_luigi()
-    luigi.configuration.get_config().set("core", "log_level", "WARNING")  # the order is not Luigi's
+    try:
+        with mistakes_shown():
+            return run_node(own, arguments)
+    except UserCodeError as error:  # which may be of the moment, so that a retry helps
+        print(f"node: {error}", file=sys.stderr)
+        return 1
+
+
+def run_node(own: argparse.Namespace, arguments: list[str]) -> int:
+    """Run the task that its own arguments name, of the pipeline that the others name."""
     nodes = named_tasks(root_task(arguments))
+    luigi.configuration.get_config().set("core", "log_level", "WARNING")  # the order is not Luigi's
     if own.node not in nodes:
         raise PipelineError(
             f"{' '.join(arguments[:1])} has no task {own.node} any more; it has {', '.join(nodes)}"

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import luigi
 import yaml
@@ -90,48 +90,74 @@ _TRACEBACK = re.compile(
 def main(arguments: list[str]) -> int:
     """Run what the arguments name.
 
-    Returns the exit codes of luigi.cfg, and 2 for a mistake in a user's task.
+    Returns the exit codes of luigi.cfg. Raises PipelineError for a mistake of the user's.
     """
     if arguments[:1] in (["--help"], ["-h"]):
         print(as_called(USAGE + listing()))
         return 0
     is_verbose = "--verbose" in arguments
     arguments = [argument for argument in arguments if argument != "--verbose"]
-    try:
-        of_run, arguments = take(arguments)
-        configure_luigi()
-        module, name, options = to_luigi(arguments)
-        task_class = Register.get_task_cls(family(module, name))
+    with mistakes_shown(f"run: {TO_DO}"):
+        asked = read(arguments)
         check_config()
-        if {"--help", "-h"} & {*options}:
-            print(as_called(help_of(task_class, options)), end="")
+        if {"--help", "-h"} & {*asked.options}:
+            print(as_called(help_of(asked.task_class, asked.options)), end="")
             return 0
-        check_options(task_class, options)
+        luigi_arguments = asked.luigi_arguments()
         store.check(datastore_root())  # else each task would report it
-        options = arguments_of(task_class, of_run, options)
-        if is_verbose and "verbose" in dict(task_class.get_params()):
-            options.append("--verbose")  # an option of the task's own
-        luigi_arguments = ["--module", module, task_class.get_task_family(), *options]
+        if is_verbose and "verbose" in dict(asked.task_class.get_params()):
+            luigi_arguments.append("--verbose")  # an option of the task's own
         tasks = in_order(named_task(luigi_arguments))
-        if "force_upstream" in of_run:
+        if "force_upstream" in asked.of_run:
             check_that_none_is_done(tasks)
         return run(luigi_arguments, tasks, is_verbose)
+
+
+class UserCodeError(PipelineError):
+    """The code of a user's tasks has raised an exception."""
+
+
+class Asked(NamedTuple):
+    """What the arguments of a command ask for: a class of tasks, and the options for it."""
+
+    module: str
+    task_class: Any
+    options: list[str]
+    of_run: dict[str, str]
+    """The options that hold for each task of the run, as texts, by parameter."""
+
+    def luigi_arguments(self) -> list[str]:
+        """Luigi's arguments for it. Raises UsageError for an option that there is not."""
+        check_options(self.task_class, self.options)
+        options = arguments_of(self.task_class, self.of_run, self.options)
+        return ["--module", self.module, self.task_class.get_task_family(), *options]
+
+
+def read(arguments: list[str]) -> Asked:
+    """What `FILE TASK OPTIONS` ask for; its options that hold for a run are made settings."""
+    of_run, arguments = take(arguments)
+    configure_luigi()
+    module, name, options = to_luigi(arguments)
+    return Asked(module, Register.get_task_cls(family(module, name)), options, of_run)
+
+
+@contextlib.contextmanager
+def mistakes_shown(what_to_do: str = "") -> Iterator[None]:
+    """Of an exception in the user's code, show the traceback from there, and raise UserCodeError.
+
+    What is not the user's is raised as it is.
+    """
+    try:
+        yield
     except Exception as error:
         if isinstance(error, PipelineError | OSError):
             raise  # shown without a traceback: see __main__.py
         frames = failures.user_frames(error)
-        if not frames and isinstance(error, MissingParameterException):
-            hint = "give it a value in requires(), or a default"
-            if issubclass(task_class, RangeBase):
-                hint = "--param-name NAME if the date is not the first parameter; "
-                hint += """--of-params '{"NAME": "VALUE"}' for the others"""
-            raise UsageError(f"{error}\nhint: {hint}") from error
         if not frames and not isinstance(error, SyntaxError):
             raise  # the user did not cause it
+        print(failures.in_full(error), file=sys.stderr)
         where = [*getattr(error, "__notes__", ()), failures.one_line(error)]
-        lines = (failures.in_full(error), f"run: {': '.join(where)}", f"run: {TO_DO}")
-        print(*lines, sep="\n", file=sys.stderr)
-        return 2
+        raise UserCodeError("\n".join(filter(None, [": ".join(where), what_to_do]))) from None
 
 
 def run(arguments: list[str], tasks: list[luigi.Task], is_verbose: bool = False) -> int:
@@ -420,6 +446,23 @@ def in_order(task: luigi.Task, *, also_done: bool = False) -> list[luigi.Task]:
 
     As by Luigi, a task that is complete is not asked what it requires, except with `also_done`.
     """
+    try:
+        return list(TopologicalSorter(requirements(task, also_done)).static_order())
+    except CycleError as error:
+        circle = ", ".join(str(each) for each in error.args[1])
+        raise UsageError(f"these tasks require each other: {circle}") from None
+    except MissingParameterException as error:
+        if failures.user_frames(error):
+            raise
+        hint = "give it a value in requires(), or a default"
+        if isinstance(task, RangeBase):
+            hint = "--param-name NAME if the date is not the first parameter; "
+            hint += """--of-params '{"NAME": "VALUE"}' for the others"""
+        raise UsageError(f"{error}\nhint: {hint}") from error
+
+
+def requirements(task: luigi.Task, also_done: bool) -> dict[luigi.Task, list[luigi.Task]]:
+    """What each task of the pipeline requires itself."""
     requires: dict[luigi.Task, list[luigi.Task]] = {}
     waiting, asked = [task], list[luigi.Task]()
     for each in waiting:  # not recursive, because Python's stack is too short for a long chain
@@ -440,8 +483,4 @@ def in_order(task: luigi.Task, *, also_done: bool = False) -> list[luigi.Task]:
                         f"{type(each).__name__}.requires() returns {required!r}, which is no task\n"
                         "hint: return a task, e.g. Clean() with its parentheses"
                     )
-    try:
-        return list(TopologicalSorter(requires).static_order())
-    except CycleError as error:
-        circle = ", ".join(str(each) for each in error.args[1])
-        raise UsageError(f"these tasks require each other: {circle}") from None
+    return requires
