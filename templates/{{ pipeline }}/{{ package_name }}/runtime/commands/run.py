@@ -149,9 +149,9 @@ def mistakes_shown(what_to_do: str = "") -> Iterator[None]:
     """
     try:
         yield
+    except PipelineError:
+        raise
     except Exception as error:
-        if isinstance(error, PipelineError | OSError):
-            raise  # shown without a traceback: see __main__.py
         frames = failures.user_frames(error)
         if not frames and not isinstance(error, SyntaxError):
             raise  # the user did not cause it
