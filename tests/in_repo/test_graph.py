@@ -14,6 +14,7 @@ import pytest
 from sales_pipelines.runtime import MetaflowTask, PipelineError, paths
 from sales_pipelines.runtime.commands import graph, node
 from sales_pipelines.runtime.commands.graph import graph_of, named_tasks
+from sales_pipelines.runtime.settings import PREFIX, settings
 
 from .conftest import ALL, Pipeline, Splitting, mark_done
 
@@ -22,7 +23,7 @@ import datetime
 import enum
 
 import luigi
-from sales_pipelines.runtime import MetaflowTask
+from sales_pipelines.runtime import MetaflowTask, paths
 
 """
 NUMBERS = iter(range(1000))
@@ -309,6 +310,43 @@ def test_a_task_that_is_no_more_is_named_with_the_way_out(
     module = add_tasks(SPLIT)
     with pytest.raises(PipelineError, match=rf"{module} has no task Old any more; it has Split, A"):
         run_node(module, "Old", "split/a", 1, splitting.root)
+
+
+def test_settings_and_private_values_hold_for_each_task(
+    add_tasks: AddTasks, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = add_tasks("""
+        class Write(luigi.Task):
+            secret = luigi.Parameter(visibility=luigi.parameter.ParameterVisibility.PRIVATE)
+
+            def run(self):
+                with self.output().open("w") as file:
+                    file.write(self.secret)
+
+            def output(self):
+                return luigi.LocalTarget(f"{paths.ROOT}/written-{self.secret}")
+
+
+        class RootTask(MetaflowTask):
+            flow_path = "told.py"
+
+            def requires(self):
+                return Write(secret="hidden")
+
+            def parameters(self):
+                return {"text": self.container_kwargs["env"]["MODE"]}
+    """)
+    for name, value in (("FLOW_TAG", "weekly"), ("CONTAINER_KWARGS", '{"env": {"MODE": "fast"}}')):
+        monkeypatch.setenv(f"{PREFIX}{name}", value)
+    settings.cache_clear()
+    pipeline.add_flow("told.py", parameters='text = Parameter("text", default="")')
+    for name in ("Write", "RootTask"):
+        assert run_node(module, name, "dag/1", 1, pipeline.root) == 0
+    assert (pipeline.root / "written-hidden").read_text() == "hidden"
+    made = json.loads((pipeline.root / "result.json").read_text())
+    marker = json.loads(Path(made["marker"]).read_text())
+    assert marker["flow_tag"] == "weekly"
+    assert marker["parameters"]["text"] == "fast"
 
 
 def test_a_mistake_in_a_task_can_be_retried(

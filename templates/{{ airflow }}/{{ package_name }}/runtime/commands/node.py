@@ -17,7 +17,7 @@ from ..task.attempts import Caller
 from ..task.metaflow_task import MetaflowTask
 from ..task.run_arguments import run_arguments
 from .graph import is_moment, named_tasks, required, root_task
-from .run import UserCodeError, family, mistakes_shown, named_task, run, to_luigi
+from .run import UserCodeError, mistakes_shown, named_task, read, run
 
 
 def main(arguments: list[str]) -> int:
@@ -69,9 +69,8 @@ def run_node(own: argparse.Namespace, arguments: list[str]) -> int:
 
 def as_called_alone(task: luigi.Task) -> list[str]:
     """Luigi's arguments that name the task. Raises PipelineError if none can."""
-    if words := run_arguments(task):
-        module, name, options = to_luigi(words)
-        luigi_arguments = ["--module", module, family(module, name), *options]
+    if words := run_arguments(task, is_stored=False):
+        luigi_arguments = read(words).luigi_arguments()
         if named_task(luigi_arguments) is task:  # Luigi has one object for each task
             return luigi_arguments
     raise PipelineError(

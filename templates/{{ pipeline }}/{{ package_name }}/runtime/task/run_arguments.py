@@ -20,7 +20,7 @@ _HOW = {"force", "force_upstream", "from_run", "timeout", "rebuild_flow", "rebui
 """Parameters that say how a task runs, not which task it is."""
 
 
-def run_arguments(task: luigi.Task) -> list[str]:
+def run_arguments(task: luigi.Task, *, is_stored: bool = True) -> list[str]:
     """The arguments that name the task, and its parameters that differ from their defaults.
 
     The settings that differ from theirs are among them, for what the task requires. A value of the
@@ -28,7 +28,8 @@ def run_arguments(task: luigi.Task) -> list[str]:
 
     Empty if no command line can name the task: its class is in no module below `tasks/`, or a
     parameter is private or cannot be written as text. The arguments are stored and shown, so values
-    of a container's variables, which may be secrets, make them empty too.
+    of a container's variables, which may be secrets, make them empty too. Arguments that stay in
+    this process, where the settings hold, are without those, and with what is private.
     """
     is_flow = type(task).__module__ == f"{__package__}.metaflow_task"
     words = [str(task.param_kwargs["flow_path"])] if is_flow else _class_words(type(task))
@@ -38,7 +39,7 @@ def run_arguments(task: luigi.Task) -> list[str]:
     given: dict[str, tuple[luigi.Parameter[Any], Any]] = {
         name: (luigi.Parameter() if isinstance(value, str) else luigi.DictParameter(), value)
         for name, value in of_run.items()
-        if value != weakest[name]
+        if is_stored and value != weakest[name]
     }
     for name, parameter in task.get_params():
         value = task.param_kwargs[name]
@@ -51,7 +52,8 @@ def run_arguments(task: luigi.Task) -> list[str]:
     for name, (parameter, value) in given.items():
         env = value.get("env") if name.endswith("container_kwargs") else None
         has_values = isinstance(env, Mapping) and any(each is not None for each in env.values())
-        if has_values or parameter.visibility == ParameterVisibility.PRIVATE:
+        is_private = has_values or parameter.visibility == ParameterVisibility.PRIVATE
+        if is_private and is_stored:
             return []
         text = parameter.serialize(value)
         flag = f"--{name.replace('_', '-')}"
