@@ -131,36 +131,44 @@ def test_parameters_have_the_types_of_a_form(add_tasks: AddTasks) -> None:
             fast = luigi.BoolParameter()
             asked = luigi.BoolParameter(True, parsing=luigi.BoolParameter.EXPLICIT_PARSING)
             rows = luigi.ListParameter((1, "b"))
+            none = luigi.ListParameter(())
+            names = luigi.ListParameter(("a",))
             limits = luigi.DictParameter({"a": [1]})
-            kind = luigi.ChoiceParameter("x", choices=["y", "x"])
+            kind = luigi.ChoiceParameter("x", choices=["y", "x"], description="which.")
             size = luigi.EnumParameter(Size.small, enum=Size)
             sizes = luigi.EnumListParameter((Size.small, Size.large), enum=Size)
             limit = luigi.OptionalIntParameter(None)
             note = luigi.OptionalParameter(None)
+            empty = luigi.Parameter("")
             pause = luigi.TimeDeltaParameter(datetime.timedelta(hours=2))
             day = luigi.DateParameter()
             month = luigi.MonthParameter()
             secret = luigi.Parameter("s", visibility=luigi.parameter.ParameterVisibility.PRIVATE)
     """)
     parameters = graph_of([module])["parameters"]
+    any_items = {"type": ["array", "boolean", "null", "number", "object", "string"]}
     assert {name: (each["schema"], each.get("default")) for name, each in parameters.items()} == {
         "text": ({"type": "string"}, "a"),
         "number": ({"type": "integer"}, 3),
         "share": ({"type": "number"}, 0.5),
         "fast": ({"type": "boolean"}, False),
         "asked": ({"type": "boolean"}, True),
-        "rows": ({"type": "array"}, [1, "b"]),
+        "rows": ({"type": "array", "items": any_items}, [1, "b"]),
+        "none": ({"type": "array", "items": any_items}, []),
+        "names": ({"type": "array"}, ["a"]),
         "limits": ({"type": "object"}, {"a": [1]}),
         "kind": ({"type": "string", "enum": ["x", "y"]}, "x"),
         "size": ({"type": "string", "enum": ["large", "small"]}, "small"),
         "sizes": ({"type": "string"}, "small,large"),
         "limit": ({"type": ["null", "integer"]}, None),
-        "note": ({"type": "string"}, ""),
+        "note": ({"type": ["null", "string"]}, None),
+        "empty": ({"type": ["null", "string"]}, None),
         "pause": ({"type": "string"}, "0 w 0 d 2 h 0 m 0 s"),
         "day": ({"type": "string"}, None),
         "month": ({"type": "string"}, None),
     }
     assert parameters["text"]["description"] == "some text"
+    assert parameters["kind"]["description"] == "which.", "Luigi adds the choices, in any order"
     assert (parameters["day"]["moment"], parameters["month"]["moment"]) == ("%Y-%m-%d", "%Y-%m")
     assert (parameters["fast"]["is_switch"], parameters["asked"]["is_switch"]) == (True, False)
 

@@ -24,6 +24,7 @@ from urllib.request import urlopen
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 (SUPERVISOR,) = ROOT.glob("*/runtime/process/supervisor.py")
+PACKAGE = SUPERVISOR.parents[2].name
 
 READY = 180.0
 """Seconds in which Airflow is up, even on a busy machine."""
@@ -94,8 +95,10 @@ def environment(home: Path, port: int) -> dict[str, str]:
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{address}/execution/",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(HERE / "plugins"),
         "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "10",
         "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK": "False",
+        f"{PACKAGE.upper()}_FILES": "/files",  # see plugins/files_of_runs.py
     }
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 try:
-    from airflow.sdk import Asset, BaseOperator, Param
+    from airflow.sdk import Asset, BaseOperator, BaseOperatorLink, Param
     from airflow.sdk.exceptions import AirflowException, AirflowFailException
 except ImportError as error:
     raise ImportError(f"{__name__} needs Airflow 3; see docs/airflow.md") from error
@@ -37,6 +37,27 @@ MISTAKE = 2
 """The exit code for what the same command cannot do better the next time."""
 
 
+class ResultLink(BaseOperatorLink):  # type: ignore[misc]
+    """A button on the page of a task, which opens what the task has made."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        """What the button says."""
+        return self._name
+
+    @property
+    def xcom_key(self) -> str:
+        """Where Airflow keeps the address."""
+        return f"_link_{self._name.lower()}"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:
+        """The address, as soon as the task has run; empty if a browser cannot open it."""
+        return str(operator.links.get(self._name, ""))
+
+
 class FlowOperator(BaseOperator):  # type: ignore[misc]
     """Runs one task of a pipeline; its XCom says what came of it, e.g. the run and its result.
 
@@ -44,6 +65,7 @@ class FlowOperator(BaseOperator):  # type: ignore[misc]
     """
 
     template_fields = ("options",)
+    operator_extra_links = (ResultLink("Run"), ResultLink("Card"), ResultLink("Marker"))
     ui_color = "#e0ecf4"
 
     def __init__(
@@ -60,6 +82,7 @@ class FlowOperator(BaseOperator):  # type: ignore[misc]
         self.node = node
         self.options = options
         self.env = dict(env or {})
+        self.links: dict[str, str] = {}
         self._process: subprocess.Popen[str] | None = None
 
     def execute(self, context: Any) -> Any:
@@ -83,6 +106,11 @@ class FlowOperator(BaseOperator):  # type: ignore[misc]
                 kind = AirflowFailException if exit_code == MISTAKE else AirflowException
                 raise kind(last or f"exit code {exit_code}")
             made = json.loads(result.read_text(encoding="utf-8"))
+        self.links = {
+            "Run": made.get("page", ""),
+            "Card": _address(next(iter(made.get("cards", [])), "")),
+            "Marker": _address(made.get("marker", "")),
+        }
         for each in self.outlets:
             context["outlet_events"][each].extra = {
                 name: made[name] for name in ("run", "marker") if name in made
@@ -127,6 +155,14 @@ class FlowOperator(BaseOperator):  # type: ignore[misc]
             self._process.send_signal(signal.SIGTERM)
 
 
+def _address(file: str) -> str:
+    """Where a browser finds a run's file on this machine: `nox -s airflow` shows such."""
+    folder, path = os.environ.get(f"{PACKAGE.upper()}_FILES"), Path(file)
+    if not folder or not path.is_relative_to(ROOT / ".metaflow"):
+        return ""
+    return f"{folder}/{path.relative_to(ROOT / '.metaflow').as_posix()}"
+
+
 def _environment() -> dict[str, str]:
     """The variables of this process, without Airflow's settings, which may have secrets."""
     return {
@@ -167,6 +203,8 @@ def params(graph: str) -> dict[str, Param]:
         schema, description = dict(each["schema"]), each["description"]
         if moment := each.get("moment"):
             schema["type"] = ["null", "string"]
+            if moment == "%Y-%m-%d":
+                schema["format"] = "date"  # the form shows a calendar
             description = f"{description} (default: the date of the run, {moment})".strip()
         made[name] = Param(each.get("default"), description=description or None, **schema)
     return made
@@ -183,7 +221,7 @@ def _option(name: str, described: Mapping[str, Any]) -> str:
     if moment := described.get("moment"):
         date = "(dag_run.logical_date or dag_run.run_after)"
         return _template(f"'{flag}=' ~ ({value} or {date}.strftime('{moment}'))")
-    is_text = described["schema"]["type"] == "string"
+    is_text = "string" in described["schema"]["type"]
     if described.get("is_switch"):
         return _template(f"'{flag}' if {value} else ''")
     text = value if is_text else f"({value} | tojson)"

@@ -36,6 +36,9 @@ _SCHEMAS: dict[type[luigi.Parameter[Any]], dict[str, Any]] = {
 }
 """JSON Schema of values whose text Luigi reads as JSON. All others are text."""
 
+_ANY_ITEMS = {"type": ["array", "boolean", "null", "number", "object", "string"]}
+"""Lets Airflow's form ask for a list as JSON; without it each line of a text is an item, a text."""
+
 
 def main(arguments: list[str]) -> int:
     """Write the graph of the pipeline that the arguments name, or check that it is up to date."""
@@ -108,21 +111,27 @@ def own_parameters(task: type[luigi.Task]) -> Iterator[tuple[str, luigi.Paramete
 
 def _described(root: luigi.Task, name: str, parameter: luigi.Parameter[Any]) -> dict[str, Any]:
     """What a DAG has to know of a parameter: its schema, its default and how it is given."""
-    described: dict[str, Any] = {"description": parameter.description or ""}
+    # What Luigi adds of choices is in another order each time.
+    description = re.sub(r"\s*Choices: \{.*\}$", "", parameter.description or "")
+    described: dict[str, Any] = {"description": description}
     if isinstance(parameter, DATES):
         return described | {"schema": {"type": "string"}, "moment": parameter.date_format}
     value, text = getattr(root, name), parameter.serialize(getattr(root, name))
     if values := _choices(parameter):
         return described | {"schema": {"type": "string", "enum": values}, "default": text}
     schema = next((each for kind, each in _SCHEMAS.items() if isinstance(parameter, kind)), None)
-    if schema is None:
+    if schema is None and text:
         return described | {"schema": {"type": "string"}, "default": text}
-    if value is None:
+    if schema is None or value is None:
+        schema = schema or {"type": "string"}  # Airflow's form wants a text unless null is one
         return described | {"schema": {"type": ["null", schema["type"]]}, "default": None}
     if isinstance(parameter, luigi.BoolParameter):
         described["is_switch"] = parameter.parsing == "implicit"
         text = text.lower()
-    return described | {"schema": schema, "default": json.loads(text)}
+    default = json.loads(text)
+    if isinstance(default, list) and not (default and all(isinstance(x, str) for x in default)):
+        schema = schema | {"items": _ANY_ITEMS}
+    return described | {"schema": schema, "default": default}
 
 
 def _choices(parameter: luigi.Parameter[Any]) -> list[str]:

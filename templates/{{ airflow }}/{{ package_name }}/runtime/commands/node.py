@@ -13,6 +13,8 @@ import luigi
 from luigi.retcodes import retcode
 
 from ..errors import PipelineError
+from ..metaflow_config import configured, datastore_root
+from ..store.metaflow_files import cards_of
 from ..task.attempts import Caller
 from ..task.metaflow_task import MetaflowTask
 from ..task.run_arguments import run_arguments
@@ -43,7 +45,6 @@ def main(arguments: list[str]) -> int:
 def run_node(own: argparse.Namespace, arguments: list[str]) -> int:
     """Run the task that its own arguments name, of the pipeline that the others name."""
     nodes = named_tasks(root_task(arguments))
-    luigi.configuration.get_config().set("core", "log_level", "WARNING")  # the order is not Luigi's
     if own.node not in nodes:
         raise PipelineError(
             f"{' '.join(arguments[:1])} has no task {own.node} any more; it has {', '.join(nodes)}"
@@ -61,7 +62,8 @@ def run_node(own: argparse.Namespace, arguments: list[str]) -> int:
         task.call_from(caller, takes_runs_of_others=is_dated)
     elif hasattr(task, "forced_at") and (own.attempt > 1 or not is_dated):
         task.forced_at = time.time()  # a CurateTask, whose rows can be loaded twice
-    exit_code = run(words, [task], is_verbose=True)
+    quietly = "--log-level=WARNING"  # Luigi's messages tell of an order that is not its own
+    exit_code = run([*words, quietly], [task], is_verbose=True)
     if exit_code == 0:
         own.result.write_text(json.dumps(summary(task)), encoding="utf-8")
     return exit_code
@@ -84,11 +86,15 @@ def summary(task: luigi.Task) -> dict[str, Any]:
     output: Any = task.output()
     if isinstance(task, MetaflowTask):
         marker = output.marker
+        resumed = [attempt.run_id for attempt in marker.resumed]
+        pages = configured("METAFLOW_UI_URL")
         return {
             "run": marker.pathspec,
+            "page": f"{pages.rstrip('/')}/{marker.pathspec}" if pages else "",
             "marker": output.path,
+            "cards": cards_of(datastore_root(), marker.pathspec, *resumed),
             "seconds": marker.seconds,
-            "resumed": [attempt.run_id for attempt in marker.resumed],
+            "resumed": resumed,
             "version": marker.version,
             "commit": marker.commit,
             "result": marker.result,
