@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,58 @@ class RootTask(luigi.WrapperTask):
         return [Extract(label="north", day=before), Extract(label="south", day=before)]
 """
 
+SLEEP = """
+import time
+from pathlib import Path
+
+from metaflow import FlowSpec, Parameter, step
+from sales_pipelines.runtime import talk_to_luigi
+
+
+@talk_to_luigi
+class SleepFlow(FlowSpec):
+    seconds = Parameter("seconds", default=0)
+
+    @step
+    def start(self):
+        self.luigi_result = {"is_contained": Path("/.dockerenv").exists()}
+        print("sleeping")
+        time.sleep(self.seconds)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+if __name__ == "__main__":
+    SleepFlow()
+"""
+
+CONTAINED = """
+import luigi
+from sales_pipelines.runtime import MetaflowTask, paths
+
+
+class Sleep(MetaflowTask):
+    flow_path = "notes/sleep.py"
+    seconds = luigi.IntParameter(0)
+
+
+class RootTask(luigi.Task):
+    seconds = luigi.IntParameter(0)
+
+    def requires(self):
+        return Sleep(seconds=self.seconds)
+
+    def output(self):
+        return luigi.LocalTarget(str(paths.ROOT / "plain"))
+
+    def run(self):
+        with self.output().open("w") as file:
+            file.write("")
+"""
+
 DAGS = """
 import datetime
 
@@ -130,6 +183,12 @@ with DAG("limited", schedule=None, **start):
 
 with DAG("daily", schedule="@daily", params=params("daily"), **start):
     flow_tasks("daily")
+
+with DAG("contained", schedule=None, params=params("contained"), **start):
+    flow_tasks("contained", env={"SALES_PIPELINES__RUNNER": "container"})
+
+with DAG("many", schedule=None, params=params("east"), **start):
+    flow_tasks("east")
 
 with DAG("theirs", schedule=None, **start):
 
@@ -159,18 +218,23 @@ class Airflow:
         self.repo = repo
         self.address = address
         login = {"username": user, "password": password}
-        self._token = ""
-        self._token = self.call("POST", "/auth/token", login)["access_token"]
+        self.token = ""
+        self.token = self.call("POST", "/auth/token", login)["access_token"]
 
     def call(self, method: str, path: str, body: object = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"}
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.token}"}
         request = Request(self.address + path, method=method, data=data, headers=headers)
-        try:
-            with urlopen(request, timeout=60) as answer:
-                return json.loads(answer.read() or b"null")
-        except HTTPError as error:
-            raise AssertionError(f"{method} {path}: {error.read().decode()}") from error
+        for _ in range(30):
+            try:
+                with urlopen(request, timeout=60) as answer:
+                    return json.loads(answer.read() or b"null")
+            except HTTPError as error:
+                reason = error.read().decode()
+            if "Database" not in reason:  # with SQLite Airflow does not wait for long
+                break
+            time.sleep(1)
+        raise AssertionError(f"{method} {path}: {reason}")
 
     def api(self, method: str, path: str, body: object = None) -> Any:
         return self.call(method, f"/api/v2{path}", body)
@@ -241,13 +305,20 @@ def repo(set_up: SetUp) -> Repo:
         ("flows/notes/note.py", FLOW),
         ("tasks/notes_tasks.py", TASKS),
         ("tasks/daily_tasks.py", DAILY),
+        ("flows/notes/sleep.py", SLEEP),
+        ("tasks/contained_tasks.py", CONTAINED),
         ("../dags/notes.py", DAGS),
     ):
         file = package / name
         file.parent.mkdir(exist_ok=True)
         file.write_text(text.lstrip())
-    for name in ("notes", "daily"):
-        assert f"{name}.json: " in made.nox("-s", "graph", "--", f"{name}_tasks.py")
+    for words in (
+        ["notes_tasks.py"],
+        ["daily_tasks.py"],
+        ["contained_tasks.py"],
+        ["--name", "east", "daily_tasks.py", "Extract", "--label", "east"],
+    ):
+        assert ".json: " in made.nox("-s", "graph", "--", *words)
     return made
 
 
@@ -288,7 +359,8 @@ def serving(repo: Repo) -> Iterator[tuple[subprocess.Popen[bytes], re.Match[str]
 def airflow(repo: Repo) -> Iterator[Airflow]:
     with serving(repo) as (_, address):
         made = Airflow(repo, *address.groups())
-        names = {"co2", "notes", "once", "limited", "daily", "theirs", "ours", "after_ours"}
+        names = {"co2", "notes", "once", "limited", "daily", "contained"}
+        names |= {"many", "theirs", "ours", "after_ours"}
         wait_until(
             lambda: names <= {each["dag_id"] for each in made.api("GET", "/dags")["dags"]}, 120
         )
@@ -414,19 +486,9 @@ def parent_of_supervisor(process: int) -> int:
 
 
 def test_a_backfill_runs_each_day_once_with_its_date(airflow: Airflow) -> None:
-
-    def begins(backfill: object) -> bool:
-        try:
-            airflow.api("POST", "/backfills", backfill)
-        except AssertionError as error:  # Airflow does not wait for SQLite's lock
-            if "Database is locked" not in str(error):
-                raise
-            return False
-        return True
-
     days = {"from_date": "2026-11-10T00:00:00Z", "to_date": "2026-11-12T00:00:00Z"}
     airflow.api("PATCH", "/dags/daily", {"is_paused": False})
-    wait_until(lambda: begins({"dag_id": "daily", "run_backwards": False, **days}))
+    airflow.api("POST", "/backfills", {"dag_id": "daily", "run_backwards": False, **days})
     path = "/dags/daily/dagRuns?run_type=backfill"
 
     def runs() -> list[Any]:
@@ -439,6 +501,90 @@ def test_a_backfill_runs_each_day_once_with_its_date(airflow: Airflow) -> None:
         date = each["logical_date"][:10]
         assert made["result"]["day"] == f"2026-11-{int(date[-2:]) - 1:02}"
     airflow.api("PATCH", "/dags/daily", {"is_paused": True})
+
+
+def test_many_runs_at_once_succeed_each_with_its_own_date(airflow: Airflow) -> None:
+    days = [f"2026-10-{day:02}" for day in range(1, 21)]
+    runs = [airflow.trigger("many", conf={"day": day}) for day in days]
+    for day, run in zip(days, runs, strict=True):
+        airflow.wait("many", run)
+        assert airflow.result("many", run, "Extract")["result"]["day"] == day
+
+
+@pytest.mark.docker
+def test_a_dag_can_run_its_flows_in_containers(airflow: Airflow) -> None:
+    run = airflow.trigger("contained")
+    airflow.wait("contained", run)
+    assert airflow.result("contained", run, "Sleep")["result"] == {"is_contained": True}
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("way", ["kill", "mark as failed"])
+def test_whatever_ends_the_task_ends_the_container(airflow: Airflow, way: str) -> None:
+    run = airflow.trigger("contained", conf={"seconds": 600})
+    wait_until(lambda: "sleeping" in airflow.log("contained", run), 180)
+    assert containers_of_the_flow()
+    if way == "kill":
+        os.kill(process_of_task(run), signal.SIGKILL)
+    else:
+        path = f"/dags/contained/dagRuns/{run}/taskInstances/Sleep"
+        airflow.api("PATCH", path, {"new_state": "failed"})
+    wait_until(lambda: containers_of_the_flow() == [], 30)
+    airflow.wait("contained", run, "failed")
+
+
+def containers_of_the_flow() -> list[str]:
+    """The image of each container of the flow that sleeps, running or not."""
+    command = ["docker", "ps", "--all", "--format={{.Image}}"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [image for image in listed.split() if "notes-sleep" in image]
+
+
+def process_of_task(run: str) -> int:
+    """Airflow's process of a task of the run, above the supervisor."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (folder / "cmdline").read_bytes()
+            if b"process/supervisor.py" in command and run.encode() in command:
+                status = (folder / "stat").read_text()
+                return int(status.rpartition(")")[2].split()[1])
+    raise AssertionError(f"no process is of {run}")
+
+
+def test_a_card_and_a_marker_open_from_the_task_s_page_for_who_is_logged_in(
+    airflow: Airflow,
+) -> None:
+    airflow.api("PATCH", "/dags/co2", {"is_paused": False})
+    run = airflow.trigger("co2")
+    airflow.wait("co2", run)
+    links = airflow.api("GET", f"/dags/co2/dagRuns/{run}/taskInstances/ReportCo2/links")
+    card, marker = links["extra_links"]["Card"], links["extra_links"]["Marker"]
+    assert airflow.call("GET", marker)["path"] == "examples/co2/report.py"
+    bearer = {"Authorization": f"Bearer {airflow.token}"}
+    with urlopen(Request(airflow.address + card, headers=bearer), timeout=60) as page:
+        assert b"window.metaflow_card_update" in page.read()
+        assert page.headers["Content-Security-Policy"].startswith("sandbox")
+    for path, headers, code in (
+        (card, {}, 401),
+        (marker, {}, 401),
+        ("/files/../README.md", bearer, 404),
+        ("/files/%2e%2e/.env.json", bearer, 404),
+        ("/files/%2Fetc/passwd", bearer, 404),
+        (f"/files/{made_by('CleanFlow', airflow.repo)}", bearer, 404),
+    ):
+        with pytest.raises(HTTPError) as refused:
+            urlopen(Request(airflow.address + path, headers=headers), timeout=60)
+        assert refused.value.code == code, path
+    log = airflow.log("co2", run)
+    assert "Task finished successfully." in log
+    assert "Luigi" not in log, "the order is Airflow's"
+
+
+def made_by(flow: str, repo: Repo) -> str:
+    """A file of the flow's artifacts, below .metaflow."""
+    folder = repo.folder / ".metaflow"
+    artifacts = (each for each in (folder / flow / "data").rglob("*") if not each.suffix)
+    return next(each.relative_to(folder).as_posix() for each in artifacts if each.is_file())
 
 
 def test_what_no_longer_is_in_the_tasks_is_named_in_the_log(airflow: Airflow) -> None:
