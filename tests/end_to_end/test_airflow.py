@@ -360,12 +360,12 @@ def airflow(repo: Repo) -> Iterator[Airflow]:
     with serving(repo) as (_, address):
         made = Airflow(repo, *address.groups())
         names = {"co2", "notes", "once", "limited", "daily", "contained"}
-        names |= {"many", "theirs", "ours", "after_ours"}
+        names |= {"forecast", "many", "theirs", "ours", "after_ours"}
         wait_until(
             lambda: names <= {each["dag_id"] for each in made.api("GET", "/dags")["dags"]}, 120
         )
         assert made.api("GET", "/importErrors")["import_errors"] == []
-        for name in names - {"co2", "daily"}:
+        for name in names - {"co2", "daily", "forecast"}:
             made.api("PATCH", f"/dags/{name}", {"is_paused": False})
         yield made
 
@@ -400,6 +400,20 @@ def test_an_asset_of_another_team_starts_a_dag_of_the_repo(airflow: Airflow) -> 
     wait_until(lambda: airflow.api("GET", "/dags/ours/dagRuns")["total_entries"] > before, 60)
     path = "/dags/ours/dagRuns?order_by=-run_after&limit=1"
     airflow.wait("ours", airflow.api("GET", path)["dag_runs"][0]["dag_run_id"])
+
+
+def test_the_example_of_a_forecast_is_chained_by_assets(airflow: Airflow) -> None:
+    for name in ("deliver_record", "forecast", "use_forecast"):
+        airflow.api("PATCH", f"/dags/{name}", {"is_paused": False})
+    airflow.wait("deliver_record", airflow.trigger("deliver_record"))
+    used = "/dags/use_forecast/dagRuns"
+    wait_until(lambda: airflow.api("GET", used)["total_entries"] > 0, 180)
+    (run,) = [each["dag_run_id"] for each in airflow.api("GET", used)["dag_runs"]]
+    airflow.wait("use_forecast", run)
+    (event,) = airflow.result("use_forecast", run, "use")
+    marker = json.loads(Path(event["marker"]).read_text())
+    assert event["run"] == f"PredictFlow/{marker['run_id']}"
+    assert marker["result"]["rms_ppm"] < marker["result"]["naive_rms_ppm"] / 2
 
 
 def test_a_retry_resumes_the_run_that_has_failed(airflow: Airflow) -> None:

@@ -79,7 +79,9 @@ def cards_of(root: str, run: str, *resumed: str) -> list[str]:
     """Where the cards of the run FLOW/RUN_ID are; those of steps it has resumed are in these."""
     flow, run_id = run.split("/")
     folders = [f"{root}/mf.cards/{flow}/runs/{each}" for each in (run_id, *resumed)]
-    return [file for folder in folders for file in sorted(list_below(folder)) if file.endswith(".html")]
+    return [
+        file for folder in folders for file in sorted(list_below(folder)) if file.endswith(".html")
+    ]
 
 
 def artifacts(flow: Path) -> Iterator[tuple[Path, Path]]:
