@@ -72,7 +72,7 @@ def test_the_layout_is_that_of_the_design(generate: Generate) -> None:
         *("airflow/local.py", "airflow/pyproject.toml", "docs/airflow.md", "tests/test_graphs.py"),
         *("dags/.airflowignore", "dags/co2.py", "dags/graphs/co2.json"),
         "dags/sales_pipelines_airflow.py",
-        *(f"sales_pipelines/runtime/commands/{name}.py" for name in ("graph", "node")),
+        *(f"sales_pipelines/runtime/commands/{name}.py" for name in ("graph", "node", "export")),
     }
 
 

@@ -34,7 +34,9 @@ GRACE = 10.0
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve Airflow until Ctrl-C, or run one DAG; the exit code."""
+    """Serve Airflow until Ctrl-C, run one DAG, or export a flow; the exit code."""
+    if arguments[:1] == ["export"]:
+        return export(arguments[1:])
     options = parser().parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
@@ -62,15 +64,17 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="nox -s airflow --",
         description="Start Airflow on this machine, with the DAGs in dags/, until Ctrl-C. "
-        "`test DAG` runs one of them to its end instead, here in the terminal.",
+        "`test DAG` runs one of them to its end instead, here in the terminal. `export FLOW` makes "
+        "a DAG of a flow, for an Airflow on Kubernetes.",
     )
     made.set_defaults(dag="", date=None, conf=None)
     made.add_argument("--port", type=int, default=8080, help="of its pages; default: 8080")
-    commands = made.add_subparsers(metavar="test")
+    commands = made.add_subparsers(metavar="test|export")
     run = commands.add_parser("test", help="run one DAG, without Airflow's services")
     run.add_argument("dag", help="its name, e.g. co2")
     run.add_argument("date", nargs="?", help="its logical date, e.g. 2026-11-20")
     run.add_argument("--conf", help="""its parameters as JSON, e.g. '{"flow_tag": "dev"}'""")
+    commands.add_parser("export", help="make a DAG with a pod for each step; export --help")
     return made
 
 
@@ -167,6 +171,18 @@ def test(dag: str, date: str | None, conf: str | None) -> int:
             if exit_code := process.wait():
                 return exit_code
     return 0
+
+
+def export(arguments: Sequence[str]) -> int:
+    """Become the repo's own Python, which exports the flow; it tries the DAG with this one."""
+    python = ROOT / ".venv" / "bin" / "python"
+    if not python.exists():
+        print(f"airflow: there is no {python}\nhint: python3 noxfile.py -s setup", file=sys.stderr)
+        return 2
+    of_airflow = ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT")
+    variables = {name: value for name, value in os.environ.items() if name not in of_airflow}
+    command = ["-m", f"{PACKAGE}.runtime", "export", "--python", sys.executable, *arguments]
+    os.execve(python, [str(python), *command], variables)
 
 
 @contextlib.contextmanager
