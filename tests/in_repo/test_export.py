@@ -1,4 +1,4 @@
-"""`nox -s airflow -- export` up to where Metaflow and Airflow begin, and what it makes of a file."""
+"""`nox -s airflow -- export` before Metaflow begins, and what it makes of Metaflow's file."""
 
 from __future__ import annotations
 
@@ -45,7 +45,6 @@ def written(**variables: str) -> str:
     """The file that Metaflow writes of it, by its own code."""
     text: str = Airflow._to_airflow_dag_file(None, config(**variables))
     return text
-
 
 
 def variables_of(text: str) -> dict[str, str]:
@@ -95,7 +94,7 @@ def test_the_key_of_the_metadata_service_and_that_of_git_s_remote_are_left_out()
 
 
 @pytest.mark.parametrize(
-    "value", ["plain-text-8", "it's-\"quoted\"", "back\\slash\\8", "-----BEGIN\nMIIEvQIBADANBg\n--"]
+    "value", ["plain-text-8", 'it\'s-"quoted"', "back\\slash\\8", "-----BEGIN\nMIIEvQIBADANBg\n--"]
 )
 def test_a_file_with_the_value_of_a_secret_is_refused(value: str) -> None:
     secrets = secrets_of({"SHOP_TOKEN": value, "HOME": "/home/ann"})
@@ -144,8 +143,16 @@ def test_a_password_in_an_address_is_refused_and_not_shown() -> None:
 @pytest.mark.parametrize(
     ("options", "variables", "message"),
     [
-        (["smal.py"], {}, r"there is no .*; did you mean small.py\?\nhint: the flows are small.py$"),
-        (["small.py"], {}, r"have no image\nhint: --image .* nox -s image -- small.py --push REGISTRY$"),
+        (
+            ["smal.py"],
+            {},
+            r"there is no .*; did you mean small.py\?\nhint: the flows are small.py$",
+        ),
+        (
+            ["small.py"],
+            {},
+            r"have no image\nhint: .* image -- small.py --push REGISTRY$",
+        ),
         (["small.py", "--image", IMAGE], {}, r"datastore is local, .*\nhint: .*docs/s3.md says$"),
         (
             ["small.py"],
@@ -175,7 +182,11 @@ def test_what_is_missing_is_named_before_metaflow_begins(
 
 @pytest.mark.parametrize(
     "text",
-    ["dag = 'mine'\n", "", "# Made of other.py by nox -s airflow -- export: edit the flow, and …\n"],
+    [
+        "dag = 'mine'\n",
+        "",
+        "# Made of other.py by nox -s airflow -- export: edit the flow, and …\n",
+    ],
 )
 def test_the_users_own_file_and_another_flows_export_stay(
     pipeline: Pipeline, capfd: pytest.CaptureFixture[str], text: str

@@ -56,7 +56,7 @@ SHORTEST = 8
 
 HINTS = {
     "supported": "an ordinary DAG runs any flow: docs/airflow.md",
-    "production token": "--authorize TOKEN, METAFLOW_PRODUCTION_TOKEN in the file of another export",
+    "production token": "--authorize TOKEN, the METAFLOW_PRODUCTION_TOKEN of an earlier export",
 }
 """What to do, by words of Metaflow's reason."""
 
