@@ -14,6 +14,7 @@ from sales_pipelines.runtime import PipelineError
 from sales_pipelines.runtime.__main__ import main
 from sales_pipelines.runtime.commands.export import (
     FOR_AIRFLOW_3,
+    check_loads,
     check_no_secret,
     for_airflow_3,
     secrets_of,
@@ -80,7 +81,10 @@ def test_neither_path_nor_date_of_the_export_is_in_the_file() -> None:
     text, made = for_airflow_3(written())
     assert "/home/ann" not in text
     assert "2026-11-26" not in text
-    assert made["dag_instantiation_params"]["catchup"] is False
+    dag = made["dag_instantiation_params"]
+    assert dag["catchup"] is False
+    assert "is_paused_upon_creation" not in dag
+    assert dag["default_args"]["retry_delay"] == {"seconds": 0}, "of a @retry with no pause"
 
 
 def test_the_key_of_the_metadata_service_and_that_of_git_s_remote_are_left_out() -> None:
@@ -138,6 +142,17 @@ def test_a_password_in_an_address_is_refused_and_not_shown() -> None:
         check_no_secret(text, {})
     assert "hidden" not in str(error.value)
     check_no_secret(for_airflow_3(written(URL="https://example.org:8080/a@b"))[0], {})
+
+
+def test_a_file_that_does_not_load_is_refused(pipeline: Pipeline) -> None:
+    with pytest.raises(PipelineError, match=r"^Airflow does not take .*: ValueError: no$"):
+        check_loads(sys.executable, "raise ValueError('no')")
+    check_loads(sys.executable, "pass")
+
+
+def test_a_value_that_no_file_can_have_is_refused() -> None:
+    with pytest.raises(PipelineError, match="cannot be in a file"):
+        for_airflow_3(written(NUMBER="x").replace("'x'", "inf"))
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def main(arguments: list[str]) -> int:
     check_no_secret(text, secrets_of(metaflow_environment()))
     text = f"{HEAD.format(path)}\n# ruff: noqa\n# fmt: off\n{text}"
     if options.python:
-        _try(options.python, text)
+        check_loads(options.python, text)
     write_whole(output, text.encode())
     dag = config["dag_instantiation_params"]["dag_id"]
     steps = ", ".join(config["states"])
@@ -175,15 +175,18 @@ def for_airflow_3(text: str) -> tuple[str, dict[str, Any]]:
     line = re.search(r"^CONFIG = (.*)$", text, re.MULTILINE)
     if not (count and line):
         raise _changed("# Deployed on … CONFIG = …")
-    config: dict[str, Any] = ast.literal_eval(line[1])
-    # The file may be copied, so it names no path. A date that each export moves on could keep a
-    # weekly DAG from running for ever. Whether it starts paused is for Airflow's own settings. The
-    # pause of a `@retry` without one would be 200 seconds.
+    try:
+        config: dict[str, Any] = ast.literal_eval(line[1])
+    except ValueError:  # a default such as inf, which would be a name in the file, too
+        raise PipelineError("a value of the flow, e.g. a default, cannot be in a file") from None
+    # The path and the local time of the export, without a zone, say nothing where Airflow runs.
+    # Whether the DAG starts paused is for Airflow's own settings. The pause of a `@retry` without
+    # one would be 200 seconds.
     config["file_path"] = None
     dag = config["dag_instantiation_params"]
     dag |= {"start_date": "2026-01-01T00:00:00+00:00", "catchup": False}
     dag["default_args"]["retry_delay"] = {"seconds": 0}
-    del dag["is_paused_upon_creation"]
+    dag.pop("is_paused_upon_creation", None)
     for state in config["states"].values():
         variables = state["operator_args"].get("env_vars", [])  # a sensor has none
         # These have the key of the metadata service, which the pods get from Kubernetes.
@@ -231,7 +234,7 @@ def check_no_secret(text: str, secrets: Mapping[str, str]) -> None:
         )
 
 
-def _try(python: str, text: str) -> None:
+def check_loads(python: str, text: str) -> None:
     """Raise PipelineError if Airflow, in its own Python, does not take the file."""
     with tempfile.TemporaryDirectory(prefix="export-") as folder:
         file = Path(folder, "dag.py")
