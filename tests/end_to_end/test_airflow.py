@@ -268,7 +268,10 @@ class Airflow:
         for each in tasks:
             if each["try_number"]:
                 printed = self.api("GET", f"{path}/{each['task_id']}/logs/{each['try_number']}")
-                lines += [str(line.get("event")) for line in printed["content"]]
+                for line in printed["content"]:
+                    errors = line.get("error_detail") or []
+                    lines.append(str(line.get("event")))
+                    lines += [f"{each['exc_type']}: {each['exc_value']}" for each in errors]
         return "\n".join(lines)
 
     def clear(self, dag: str, run: str, *tasks: str) -> None:
@@ -613,6 +616,41 @@ def test_what_no_longer_is_in_the_tasks_is_named_in_the_log(airflow: Airflow) ->
         assert "-s graph -- notes_tasks.py" in log
     finally:
         graph.write_text(text)
+
+
+def test_a_parameter_that_the_dag_does_not_have_is_named(airflow: Airflow) -> None:
+    run = airflow.trigger("many", conf={"dya": "2026-01-01"})
+    airflow.wait("many", run, "failed")
+    log = airflow.log("many", run)
+    assert "the DAG has no parameter dya; it has day" in log
+    run = airflow.trigger("once", conf={"label": "x"})
+    airflow.wait("once", run)
+    with pytest.raises(AssertionError, match="param day: 'tomorrow' is not a 'date'"):
+        airflow.trigger("many", conf={"day": "tomorrow"})
+
+
+def test_what_is_wrong_with_a_file_is_among_the_import_errors(airflow: Airflow) -> None:
+    """Each file gets the words of its own mistake."""
+    dags = airflow.repo.folder / "dags"
+    head = "from airflow.sdk import DAG\nfrom sales_pipelines_airflow import flow_tasks\n"
+    head += 'with DAG("{0}"):\n    flow_tasks("{0}")\n'
+    (dags / "graphs" / "broken.json").write_text("<<<<<<< HEAD\n")
+    for name in ("broken", "absent"):
+        (dags / f"{name}.py").write_text(head.format(name))
+    try:
+        errors = "/importErrors"
+        wait_until(lambda: airflow.api("GET", errors)["total_entries"] == 2, 90)
+        found = {
+            each["filename"]: each["stack_trace"]
+            for each in airflow.api("GET", errors)["import_errors"]
+        }
+        hint = "nox -s graph -- {}_tasks.py writes it"
+        assert "broken.json: Expecting value: line 1" in found["broken.py"]
+        assert hint.format("broken") in found["broken.py"]
+        assert "absent.json: No such file or directory" in found["absent.py"]
+    finally:
+        for name in ("broken.py", "absent.py", "graphs/broken.json"):
+            (dags / name).unlink()
 
 
 def test_one_dag_runs_in_the_terminal(repo: Repo) -> None:

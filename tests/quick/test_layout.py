@@ -65,12 +65,16 @@ def test_the_layout_is_that_of_the_design(generate: Generate) -> None:
     assert least == without(everything, *examples, *github, *tables)
     runtime = ("sales_pipelines/runtime/", "tests/runtime/")
     assert without(least, *runtime) == without(EVERYWHERE, *runtime)
+    steps = ("__init__", "features", "train", "predict")
     with_airflow = files_of(
         generate("scheduled", package_name="sales_pipelines", with_airflow=True)
     )
     assert with_airflow - everything == {
         *("airflow/local.py", "airflow/pyproject.toml", "docs/airflow.md", "tests/test_graphs.py"),
-        *("dags/.airflowignore", "dags/co2.py", "dags/graphs/co2.json"),
+        *("dags/.airflowignore", "dags/co2.py", "dags/forecast.py"),
+        *("dags/graphs/co2.json", "dags/graphs/forecast.json", "airflow/plugins/files_of_runs.py"),
+        *(f"sales_pipelines/flows/examples/forecast/{name}.py" for name in steps),
+        *("sales_pipelines/tasks/examples/forecast_tasks.py", "tests/examples/test_forecast.py"),
         "dags/sales_pipelines_airflow.py",
         *(f"sales_pipelines/runtime/commands/{name}.py" for name in ("graph", "node", "export")),
     }

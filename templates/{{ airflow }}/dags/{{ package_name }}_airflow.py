@@ -73,14 +73,14 @@ class FlowOperator(BaseOperator):  # type: ignore[misc]
         *,
         pipeline: list[str],
         node: str,
-        options: list[str],
+        options: Mapping[str, str],
         env: Mapping[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.pipeline = pipeline
         self.node = node
-        self.options = options
+        self.options = dict(options)
         self.env = dict(env or {})
         self.links: dict[str, str] = {}
         self._process: subprocess.Popen[str] | None = None
@@ -92,12 +92,16 @@ class FlowOperator(BaseOperator):  # type: ignore[misc]
             raise AirflowFailException(
                 f"there is no {python}: python3 noxfile.py -s setup makes it"
             )
-        task = context["ti"]
+        task, run = context["ti"], context["dag_run"]
+        declared = {*self.options, *self.dag.params}
+        if unknown := sorted({*(run.conf or {})} - declared):
+            has = f"it has {', '.join(sorted(declared))}" if declared else "it has none"
+            raise AirflowFailException(f"the DAG has no parameter {', '.join(unknown)}; {has}")
         with tempfile.TemporaryDirectory(prefix="airflow-") as folder:
             result = Path(folder, "result.json")
             command = [
                 *(str(python), "-m", f"{PACKAGE}.runtime", "node", *self.pipeline),
-                *filter(None, self.options),
+                *filter(None, self.options.values()),
                 *("--node", self.node, "--by", f"{task.dag_id}/{task.run_id}"),
                 *("--task", task.task_id, "--try", str(task.try_number), "--result", str(result)),
             ]
@@ -179,7 +183,7 @@ def flow_tasks(graph: str, **kwargs: Any) -> dict[str, FlowOperator]:
     updates the asset of its name.
     """
     read = _read(graph)
-    options = [_option(name, each) for name, each in read["parameters"].items()]
+    options = {name: _option(name, each) for name, each in read["parameters"].items()}
     made: dict[str, FlowOperator] = {}
     for node in read["nodes"]:
         outlets = [asset(graph, node["name"])] if node["flow"] else []
@@ -236,7 +240,8 @@ def _read(graph: str) -> dict[str, Any]:
     file = DAGS / "graphs" / f"{graph}.json"
     try:
         read: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         hint = f"nox -s graph -- {graph}_tasks.py writes it"
-        raise FileNotFoundError(f"there is no {file}: {hint}") from None
+        raise ValueError(f"{file}: {reason}; {hint}") from None
     return read
