@@ -70,6 +70,8 @@ def test_the_layout_is_that_of_the_design(generate: Generate) -> None:
     )
     assert with_airflow - everything == {
         *("airflow/local.py", "airflow/pyproject.toml", "docs/airflow.md", "tests/test_graphs.py"),
+        *(f"airflow/{name}" for name in ("Dockerfile", "Dockerfile.dockerignore", "compose.yaml")),
+        *("airflow/stack.py", "docs/airflow-stack.md"),
         *("dags/.airflowignore", "dags/co2.py", "dags/graphs/co2.json"),
         "dags/sales_pipelines_airflow.py",
         *(f"sales_pipelines/runtime/commands/{name}.py" for name in ("graph", "node")),
