@@ -77,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--conf", help="""its parameters as JSON, e.g. '{"flow_tag": "dev"}'""")
     docker = commands.add_parser("stack", help="all that belongs to it, in Docker: docs/airflow.md")
     docker.add_argument("stack", choices=["up", "down"], help="start it, or stop it")
-    docker.add_argument("--volumes", action="store_true", help="with `down`: delete its data, too")
+    docker.add_argument("--volumes", action="store_true", help="with `down`: delete data and image")
     return made
 
 

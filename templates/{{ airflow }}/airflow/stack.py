@@ -48,7 +48,7 @@ def main(command: str, volumes: bool) -> int:
     try:
         check_docker()
         if command == "down":
-            options = ("--volumes",) if volumes else ()
+            options = ("--volumes", "--rmi=local") if volumes else ()
             return compose("down", *options).returncode
         return up()
     except StackError as error:
