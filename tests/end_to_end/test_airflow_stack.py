@@ -125,6 +125,11 @@ class Stack:
     def project(self) -> str:
         return self.variables["COMPOSE_PROJECT_NAME"]
 
+    @property
+    def its(self) -> tuple[str, str]:
+        """The options of docker for what belongs to the stack."""
+        return ("--filter", f"label=com.docker.compose.project={self.project}")
+
     def secret(self, name: str) -> str:
         text = (self.repo.folder / "airflow" / ".env").read_text()
         return dict(line.split("=", 1) for line in text.splitlines())[name]
@@ -239,6 +244,7 @@ def test_the_stack_starts_again_with_its_data_and_with_what_the_repo_has_become(
     again.wait("co2", run)
     assert stack.inside("scheduler", "cat", report) == before
     assert again.api("GET", "/dags/co2")["max_active_runs"] == 2
+    assert len(stack.docker("image", "ls", "--quiet", *stack.its).split()) == 1
 
 
 def test_without_its_secrets_the_stack_is_not_started_but_can_be_deleted(stack: Stack) -> None:
@@ -254,7 +260,5 @@ def test_without_its_secrets_the_stack_is_not_started_but_can_be_deleted(stack: 
     assert "Traceback" not in printed
     file.unlink()
     stack.nox("down", "--volumes")
-    label = f"label=com.docker.compose.project={stack.project}"
-    for kind in ("container", "network", "volume"):
-        assert stack.docker(kind, "ls", "--quiet", "--filter", label) == ""
-    assert stack.docker("image", "ls", "--quiet", f"{stack.project}*") == ""
+    for kind in ("container", "image", "network", "volume"):
+        assert stack.docker(kind, "ls", "--quiet", *stack.its) == ""

@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,19 +120,40 @@ def test_compose_takes_the_file_with_all_secrets_and_names_the_one_that_is_missi
             assert "`nox -s airflow -- stack up` makes it" in done.stderr
 
 
-@pytest.mark.docker
-def test_a_port_that_is_taken_is_named_before_anything_is_built(folder: Path) -> None:
+@pytest.fixture
+def taken_port() -> Iterator[int]:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        port = taken.getsockname()[1]
-        done = stack(folder, "up", STACK_UI_PORT=str(port))
+        yield taken.getsockname()[1]
+
+
+@pytest.mark.docker
+def test_a_port_that_is_taken_is_named_before_anything_is_built(
+    folder: Path, taken_port: int
+) -> None:
+    done = stack(folder, "up", STACK_UI_PORT=str(taken_port))
     assert done.returncode == 2
     assert done.stderr == (
-        f"stack: port {port}, for Metaflow's pages: Address already in use\n"
-        f"hint: another one: STACK_UI_PORT={port + 10} in airflow/.env\n"
+        f"stack: port {taken_port}, for Metaflow's pages: Address already in use\n"
+        f"hint: another one: STACK_UI_PORT={taken_port + 10} in airflow/.env\n"
     )
     assert (folder / ".env").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.docker
+def test_secrets_are_added_to_what_the_file_has_and_close_it(folder: Path, taken_port: int) -> None:
+    file = folder / ".env"
+    own = f'# mine\nSTACK_JWT_SECRET="a $$ign"\nSTACK_UI_PORT="{taken_port}"'
+    file.write_text(own)
+    file.chmod(0o644)
+    done = stack(folder, "up")
+    assert f"port {taken_port}, for Metaflow's pages" in done.stderr
+    text = file.read_text()
+    assert text.startswith(f"{own}\nSTACK_AIRFLOW_PASSWORD=")
+    added = {line.partition("=")[0] for line in text.splitlines()[3:]}
+    assert added == SECRETS - {"STACK_JWT_SECRET"}
+    assert file.stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.docker

@@ -47,10 +47,7 @@ def main(command: str, volumes: bool) -> int:
     """Start the stack and say where it is, or stop it; the exit code."""
     try:
         check_docker()
-        if command == "down":
-            options = ("--volumes", "--rmi=local") if volumes else ()
-            return compose("down", *options).returncode
-        return up()
+        return down(volumes) if command == "down" else up()
     except StackError as error:
         print(f"stack: {error}", file=sys.stderr)
         return 2
@@ -59,7 +56,8 @@ def main(command: str, volumes: bool) -> int:
 def up() -> int:
     """Start what does not run yet, or runs with other files than these, and wait for all of it."""
     add_secrets()
-    services = configuration()["services"]
+    made = configuration()
+    services = made["services"]
     if not running():
         for name, port in ports(services):
             check_port(name, port)
@@ -67,6 +65,7 @@ def up() -> int:
         logs = f"docker compose --project-directory {HERE.name} logs"
         print(f"stack: it has not started: see above, or {logs}", file=sys.stderr)
         return exit_code
+    remove_old_images(made["name"])
     print()
     for name, port in ports(services):
         print(f"{PAGES.get(name, name)}: http://127.0.0.1:{port}")
@@ -75,13 +74,29 @@ def up() -> int:
     return 0
 
 
+def down(volumes: bool) -> int:
+    """Stop it, and with `volumes` delete all that it has made but its secrets."""
+    if not volumes:
+        return compose("down").returncode
+    exit_code = compose("down", "--volumes", "--rmi=local").returncode
+    remove_old_images(configuration()["name"])
+    return exit_code
+
+
+def remove_old_images(project: str) -> None:
+    """Remove the project's images that have lost their name to a newer one."""
+    label = f"label=com.docker.compose.project={project}"
+    command = ["docker", "image", "prune", "--force", "--filter", label]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+
+
 def compose(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run `docker compose` for this folder, and show the command unless its output is captured."""
     command = ["docker", "compose", *arguments]
     if not options.get("capture_output"):
         print(f"cd {HERE.name} && {' '.join(command)}", flush=True)
     # Compose refuses even to stop a stack whose secrets are not there.
-    missing = dict.fromkeys(SECRETS, "missing") | written()
+    missing = dict.fromkeys(SECRETS.keys() - written().keys(), "missing")
     return subprocess.run(
         command, cwd=HERE, env=missing | os.environ, text=True, check=False, **options
     )
@@ -113,7 +128,7 @@ def check_docker() -> None:
 
 def written() -> dict[str, str]:
     """The variables of airflow/.env."""
-    text = ENV.read_text(encoding="utf-8") if ENV.exists() else ""
+    text = ENV.read_text(encoding="utf-8", errors="replace") if ENV.exists() else ""
     return dict(re.findall(r"(?m)^(\w+)=(.+)$", text))
 
 
@@ -138,8 +153,11 @@ def add_secrets() -> None:
             f"airflow/.env has no {', '.join(missing)}, with which the stack's data were made\n"
             "hint: add them again, or delete the data: nox -s airflow -- stack down --volumes"
         )
-    ENV.touch(mode=0o600)
-    with ENV.open("a") as file:
+    ENV.touch()
+    ENV.chmod(0o600)
+    text = ENV.read_bytes()
+    with ENV.open("a", encoding="utf-8") as file:
+        file.write("\n" if text and not text.endswith(b"\n") else "")
         file.writelines(f"{name}={SECRETS[name]()}\n" for name in missing)
     print(f"airflow/.env has the secrets of the stack: {', '.join(missing)}")
 
