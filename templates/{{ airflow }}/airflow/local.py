@@ -75,8 +75,8 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("dag", help="its name, e.g. co2")
     run.add_argument("date", nargs="?", help="its logical date, e.g. 2026-11-20")
     run.add_argument("--conf", help="""its parameters as JSON, e.g. '{"flow_tag": "dev"}'""")
-    docker = commands.add_parser("stack", help="all that belongs to it, in Docker: docs/airflow.md")
-    docker.add_argument("stack", choices=["up", "down"], help="start it, or stop it")
+    docker = commands.add_parser("stack", help="all of it in Docker: docs/airflow-stack.md")
+    docker.add_argument("stack", choices=["up", "down"], metavar="up | down", help="start or stop")
     docker.add_argument("--volumes", action="store_true", help="with `down`: delete data and image")
     return made
 
