@@ -75,6 +75,8 @@ def test_the_layout_is_that_of_the_design(generate: Generate) -> None:
         *("dags/graphs/co2.json", "dags/graphs/forecast.json", "airflow/plugins/files_of_runs.py"),
         *(f"sales_pipelines/flows/examples/forecast/{name}.py" for name in steps),
         *("sales_pipelines/tasks/examples/forecast_tasks.py", "tests/examples/test_forecast.py"),
+        *(f"airflow/{name}" for name in ("Dockerfile", "Dockerfile.dockerignore", "compose.yaml")),
+        *("airflow/stack.py", "docs/airflow-stack.md"),
         "dags/sales_pipelines_airflow.py",
         *(f"sales_pipelines/runtime/commands/{name}.py" for name in ("graph", "node", "export")),
     }

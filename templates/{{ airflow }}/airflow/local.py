@@ -21,6 +21,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.request import urlopen
 
+import stack
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 (SUPERVISOR,) = ROOT.glob("*/runtime/process/supervisor.py")
@@ -38,6 +40,8 @@ def main(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["export"]:
         return export(arguments[1:])
     options = parser().parse_args(arguments)
+    if options.stack:
+        return stack.main(options.stack, options.volumes)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     threading.Thread(target=end_with_nox, daemon=True).start()
@@ -64,17 +68,20 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="nox -s airflow --",
         description="Start Airflow on this machine, with the DAGs in dags/, until Ctrl-C. "
-        "`test DAG` runs one of them to its end instead, here in the terminal. `export FLOW` makes "
-        "a DAG of a flow, for an Airflow on Kubernetes.",
+        "`test DAG` runs one of them to its end instead, here in the terminal. `stack up` starts "
+        "all that belongs to it, in Docker. `export FLOW` makes a DAG of a flow, for Kubernetes.",
     )
-    made.set_defaults(dag="", date=None, conf=None)
+    made.set_defaults(dag="", date=None, conf=None, stack="")
     made.add_argument("--port", type=int, default=8080, help="of its pages; default: 8080")
-    commands = made.add_subparsers(metavar="test|export")
+    commands = made.add_subparsers(metavar="test | stack | export")
     run = commands.add_parser("test", help="run one DAG, without Airflow's services")
     run.add_argument("dag", help="its name, e.g. co2")
     run.add_argument("date", nargs="?", help="its logical date, e.g. 2026-11-20")
     run.add_argument("--conf", help="""its parameters as JSON, e.g. '{"flow_tag": "dev"}'""")
     commands.add_parser("export", help="make a DAG with a pod for each step; export --help")
+    docker = commands.add_parser("stack", help="all of it in Docker: docs/airflow-stack.md")
+    docker.add_argument("stack", choices=["up", "down"], metavar="up | down", help="start or stop")
+    docker.add_argument("--volumes", action="store_true", help="with `down`: delete data and image")
     return made
 
 
