@@ -176,7 +176,8 @@ def airflow(stack: Stack) -> Airflow:
 def run(airflow: Airflow) -> str:
     """The run of the example, which Airflow begins when its DAG is no longer paused."""
     runs = "/dags/co2/dagRuns"
-    wait_until(lambda: airflow.api("GET", "/dags")["dags"], 120)
+    dags = "/dags?dag_id_pattern=co2"
+    wait_until(lambda: airflow.api("GET", dags)["total_entries"], 120)
     airflow.api("PATCH", "/dags/co2", {"is_paused": False})
     wait_until(lambda: airflow.api("GET", runs)["total_entries"], 120)
     (begun,) = airflow.api("GET", runs)["dag_runs"]
@@ -225,6 +226,8 @@ def test_a_dag_runs_to_its_end_and_leaves_its_marker_runs_and_report_where_they_
     assert made["commit"] == git(stack.repo.folder, "rev-parse", "HEAD")
     with urlopen(f"{stack.address('metadata')}/flows/CleanFlow/runs/{marker['run_id']}") as answer:
         assert json.load(answer)["flow_id"] == "CleanFlow"
+    links = airflow.api("GET", f"/dags/co2/dagRuns/{run}/taskInstances/CleanCo2/links")
+    assert links["extra_links"]["Run"] == f"{stack.address('ui')}/{made['run']}"
     (report,) = airflow.result("co2", run, "PublishCo2")["outputs"]
     assert "<html" in stack.inside("scheduler", "cat", report)
     # A flow's process has neither Airflow's secrets nor those of its pages.
