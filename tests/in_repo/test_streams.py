@@ -80,7 +80,7 @@ def test_a_user_without_a_home_gets_a_report(pipeline: Pipeline) -> None:
     ends = {
         "status": "last runs ",
         "clean --dry-run": "Nothing to delete",
-        "run": "run: flow_path ",
+        "run examples/co2_tasks.py": "run: flow_path ",
     }
     for command in ends:
         done = shell(
