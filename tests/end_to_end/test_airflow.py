@@ -218,6 +218,7 @@ class Airflow:
         self.repo = repo
         self.address = address
         login = {"username": user, "password": password}
+        self.process = 0
         self.token = ""
         self.token = self.call("POST", "/auth/token", login)["access_token"]
 
@@ -360,8 +361,9 @@ def serving(repo: Repo) -> Iterator[tuple[subprocess.Popen[bytes], re.Match[str]
 
 @pytest.fixture(scope="module")
 def airflow(repo: Repo) -> Iterator[Airflow]:
-    with serving(repo) as (_, address):
+    with serving(repo) as (process, address):
         made = Airflow(repo, *address.groups())
+        made.process = process.pid
         names = {"co2", "notes", "once", "limited", "daily", "contained"}
         names |= {"forecast", "many", "theirs", "ours", "after_ours"}
         wait_until(
@@ -629,33 +631,64 @@ def test_a_parameter_that_the_dag_does_not_have_is_named(airflow: Airflow) -> No
         airflow.trigger("many", conf={"day": "tomorrow"})
 
 
+def test_airflow_listens_on_this_machine_alone(airflow: Airflow) -> None:
+    """All addresses on which a process of this Airflow listens are loopback's."""
+    sockets = set()
+    for process in below(airflow.process):
+        with contextlib.suppress(OSError):
+            sockets |= {str(each.readlink()) for each in Path(f"/proc/{process}/fd").iterdir()}
+    listening = []
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                listening.append(fields[1].partition(":")[0])
+    assert set(listening) == {"0100007F"}
+
+
 def test_what_is_wrong_with_a_file_is_among_the_import_errors(airflow: Airflow) -> None:
     """Each file gets the words of its own mistake."""
     dags = airflow.repo.folder / "dags"
     head = "from airflow.sdk import DAG\nfrom sales_pipelines_airflow import flow_tasks\n"
     head += 'with DAG("{0}"):\n    flow_tasks("{0}")\n'
     (dags / "graphs" / "broken.json").write_text("<<<<<<< HEAD\n")
+    (dags / "typo.py").write_text(
+        "from sales_pipelines_airflow import asset\nasset('notes', 'Last')\n"
+        "from airflow.sdk import DAG\n"
+    )
     for name in ("broken", "absent"):
         (dags / f"{name}.py").write_text(head.format(name))
     try:
         errors = "/importErrors"
-        wait_until(lambda: airflow.api("GET", errors)["total_entries"] == 2, 90)
+        wait_until(lambda: airflow.api("GET", errors)["total_entries"] == 3, 90)
         found = {
             each["filename"]: each["stack_trace"]
             for each in airflow.api("GET", errors)["import_errors"]
         }
         hint = "nox -s graph -- {}_tasks.py writes it"
+        assert (
+            "ValueError: notes has no flow's task 'Last'; it has First, Second" in found["typo.py"]
+        )
         assert "broken.json: Expecting value: line 1" in found["broken.py"]
         assert hint.format("broken") in found["broken.py"]
         assert "absent.json: No such file or directory" in found["absent.py"]
     finally:
-        for name in ("broken.py", "absent.py", "graphs/broken.json"):
+        for name in ("broken.py", "absent.py", "typo.py", "graphs/broken.json"):
             (dags / name).unlink()
 
 
 def test_one_dag_runs_in_the_terminal(repo: Repo) -> None:
     printed = repo.nox("-s", "airflow", "--", "test", "once")
-    assert "state=success" in printed or "success" in printed
+    assert re.search(r"^First\n    .*^Second\n    .*^once: success$", printed, re.M | re.S)
+    assert "[DAG TEST]" not in printed
+    printed = repo.nox("-s", "airflow", "--", "test", "once", "2020-01-01", exit_code=1)
+    assert "once: no task has run\nhint: the date is before its start_date" in printed
+    printed = repo.nox("-s", "airflow", "--", "test", "none", exit_code=1)
+    assert "Dag 'none' could not be found" in printed
+    assert "Traceback" not in printed
+    (repo.folder / "fail-first").touch()
+    printed = repo.nox("-s", "airflow", "--", "test", "notes")
+    assert "ValueError: the file says so" in printed, "and the retry succeeds"
     assert (repo.folder / "notes-second").exists()
 
 

@@ -148,7 +148,7 @@ def test_parameters_have_the_types_of_a_form(add_tasks: AddTasks) -> None:
     parameters = graph_of([module])["parameters"]
     any_items = {"type": ["array", "boolean", "null", "number", "object", "string"]}
     assert {name: (each["schema"], each.get("default")) for name, each in parameters.items()} == {
-        "text": ({"type": "string"}, "a"),
+        "text": ({"type": "string", "minLength": 1}, "a"),
         "number": ({"type": "integer"}, 3),
         "share": ({"type": "number"}, 0.5),
         "fast": ({"type": "boolean"}, False),
@@ -159,11 +159,11 @@ def test_parameters_have_the_types_of_a_form(add_tasks: AddTasks) -> None:
         "limits": ({"type": "object"}, {"a": [1]}),
         "kind": ({"type": "string", "enum": ["x", "y"]}, "x"),
         "size": ({"type": "string", "enum": ["large", "small"]}, "small"),
-        "sizes": ({"type": "string"}, "small,large"),
+        "sizes": ({"type": "string", "minLength": 1}, "small,large"),
         "limit": ({"type": ["null", "integer"]}, None),
         "note": ({"type": ["null", "string"]}, None),
         "empty": ({"type": ["null", "string"]}, None),
-        "pause": ({"type": "string"}, "0 w 0 d 2 h 0 m 0 s"),
+        "pause": ({"type": "string", "minLength": 1}, "0 w 0 d 2 h 0 m 0 s"),
         "day": ({"type": "string"}, None),
         "month": ({"type": "string"}, None),
     }
@@ -242,6 +242,45 @@ def test_the_file_is_written_and_checked(
         graph.main(["--name", "../x", module])
 
 
+def test_without_a_file_all_graphs_are_written_or_checked(
+    add_tasks: AddTasks, pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = pipeline.root / "dags" / "graphs"
+    with pytest.raises(PipelineError, match="there is no graph yet: nox -s graph -- FILE"):
+        graph.main([])
+    module = add_tasks("""
+        class RootTask(luigi.Task):
+            number = luigi.IntParameter(3)
+    """)
+    for name, more in (("one", []), ("three", ["--number=3"])):
+        assert graph.main(["--name", name, module, *more]) == 0
+    assert graph.main(["--check"]) == 0
+    file = folder / "three.json"
+    text = file.read_text()
+    file.write_text(text.replace("RootTask", "Old"))
+    assert graph.main(["--check"]) == 1
+    assert "three.json is not what the tasks are" in capsys.readouterr().out
+    assert graph.main([]) == 0
+    assert file.read_text() == text
+    file.write_text("<<<<<<< HEAD")
+    with pytest.raises(PipelineError, match=r"three\.json is no graph: .*\nhint: delete it"):
+        graph.main([])
+
+
+def test_a_graph_of_another_pipeline_is_not_lost(add_tasks: AddTasks, pipeline: Pipeline) -> None:
+    text = "class RootTask(luigi.Task):\n    pass"
+    one, other = add_tasks(text), add_tasks(text)
+    assert graph.main(["--name", "clean", one]) == 0
+    with pytest.raises(PipelineError, match=rf"clean\.json is the graph of {one}\nhint: .*--name"):
+        graph.main(["--name", "clean", other])
+    assert graph.main(["--name", "clean", one, "RootTask"]) == 0, "other arguments, same file"
+
+
+def test_a_flow_alone_has_its_own_name(pipeline: Pipeline) -> None:
+    pipeline.add_flow("sales/train.py")
+    assert nodes(["sales/train.py"]) == {"train": []}
+
+
 def run_node(module: str, name: str, run: str, attempt: int, root: Path, *more: str) -> int:
     """Run a task of the module for a scheduler, as Airflow does."""
     MetaflowTask.clear_instance_cache()
@@ -308,7 +347,9 @@ def test_a_task_whose_requirements_are_missing_does_not_run_them(
 ) -> None:
     module = add_tasks(SPLIT)
     assert run_node(module, "After", "split/a", 1, splitting.root) == 20
-    assert "run: After requires Split, not done yet" in capsys.readouterr().err
+    assert (
+        "node: After requires Split, not done: run or clear that first" in capsys.readouterr().err
+    )
     assert splitting.ran() == []
 
 

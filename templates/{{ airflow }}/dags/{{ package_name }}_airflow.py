@@ -186,7 +186,7 @@ def flow_tasks(graph: str, **kwargs: Any) -> dict[str, FlowOperator]:
     options = {name: _option(name, each) for name, each in read["parameters"].items()}
     made: dict[str, FlowOperator] = {}
     for node in read["nodes"]:
-        outlets = [asset(graph, node["name"])] if node["flow"] else []
+        outlets = [_asset(graph, node["name"])] if node["flow"] else []
         made[node["name"]] = FlowOperator(
             task_id=node["name"],
             pipeline=read["pipeline"],
@@ -216,6 +216,13 @@ def params(graph: str) -> dict[str, Param]:
 
 def asset(graph: str, node: str) -> Asset:
     """What a task of a flow updates: `DAG(schedule=[asset("co2", "ReportCo2")])` runs after it."""
+    flows = [each["name"] for each in _read(graph)["nodes"] if each["flow"]]
+    if node not in flows:
+        raise ValueError(f"{graph} has no flow's task {node!r}; it has {', '.join(flows)}")
+    return _asset(graph, node)
+
+
+def _asset(graph: str, node: str) -> Asset:
     return Asset(f"{PACKAGE}/{graph}/{node}")
 
 

@@ -7,6 +7,7 @@ import datetime
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import luigi
@@ -18,7 +19,7 @@ from ..console import as_called
 from ..errors import PipelineError
 from ..store.files import write_whole
 from ..task.metaflow_task import DATES, MetaflowTask
-from .run import in_order, mistakes_shown, named_task, read
+from .run import in_order, listing, mistakes_shown, named_task, read
 from .run_options import option
 
 FOLDER = "dags/graphs"
@@ -45,7 +46,8 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="nox -s graph --",
         usage="nox -s graph -- [--check] [--name NAME] [FILE [TASK]] [OPTIONS]",
-        description="Write the graph of a pipeline, from which a DAG of Airflow is made.",
+        description="Write the graph of a pipeline, from which a DAG of Airflow is made. Without "
+        "FILE: all graphs again, after the tasks have changed.",
         epilog="FILE, TASK and OPTIONS are those of nox -s run: what is given stays so in each run "
         "of the DAG, and the other parameters of the task become those of the DAG.",
         allow_abbrev=False,
@@ -54,23 +56,55 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; fail if it differs")
     known, arguments = parser.parse_known_args(arguments)
     with mistakes_shown():
+        if not arguments and not known.name:
+            return max([update(file, pipeline_of(file), known.check) for file in graph_files()])
         graph = graph_of(arguments)
-    module = graph["pipeline"][0].rpartition("/")[2].removesuffix(".py")
-    name = known.name or module.removesuffix("_tasks")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise PipelineError(f"--name {name!r} must be letters, digits, '.', '_' or '-'")
-    file = paths.ROOT / FOLDER / f"{name}.json"
+        module = graph["pipeline"][0].rpartition("/")[2].removesuffix(".py")
+        name = known.name or module.removesuffix("_tasks")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise PipelineError(f"--name {name!r} must be letters, digits, '.', '_' or '-'")
+        file = paths.ROOT / FOLDER / f"{name}.json"
+        if file.is_file() and (other := pipeline_of(file)[0]) != arguments[0]:
+            raise PipelineError(
+                f"{FOLDER}/{file.name} is the graph of {other}\n"
+                "hint: give this one another name: --name NAME"
+            )
+        return update(file, arguments, known.check)
+
+
+def graph_files() -> list[Path]:
+    """The files of all graphs. Raises PipelineError if there is none."""
+    files = sorted((paths.ROOT / FOLDER).glob("*.json"))
+    if not files:
+        raise PipelineError(f"there is no graph yet: nox -s graph -- FILE\n{listing()}")
+    return files
+
+
+def pipeline_of(file: Path) -> list[str]:
+    """The arguments with which the graph was made."""
+    try:
+        pipeline: list[str] = json.loads(file.read_text(encoding="utf-8"))["pipeline"]
+    except (ValueError, LookupError) as error:
+        raise PipelineError(
+            f"{FOLDER}/{file.name} is no graph: {error}\n"
+            "hint: delete it, and write it again: nox -s graph -- FILE"
+        ) from error
+    return pipeline
+
+
+def update(file: Path, arguments: list[str], is_check: bool) -> int:
+    """Write the graph of what the arguments name, or check it; the exit code."""
+    graph = graph_of(arguments)
     text = json.dumps(graph, indent=2, ensure_ascii=False) + "\n"
-    shown = f"{FOLDER}/{file.name}"
+    shown, names = f"{FOLDER}/{file.name}", ", ".join(node["name"] for node in graph["nodes"])
     if file.is_file() and file.read_text(encoding="utf-8") == text:
-        print(f"{shown} is up to date: {', '.join(node['name'] for node in graph['nodes'])}")
-        return 0
-    words = " ".join(["nox -s graph --", *([f"--name {name}"] if known.name else []), *arguments])
-    if known.check:
-        print(as_called(f"{shown} is not what the tasks are\nhint: {words}"))
+        print(f"{shown} is up to date: {names}")
+    elif is_check:
+        print(as_called(f"{shown} is not what the tasks are\nhint: nox -s graph"))
         return 1
-    write_whole(file, text.encode())
-    print(f"{shown}: {', '.join(node['name'] for node in graph['nodes'])}")
+    else:
+        write_whole(file, text.encode())
+        print(f"{shown}: {names}")
     return 0
 
 
@@ -121,7 +155,8 @@ def _described(root: luigi.Task, name: str, parameter: luigi.Parameter[Any]) -> 
         return described | {"schema": {"type": "string", "enum": values}, "default": text}
     schema = next((each for kind, each in _SCHEMAS.items() if isinstance(parameter, kind)), None)
     if schema is None and text:
-        return described | {"schema": {"type": "string"}, "default": text}
+        # Luigi takes an empty option for none.
+        return described | {"schema": {"type": "string", "minLength": 1}, "default": text}
     if schema is None or value is None:
         schema = schema or {"type": "string"}  # Airflow's form wants a text unless null is one
         return described | {"schema": {"type": ["null", schema["type"]]}, "default": None}
@@ -182,7 +217,9 @@ def named_tasks(root: luigi.Task) -> dict[str, luigi.Task]:
     of_class: dict[str, list[luigi.Task]] = {}
     tasks = all_tasks(root)
     for task in tasks:
-        of_class.setdefault(type(task).__name__, []).append(task)
+        is_flow = type(task) is MetaflowTask  # named by its file alone
+        name = Path(str(task.flow_path)).stem if is_flow else type(task).__name__
+        of_class.setdefault(name, []).append(task)
     names: dict[luigi.Task, str] = {}
     for name, same_class in of_class.items():
         texts = [task.to_str_params(only_significant=True, only_public=True) for task in same_class]

@@ -48,12 +48,13 @@ def run_node(own: argparse.Namespace, arguments: list[str]) -> int:
     if own.node not in nodes:
         raise PipelineError(
             f"{' '.join(arguments[:1])} has no task {own.node} any more; it has {', '.join(nodes)}"
-            f"\nhint: nox -s graph -- {' '.join(arguments[:1])}"
+            "\nhint: nox -s graph"
         )
     task = nodes[own.node]
     names = {each: name for name, each in nodes.items()}
     if missing := [names[each] for each in dict.fromkeys(required(task)) if not each.complete()]:
-        print(f"run: {own.node} requires {', '.join(missing)}, not done yet", file=sys.stderr)
+        requires = f"{own.node} requires {', '.join(missing)}"
+        print(f"node: {requires}, not done: run or clear that first", file=sys.stderr)
         return int(retcode().missing_data)
     words = as_called_alone(task)
     is_dated = any(is_moment(parameter) for _, parameter in task.get_params())
@@ -63,7 +64,7 @@ def run_node(own: argparse.Namespace, arguments: list[str]) -> int:
     elif hasattr(task, "forced_at") and (own.attempt > 1 or not is_dated):
         task.forced_at = time.time()  # a CurateTask, whose rows can be loaded twice
     quietly = "--log-level=WARNING"  # Luigi's messages tell of an order that is not its own
-    exit_code = run([*words, quietly], [task], is_verbose=True)
+    exit_code = run([*words, quietly], [task], is_verbose=True, hints=False)
     if exit_code == 0:
         own.result.write_text(json.dumps(summary(task)), encoding="utf-8")
     return exit_code

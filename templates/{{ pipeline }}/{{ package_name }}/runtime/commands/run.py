@@ -160,8 +160,13 @@ def mistakes_shown(what_to_do: str = "") -> Iterator[None]:
         raise UserCodeError("\n".join(filter(None, [": ".join(where), what_to_do]))) from None
 
 
-def run(arguments: list[str], tasks: list[luigi.Task], is_verbose: bool = False) -> int:
-    """Let Luigi run what its arguments name, the last of the tasks, and report on them."""
+def run(
+    arguments: list[str], tasks: list[luigi.Task], is_verbose: bool = False, *, hints: bool = True
+) -> int:
+    """Let Luigi run what its arguments name, the last of the tasks, and report on them.
+
+    The hints are for whoever types the command: what the same command does next.
+    """
     view: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     done_before: list[str] = []
     luigi.Task.event_handler(luigi.Event.DEPENDENCY_PRESENT)(
@@ -185,17 +190,17 @@ def run(arguments: list[str], tasks: list[luigi.Task], is_verbose: bool = False)
     is_unplanned = exit_code == retcode().scheduling_error
     if is_unplanned and not is_watched:
         lines += errors_in_complete(tasks)
-    if any(failure.is_resumed for failure in failed):
+    if hints and any(failure.is_resumed for failure in failed):
         force = "--force" if isinstance(tasks[-1], MetaflowTask) else "--force-upstream"
         lines.insert(0, f"the same command resumes what failed; {force} starts afresh")
-    elif failed or is_unplanned:
+    elif hints and (failed or is_unplanned):
         lines.insert(0, TO_DO)
     if exit_code and (reason := failures.of_disk()):
         lines.append(reason)
     if exit_code == 0:
         with reader_may_leave():
             report(tasks)
-        if tasks[-1].task_id in done_before:
+        if hints and tasks[-1].task_id in done_before:
             lines.insert(0, f"nothing to do; {how_to_run_again(tasks)}")
     elif exit_code == retcode().already_running:
         lines.insert(0, "this command is already running; wait for it, or stop it")
