@@ -166,6 +166,7 @@ class RootTask(luigi.Task):
 DAGS = """
 import datetime
 
+import pendulum
 from airflow.sdk import DAG, Asset, task
 from sales_pipelines_airflow import asset, flow_tasks, params
 
@@ -183,6 +184,10 @@ with DAG("limited", schedule=None, **start):
 
 with DAG("daily", schedule="@daily", params=params("daily"), **start):
     flow_tasks("daily")
+
+tokyo = {"start_date": pendulum.datetime(2026, 11, 1, tz="Asia/Tokyo"), "catchup": False}
+with DAG("tokyo", schedule=None, params=params("east"), **tokyo):
+    flow_tasks("east")
 
 with DAG("contained", schedule=None, params=params("contained"), **start):
     flow_tasks("contained", env={"SALES_PIPELINES__RUNNER": "container"})
@@ -365,7 +370,7 @@ def airflow(repo: Repo) -> Iterator[Airflow]:
         made = Airflow(repo, *address.groups())
         made.process = process.pid
         names = {"co2", "notes", "once", "limited", "daily", "contained"}
-        names |= {"forecast", "many", "theirs", "ours", "after_ours"}
+        names |= {"forecast", "many", "tokyo", "theirs", "ours", "after_ours"}
         wait_until(
             lambda: names <= {each["dag_id"] for each in made.api("GET", "/dags")["dags"]}, 120
         )
@@ -390,7 +395,7 @@ def test_each_task_says_what_it_has_made_and_its_asset_starts_another_dag(airflo
     marker = json.loads(Path(made["marker"]).read_text())
     assert made["run"] == f"NoteFlow/{marker['run_id']}"
     assert made["result"] == {"label": "second", "day": "", "secrets": []}
-    assert marker["caller"] == [f"notes/{run}", "Second", 1]
+    assert marker["caller"][:3] == [f"notes/{run}", "Second", 1]
     runs = "/dags/after_ours/dagRuns"
     wait_until(lambda: airflow.api("GET", runs)["total_entries"] > before, 60)
     after = airflow.api("GET", f"{runs}?order_by=-run_after&limit=1")["dag_runs"][0]["dag_run_id"]
@@ -528,6 +533,20 @@ def test_many_runs_at_once_succeed_each_with_its_own_date(airflow: Airflow) -> N
     for day, run in zip(days, runs, strict=True):
         airflow.wait("many", run)
         assert airflow.result("many", run, "Extract")["result"]["day"] == day
+
+
+def test_a_date_is_that_of_the_dag_s_time_zone(airflow: Airflow) -> None:
+    run = airflow.trigger("tokyo", logical_date="2026-11-25T15:30:00Z")
+    airflow.wait("tokyo", run)
+    assert airflow.result("tokyo", run, "Extract")["result"]["day"] == "2026-11-26"
+
+
+def test_runs_at_once_that_have_no_date_run_one_after_the_other(airflow: Airflow) -> None:
+    runs = [airflow.trigger("once") for _ in range(3)]
+    for run in runs:
+        airflow.wait("once", run)
+    assert airflow.notes("first") == ["start", "end"] * 3
+    assert len({airflow.result("once", run, "First")["run"] for run in runs}) == 3
 
 
 @pytest.mark.docker

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import re
@@ -13,8 +14,9 @@ from typing import Any
 import pytest
 from sales_pipelines.runtime import MetaflowTask, PipelineError, paths
 from sales_pipelines.runtime.commands import graph, node
-from sales_pipelines.runtime.commands.graph import graph_of, named_tasks
+from sales_pipelines.runtime.commands.graph import graph_of, named_tasks, root_task, sum_of
 from sales_pipelines.runtime.settings import PREFIX, settings
+from sales_pipelines.runtime.task.attempts import Caller
 
 from .conftest import ALL, Pipeline, Splitting, mark_done
 
@@ -143,6 +145,11 @@ def test_parameters_have_the_types_of_a_form(add_tasks: AddTasks) -> None:
             pause = luigi.TimeDeltaParameter(datetime.timedelta(hours=2))
             day = luigi.DateParameter()
             month = luigi.MonthParameter()
+            since = luigi.DateParameter(default=None)
+            nothing = luigi.Parameter(default=None)
+            maybe = luigi.OptionalBoolParameter(None)
+            always = luigi.BoolParameter(True)
+            endless = luigi.FloatParameter(float("inf"))
             secret = luigi.Parameter("s", visibility=luigi.parameter.ParameterVisibility.PRIVATE)
     """)
     parameters = graph_of([module])["parameters"]
@@ -166,6 +173,10 @@ def test_parameters_have_the_types_of_a_form(add_tasks: AddTasks) -> None:
         "pause": ({"type": "string", "minLength": 1}, "0 w 0 d 2 h 0 m 0 s"),
         "day": ({"type": "string"}, None),
         "month": ({"type": "string"}, None),
+        "since": ({"type": ["null", "string"]}, None),
+        "nothing": ({"type": ["null", "string"]}, None),
+        "maybe": ({"type": ["null", "boolean"]}, None),
+        "endless": ({"type": "string", "minLength": 1}, "inf"),
     }
     assert parameters["text"]["description"] == "some text"
     assert parameters["kind"]["description"] == "which.", "Luigi adds the choices, in any order"
@@ -271,7 +282,9 @@ def test_a_graph_of_another_pipeline_is_not_lost(add_tasks: AddTasks, pipeline: 
     text = "class RootTask(luigi.Task):\n    pass"
     one, other = add_tasks(text), add_tasks(text)
     assert graph.main(["--name", "clean", one]) == 0
-    with pytest.raises(PipelineError, match=rf"clean\.json is the graph of {one}\nhint: .*--name"):
+    with pytest.raises(
+        PipelineError, match=rf"clean\.json is the graph of {one} RootTask\nhint: .*--name"
+    ):
         graph.main(["--name", "clean", other])
     assert graph.main(["--name", "clean", one, "RootTask"]) == 0, "other arguments, same file"
 
@@ -281,11 +294,24 @@ def test_a_flow_alone_has_its_own_name(pipeline: Pipeline) -> None:
     assert nodes(["sales/train.py"]) == {"train": []}
 
 
-def run_node(module: str, name: str, run: str, attempt: int, root: Path, *more: str) -> int:
+def run_node(
+    module: str,
+    name: str,
+    run: str,
+    attempt: int,
+    root: Path,
+    *more: str,
+    instance: str = "",
+    known: str = "",
+) -> int:
     """Run a task of the module for a scheduler, as Airflow does."""
+    with contextlib.suppress(ConnectionError):  # of a test's requires()
+        known = known or sum_of(named_tasks(root_task([module, *more])))
     MetaflowTask.clear_instance_cache()
-    by = ("--by", run, "--task", name, "--try", str(attempt), "--result", str(root / "result.json"))
-    return node.main([module, "--node", name, *by, *more])
+    by = ("--by", run, "--task", name, "--try", str(attempt))
+    this = ("--instance", instance or f"{run}/{attempt}", "--result", str(root / "result.json"))
+    own = ("--node", name, "--graph", known, *by, *this)
+    return node.main([*own, "--", module, *more])
 
 
 SPLIT = """
@@ -317,13 +343,16 @@ def test_a_retry_resumes_another_run_runs_anew_and_so_does_a_cleared_success(
     assert result["result"] == {"total": 5}
     assert result["run"] == f"SplitFlow/{marker['run_id']}"
     assert len(result["resumed"]) == 1
-    assert marker["caller"] == ["split/a", "Split", 2]
+    assert marker["caller"] == ["split/a", "Split", 2, "split/a/2"]
     assert run_node(module, "Split", "split/a", 2, root) == 0
     assert splitting.ran() == [], "the same try has succeeded already"
     assert run_node(module, "Split", "split/a", 3, root) == 0
     assert splitting.ran() == ALL, "a success that was cleared"
+    assert run_node(module, "Split", "split/a", 3, root, instance="again") == 0
+    assert splitting.ran() == ALL, "a run of the DAG that was deleted and came again"
     splitting.tell("fail-join")
     assert run_node(module, "Split", "split/b", 1, root) == 30
+    assert Path(result["marker"]).exists(), "what another run has made stays"
     assert splitting.ran() == [each for each in ALL if each != "end"], "another run of the DAG"
     splitting.tell()
     assert run_node(module, "Split", "split/c", 1, root) == 0
@@ -340,6 +369,122 @@ def test_a_task_with_a_date_runs_once_for_it(add_tasks: AddTasks, splitting: Spl
     for run, day, ran in (("a", 1, ALL), ("b", 1, []), ("c", 2, ALL)):
         assert run_node(module, "RootTask", run, 1, splitting.root, f"--day=2026-01-0{day}") == 0
         assert splitting.ran() == ran
+    assert run_node(module, "RootTask", "b", 2, splitting.root, "--day=2026-01-01") == 0
+    assert splitting.ran() == ALL, "cleared, although another run had made it"
+
+
+def test_what_others_make_meanwhile_fails_no_task(splitting: Splitting) -> None:
+    task = splitting.task()
+    task.call_from(Caller("one/1", "Split", 1, "x"), takes_runs_of_others=False)
+    assert not task.complete()
+    task.run()
+    task.output().remove()  # as another run of the scheduler, which begins
+    assert task.complete()
+
+
+def test_a_run_with_other_tasks_than_the_graph_is_refused(
+    add_tasks: AddTasks, pipeline: Pipeline
+) -> None:
+    """Airflow would leave out, without a word, those that it does not know."""
+    module = add_tasks("""
+        class Day(MetaflowTask):
+            flow_path = "small.py"
+            day = luigi.DateParameter()
+
+
+        class RootTask(luigi.WrapperTask):
+            day = luigi.DateParameter()
+
+            def requires(self):
+                return [Day(self.day.replace(day=each + 1)) for each in range(self.day.day)]
+    """)
+    known = sum_of(named_tasks(root_task([module], is_sample=True)))
+    with pytest.raises(PipelineError, match=r"this run has other tasks than the graph.*Day\.23"):
+        run_node(module, "Day.1", "a", 1, pipeline.root, "--day=2026-11-23", known=known)
+
+
+def test_a_number_is_that_of_a_date_in_whatever_order_tasks_are_required(
+    add_tasks: AddTasks,
+) -> None:
+    module = add_tasks("""
+        class Day(MetaflowTask):
+            flow_path = "small.py"
+            day = luigi.DateParameter()
+
+
+        class RootTask(luigi.WrapperTask):
+            day = luigi.DateParameter()
+            is_reversed = luigi.BoolParameter()
+
+            def requires(self):
+                days = [Day(self.day - datetime.timedelta(days=each)) for each in range(4)]
+                return days[::-1] if self.is_reversed else days
+    """)
+    for more in ([], ["--is-reversed"]):
+        tasks: Any = named_tasks(root_task([module, "--day=2026-11-23", *more]))
+        numbers = {name: task.day.day for name, task in tasks.items()}
+        assert numbers == {"Day.1": 20, "Day.2": 21, "Day.3": 22, "Day.4": 23}
+        drawn = [each["name"] for each in graph_of([module, *more])["nodes"]]
+        assert drawn == ["Day.1", "Day.2", "Day.3", "Day.4"]
+
+
+def test_parameters_may_have_the_names_of_options_of_the_runtime(
+    add_tasks: AddTasks, pipeline: Pipeline
+) -> None:
+    module = add_tasks("""
+        class RootTask(luigi.Task):
+            task = luigi.Parameter("")
+            result = luigi.Parameter("")
+            node = luigi.Parameter("")
+            check = luigi.Parameter("")
+
+            def run(self):
+                with self.output().open("w") as file:
+                    file.write(f"{self.task} {self.result} {self.node} {self.check}")
+
+            def output(self):
+                return luigi.LocalTarget(f"{paths.ROOT}/said")
+    """)
+    names = ("task", "result", "node", "check")
+    values = [f"--{each}=its-{each}" for each in names]
+    assert run_node(module, "RootTask", "a", 1, pipeline.root, *values) == 0
+    assert (pipeline.root / "said").read_text() == "its-task its-result its-node its-check"
+    assert graph.main([module, "--check=x"]) == 0
+    file = pipeline.root / "dags" / "graphs" / f"{module.removesuffix('_tasks.py')}.json"
+    assert json.loads(file.read_text())["pipeline"] == [module, "--check=x"]
+
+
+def test_what_is_private_does_not_get_into_the_graph_nor_a_message(
+    add_tasks: AddTasks, pipeline: Pipeline
+) -> None:
+    module = add_tasks("""
+        class RootTask(luigi.Task):
+            pw = luigi.Parameter("", visibility=luigi.parameter.ParameterVisibility.PRIVATE)
+    """)
+    with pytest.raises(PipelineError, match="--pw is private, and would be in a file of git"):
+        graph.main([module, "--pw=s3cret"])
+    other = add_tasks("""
+        def task():
+            class Inner(luigi.Task):
+                pw = luigi.Parameter(visibility=luigi.parameter.ParameterVisibility.PRIVATE)
+
+            return Inner(pw="s3cret")
+
+
+        class RootTask(luigi.Task):
+            def requires(self):
+                return task()
+    """)
+    with pytest.raises(PipelineError, match="no command line names the task of Inner") as error:
+        run_node(other, "Inner", "a", 1, pipeline.root)
+    assert "s3cret" not in str(error.value)
+
+
+def test_a_file_is_named_as_on_any_machine(add_tasks: AddTasks, pipeline: Pipeline) -> None:
+    module = add_tasks("class RootTask(luigi.Task):\n    pass")
+    assert graph.main(["--name", "absolute", str(paths.TASKS / module)]) == 0
+    file = pipeline.root / "dags" / "graphs" / "absolute.json"
+    assert json.loads(file.read_text())["pipeline"] == [module]
 
 
 def test_a_task_whose_requirements_are_missing_does_not_run_them(

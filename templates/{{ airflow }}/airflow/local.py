@@ -114,12 +114,14 @@ def environment(home: Path, port: int) -> dict[str, str]:
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     secret = home / "jwt-secret"
     # Without one that they share, Airflow's parts refuse each other's requests.
-    if not secret.exists():
+    if not (secret.exists() and secret.read_text()):
         secret.touch(mode=0o600)
         secret.write_text(secrets.token_hex(32))
     address = f"http://127.0.0.1:{port}"
+    # Variables of a shell may lead to another Airflow's database; those of connections may stay.
+    others = {name: text for name, text in os.environ.items() if "AIRFLOW__" not in name}
     return {
-        **os.environ,
+        **others,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__API__BASE_URL": address,

@@ -7,6 +7,7 @@ in the repo's own environment.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -24,7 +25,7 @@ except ImportError as error:
 
 DAGS = Path(__file__).resolve().parent
 PACKAGE = Path(__file__).stem.removesuffix("_airflow")
-ROOT = Path(os.environ.get(f"{PACKAGE.upper()}_ROOT") or DAGS.parent)
+ROOT = Path(os.environ.get(f"{PACKAGE.upper()}_ROOT") or DAGS.parent).resolve()
 """The repo whose environment runs the tasks; if the DAGs lie elsewhere, the variable names it."""
 
 GRACE = 4.5
@@ -73,6 +74,7 @@ class FlowOperator(BaseOperator):  # type: ignore[misc]
         *,
         pipeline: list[str],
         node: str,
+        graph: str,
         options: Mapping[str, str],
         env: Mapping[str, str] | None = None,
         **kwargs: Any,
@@ -80,6 +82,7 @@ class FlowOperator(BaseOperator):  # type: ignore[misc]
         super().__init__(**kwargs)
         self.pipeline = pipeline
         self.node = node
+        self.graph = graph
         self.options = dict(options)
         self.env = dict(env or {})
         self.links: dict[str, str] = {}
@@ -100,10 +103,12 @@ class FlowOperator(BaseOperator):  # type: ignore[misc]
         with tempfile.TemporaryDirectory(prefix="airflow-") as folder:
             result = Path(folder, "result.json")
             command = [
-                *(str(python), "-m", f"{PACKAGE}.runtime", "node", *self.pipeline),
+                *(str(python), "-m", f"{PACKAGE}.runtime", "node"),
+                *("--node", self.node, "--graph", self.graph),
+                *("--by", f"{task.dag_id}/{task.run_id}", "--task", task.task_id),
+                *("--try", str(task.try_number), "--instance", str(task.id)),
+                *("--result", str(result), "--", *self.pipeline),
                 *filter(None, self.options.values()),
-                *("--node", self.node, "--by", f"{task.dag_id}/{task.run_id}"),
-                *("--task", task.task_id, "--try", str(task.try_number), "--result", str(result)),
             ]
             exit_code, last = self._run(command)
             if exit_code:
@@ -168,11 +173,11 @@ def _address(file: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """The variables of this process, without Airflow's settings, which may have secrets."""
+    """The variables of this process, without Airflow's own, which may have secrets."""
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("AIRFLOW__", "_AIRFLOW")) and name not in OF_ITS_ENVIRONMENT
+        if not name.startswith(("AIRFLOW_", "_AIRFLOW")) and name not in OF_ITS_ENVIRONMENT
     }
 
 
@@ -183,6 +188,7 @@ def flow_tasks(graph: str, **kwargs: Any) -> dict[str, FlowOperator]:
     updates the asset of its name.
     """
     read = _read(graph)
+    names = "\n".join(sorted(node["name"] for node in read["nodes"]))
     options = {name: _option(name, each) for name, each in read["parameters"].items()}
     made: dict[str, FlowOperator] = {}
     for node in read["nodes"]:
@@ -191,6 +197,7 @@ def flow_tasks(graph: str, **kwargs: Any) -> dict[str, FlowOperator]:
             task_id=node["name"],
             pipeline=read["pipeline"],
             node=node["name"],
+            graph=hashlib.sha256(names.encode()).hexdigest()[:16],
             options=options,
             doc_md=node["doc"],
             outlets=outlets,
@@ -230,7 +237,7 @@ def _option(name: str, described: Mapping[str, Any]) -> str:
     """A template of the option for the parameter; it is empty where there is no value."""
     flag, value = f"--{name.replace('_', '-')}", f"params.get('{name}')"
     if moment := described.get("moment"):
-        date = "(dag_run.logical_date or dag_run.run_after)"
+        date = "(dag_run.logical_date or dag_run.run_after).astimezone(dag.timezone)"
         return _template(f"'{flag}=' ~ ({value} or {date}.strftime('{moment}'))")
     is_text = "string" in described["schema"]["type"]
     if described.get("is_switch"):

@@ -12,7 +12,7 @@ from airflow.plugins_manager import AirflowPlugin
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import FileResponse
 
-FOLDER = Path(__file__).resolve().parents[2] / ".metaflow"
+FOLDER = (Path(__file__).resolve().parents[2] / ".metaflow").resolve()
 """Where runs have their files, unless Metaflow is set up for another place."""
 
 KINDS = {".html", ".json"}
@@ -26,10 +26,13 @@ files = FastAPI(openapi_url=None)
 @files.get("/{path:path}")
 def show(path: str, user: GetUserDep) -> FileResponse:
     """The card or the marker at the path below the folder."""
-    file = (FOLDER / path).resolve()
-    if not file.is_relative_to(FOLDER) or file.suffix not in KINDS or not file.is_file():
-        raise HTTPException(404, "there is no such card or marker")
-    return FileResponse(file, headers=HEADERS)
+    try:
+        file = (FOLDER / path).resolve()
+        if file.is_relative_to(FOLDER) and file.suffix in KINDS and file.is_file():
+            return FileResponse(file, headers=HEADERS)
+    except (OSError, RuntimeError, ValueError):  # of a name that can be none
+        pass
+    raise HTTPException(404, "there is no such card or marker")
 
 
 class FilesOfRuns(AirflowPlugin):  # type: ignore[misc]

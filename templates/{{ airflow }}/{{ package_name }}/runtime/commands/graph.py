@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import hashlib
+import itertools
 import json
+import math
 import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,7 @@ from ..console import as_called
 from ..errors import PipelineError
 from ..store.files import write_whole
 from ..task.metaflow_task import DATES, MetaflowTask
-from .run import in_order, listing, mistakes_shown, named_task, read
+from .run import find, in_order, listing, mistakes_shown, named_task, read
 from .run_options import option
 
 FOLDER = "dags/graphs"
@@ -54,20 +58,24 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--name", default="", help=f"of its file in {FOLDER}/; default: FILE's")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if it differs")
-    known, arguments = parser.parse_known_args(arguments)
+    parser.add_argument("pipeline", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    known = parser.parse_args(arguments)
+    arguments = known.pipeline
     with mistakes_shown():
         if not arguments and not known.name:
             return max([update(file, pipeline_of(file), known.check) for file in graph_files()])
-        graph = graph_of(arguments)
-        module = graph["pipeline"][0].rpartition("/")[2].removesuffix(".py")
+        if not arguments:
+            raise PipelineError(f"--name needs FILE\n{listing()}")
+        arguments = [relative(find(arguments[0])), *arguments[1:]]
+        module = arguments[0].rpartition("/")[2].removesuffix(".py")
         name = known.name or module.removesuffix("_tasks")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise PipelineError(f"--name {name!r} must be letters, digits, '.', '_' or '-'")
         file = paths.ROOT / FOLDER / f"{name}.json"
-        if file.is_file() and (other := pipeline_of(file)[0]) != arguments[0]:
+        if file.is_file() and (other := named_in(pipeline_of(file))) != named_in(arguments):
             raise PipelineError(
-                f"{FOLDER}/{file.name} is the graph of {other}\n"
-                "hint: give this one another name: --name NAME"
+                f"{FOLDER}/{file.name} is the graph of {' '.join(other)}\n"
+                f"hint: nox -s graph -- --name NAME {shlex.join(arguments)}"
             )
         return update(file, arguments, known.check)
 
@@ -92,6 +100,18 @@ def pipeline_of(file: Path) -> list[str]:
     return pipeline
 
 
+def named_in(arguments: list[str]) -> list[str]:
+    """FILE and TASK of the arguments, without options."""
+    words = itertools.takewhile(lambda word: not word.startswith("-"), arguments)
+    return [*words, "RootTask"][:2]
+
+
+def relative(file: Path) -> str:
+    """The file as arguments name it, on any machine."""
+    folder = paths.FLOWS if file.is_relative_to(paths.FLOWS) else paths.TASKS
+    return file.relative_to(folder).as_posix()
+
+
 def update(file: Path, arguments: list[str], is_check: bool) -> int:
     """Write the graph of what the arguments name, or check it; the exit code."""
     graph = graph_of(arguments)
@@ -114,6 +134,15 @@ def graph_of(arguments: list[str]) -> dict[str, Any]:
     named = named_tasks(root)
     names = {task: name for name, task in named.items()}
     given = {word.partition("=")[0] for word in arguments}
+    for name, parameter in root.get_params():
+        if option(name) in given and parameter.visibility != ParameterVisibility.PUBLIC:
+            raise PipelineError(
+                f"{option(name)} is private, and would be in a file of git\n"
+                "hint: let the task look it up, e.g. with secret()"
+            )
+    depths: dict[str, int] = {}
+    for name, task in named.items():  # each after what it requires
+        depths[name] = 1 + max((depths[names[each]] for each in required(task)), default=0)
     return {
         "pipeline": arguments,
         "parameters": {
@@ -128,9 +157,14 @@ def graph_of(arguments: list[str]) -> dict[str, Any]:
                 "doc": (type(task).__doc__ or "").partition("\n")[0].strip(),
                 "requires": sorted({names[each] for each in required(task)}),
             }
-            for name, task in named.items()
+            for name, task in sorted(named.items(), key=lambda item: (depths[item[0]], item[0]))
         ],
     }
+
+
+def sum_of(names: Iterable[str]) -> str:
+    """A checksum of the names of a graph's tasks."""
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()[:16]
 
 
 def own_parameters(task: type[luigi.Task]) -> Iterator[tuple[str, luigi.Parameter[Any]]]:
@@ -139,8 +173,17 @@ def own_parameters(task: type[luigi.Task]) -> Iterator[tuple[str, luigi.Paramete
     for name, parameter in task.get_params():
         owner = next(each for each in task.__mro__ if name in vars(each))
         is_own = not f"{owner.__module__}.".startswith((f"{runtime}.", "luigi."))
-        if is_own and parameter.visibility == ParameterVisibility.PUBLIC:
+        is_switch = isinstance(parameter, luigi.BoolParameter) and parameter.parsing == "implicit"
+        is_fixed = is_switch and is_default(task, name, True)  # no option makes it False
+        if is_own and parameter.visibility == ParameterVisibility.PUBLIC and not is_fixed:
             yield name, parameter
+
+
+def is_default(task: type[luigi.Task], name: str, value: bool | None) -> bool:
+    """True if the parameter has this value by default."""
+    parameter, family = dict(task.get_params())[name], task.get_task_family()
+    has_default = parameter.has_task_value(family, name)
+    return has_default and parameter.task_value(family, name) is value
 
 
 def _described(root: luigi.Task, name: str, parameter: luigi.Parameter[Any]) -> dict[str, Any]:
@@ -148,22 +191,26 @@ def _described(root: luigi.Task, name: str, parameter: luigi.Parameter[Any]) -> 
     # What Luigi adds of choices is in another order each time.
     description = re.sub(r"\s*Choices: \{.*\}$", "", parameter.description or "")
     described: dict[str, Any] = {"description": description}
-    if isinstance(parameter, DATES):
+    value = getattr(root, name)
+    if isinstance(parameter, DATES) and value is not None:
         return described | {"schema": {"type": "string"}, "moment": parameter.date_format}
-    value, text = getattr(root, name), parameter.serialize(getattr(root, name))
+    if isinstance(parameter, luigi.BoolParameter):
+        described["is_switch"] = parameter.parsing == "implicit"
+    schema = next((each for kind, each in _SCHEMAS.items() if isinstance(parameter, kind)), None)
+    if value is None:
+        type_ = schema["type"] if schema else "string"
+        return described | {"schema": {"type": ["null", type_]}, "default": None}
+    text = parameter.serialize(value)
     if values := _choices(parameter):
         return described | {"schema": {"type": "string", "enum": values}, "default": text}
-    schema = next((each for kind, each in _SCHEMAS.items() if isinstance(parameter, kind)), None)
+    if isinstance(value, float) and not math.isfinite(value):
+        schema = None  # JSON has no such number
     if schema is None and text:
         # Luigi takes an empty option for none.
         return described | {"schema": {"type": "string", "minLength": 1}, "default": text}
-    if schema is None or value is None:
-        schema = schema or {"type": "string"}  # Airflow's form wants a text unless null is one
-        return described | {"schema": {"type": ["null", schema["type"]]}, "default": None}
-    if isinstance(parameter, luigi.BoolParameter):
-        described["is_switch"] = parameter.parsing == "implicit"
-        text = text.lower()
-    default = json.loads(text)
+    if schema is None:  # Airflow's form wants a text, unless null is one
+        return described | {"schema": {"type": ["null", "string"]}, "default": None}
+    default = json.loads(text.lower() if schema["type"] == "boolean" else text)
     if isinstance(default, list) and not (default and all(isinstance(x, str) for x in default)):
         schema = schema | {"items": _ANY_ITEMS}
     return described | {"schema": schema, "default": default}
@@ -188,7 +235,9 @@ def root_task(arguments: list[str], *, is_sample: bool = False) -> luigi.Task:
         luigi_arguments += [
             f"{option(name)}={SAMPLE.strftime(parameter.date_format)}"
             for name, parameter in asked.task_class.get_params()
-            if isinstance(parameter, DATES) and option(name) not in given
+            if isinstance(parameter, DATES)
+            and option(name) not in given
+            and not is_default(asked.task_class, name, None)
         ]
     return named_task(luigi_arguments)
 
@@ -223,7 +272,7 @@ def named_tasks(root: luigi.Task) -> dict[str, luigi.Task]:
     names: dict[luigi.Task, str] = {}
     for name, same_class in of_class.items():
         texts = [task.to_str_params(only_significant=True, only_public=True) for task in same_class]
-        dates = {each for each, parameter in same_class[0].get_params() if is_moment(parameter)}
+        dates = [each for each, parameter in same_class[0].get_params() if is_moment(parameter)]
         keys = [
             each
             for each in texts[0]
@@ -233,10 +282,13 @@ def named_tasks(root: luigi.Task) -> dict[str, luigi.Task]:
             re.sub(r"[^\w.-]", "_", ".".join([name, *(text.get(each, "") for each in keys)]))
             for text in texts
         ]
-        for task, label in zip(same_class, labels, strict=True):
-            twins = [twin for twin, other in zip(same_class, labels, strict=True) if other == label]
-            number = f".{twins.index(task) + 1}" if len(twins) > 1 else ""
-            names[task] = f"{label[:200]}{number}"
+        # By their dates, because requires() may return a set, which has another order each time.
+        by_label: dict[str, list[tuple[list[str], luigi.Task]]] = {}
+        for task, label, text in zip(same_class, labels, texts, strict=True):
+            by_label.setdefault(label, []).append(([text.get(each, "") for each in dates], task))
+        for label, twins in by_label.items():
+            for number, (_, task) in enumerate(sorted(twins, key=lambda twin: twin[0]), start=1):
+                names[task] = label[:200] + (f".{number}" if len(twins) > 1 else "")
     if len({*names.values()}) < len(names):
         raise PipelineError("two tasks have one name, or their values begin alike")
     return {names[task]: task for task in tasks}
@@ -244,4 +296,4 @@ def named_tasks(root: luigi.Task) -> dict[str, luigi.Task]:
 
 def is_moment(parameter: luigi.Parameter[Any]) -> bool:
     """True if the parameter's values are dates or times."""
-    return isinstance(parameter, DATES)
+    return isinstance(parameter, (*DATES, luigi.DateIntervalParameter))

@@ -30,6 +30,8 @@ class Caller(NamedTuple):
     task: str
     attempt: int
     """The number of the try, from 1 on."""
+    instance: str = ""
+    """The scheduler's id of this try, because a run that was deleted can come again."""
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):

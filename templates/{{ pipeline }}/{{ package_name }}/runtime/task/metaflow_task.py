@@ -119,6 +119,7 @@ class MetaflowTask(PipelineTask, luigi.Task):
         of_run = 0.0 if self.from_run else run_forced_at()
         self.forced_at = time_of_forcing() if self.force or self.force_upstream else of_run
         self._caller: Caller | None = None
+        self.made: Marker | None = None
         self._takes_runs_of_others = True
         # Whatever is wrong is reported here, before anything runs.
         for name in ("flow_path", "flow_tag", "from_run", "runner"):
@@ -249,6 +250,8 @@ class MetaflowTask(PipelineTask, luigi.Task):
         """
         if not self.from_run and not self.forced_at and not self._caller:
             return self.output().exists()
+        if self._caller and self.made:  # whatever others have made meanwhile
+            return True
         marker = self.output().read()
         if marker is None:
             return False
@@ -269,10 +272,12 @@ class MetaflowTask(PipelineTask, luigi.Task):
 
     def _counts_for_caller(self, other: Caller | None) -> bool:
         """True if a run that `other` has asked for is one that this task may take."""
-        assert self._caller
-        if other and other[:2] == self._caller[:2]:
-            return other.attempt == self._caller.attempt
+        if self._is_of_same_task(other):
+            return other == self._caller
         return self._takes_runs_of_others
+
+    def _is_of_same_task(self, other: Caller | None) -> bool:
+        return bool(self._caller and other and other[:2] == self._caller[:2])
 
     def run(self) -> None:
         """Run the flow, or resume the run that failed, and write the marker.
@@ -306,6 +311,7 @@ class MetaflowTask(PipelineTask, luigi.Task):
                 else:
                     marker = self._run_flow(parameters, [own, shared])
                 self.output().write(marker)
+                self.made = marker
                 store.remove(self._attempts_path)
         except OSError as error:
             raise PipelineError(
@@ -390,7 +396,8 @@ class MetaflowTask(PipelineTask, luigi.Task):
         The file descriptors `held` stay open until nothing of the flow is left.
         """
         # If this run fails, the marker of an earlier one must not remain.
-        if self.forced_at or self._caller:
+        before = self.output().read() if self._caller else None
+        if self.forced_at or (before and self._is_of_same_task(before.caller)):
             self.output().remove()
         offered = self._own_parameters()
         earlier = self._earlier_attempts(parameters, offered)
