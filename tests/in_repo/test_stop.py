@@ -129,7 +129,7 @@ def test_a_signal_to_a_worker_stops_its_task_for_good(
     *_, hint, cause = output.splitlines()
     assert hint == "run: the same command resumes what failed; --force starts afresh"
     assert cause.endswith(f": its worker was stopped by {number.name}")
-    assert "Traceback" not in output
+    assert "Traceback" not in output, output
 
 
 def test_the_end_of_nox_stops_the_command_even_if_nox_is_killed(

@@ -75,12 +75,13 @@ def run(
     finally:
         os.close(lifeline)
     assert process.stdout is not None
-    reader = threading.Thread(target=_read, args=(process.stdout, on_line), daemon=True)
-    reader.start()
+    # Not the thread's join(): after a signal in it, Python 3.11 can take the thread for ended.
+    read = threading.Event()
+    threading.Thread(target=_read, args=(process.stdout, on_line, read), daemon=True).start()
     ended = threading.Event()
     threading.Thread(target=_exit_with_parent, args=(ended,), daemon=True).start()
     try:
-        return _wait(process, reader, timeout)
+        return _wait(process, read, timeout)
     finally:
         os.close(own_end)
         if process.wait() < 0 and supervisor.LINUX:  # the supervisor itself was killed
@@ -90,13 +91,12 @@ def run(
                     [*remove, "-9"], env=dict(env), stdin=subprocess.DEVNULL, check=False
                 )
         ended.set()
-        reader.join(GRACE)  # on macOS a process outside the group may hold the pipe for ever
-        if not reader.is_alive():
+        if read.wait(GRACE):  # on macOS a process outside the group may hold the pipe for ever
             process.stdout.close()
 
 
-def _wait(process: subprocess.Popen[str], reader: threading.Thread, timeout: float | None) -> int:
-    """The exit code of the process, whose output the reader reads to its end.
+def _wait(process: subprocess.Popen[str], read: threading.Event, timeout: float | None) -> int:
+    """The exit code of the process, whose output has been read to its end when `read` is set.
 
     It looks up again and again, because a signal may come to any thread: Python handles it in this
     one, whose wait it does not interrupt then.
@@ -106,8 +106,8 @@ def _wait(process: subprocess.Popen[str], reader: threading.Thread, timeout: flo
         left = min(deadline - time.monotonic(), _SLICE)
         if left <= 0:
             raise TimeLimitError(f"stopped after {timeout:g} seconds")
-        if reader.is_alive():
-            reader.join(left)
+        if not read.is_set():
+            read.wait(left)
         else:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(left)
@@ -166,10 +166,11 @@ def _exit_with_parent(ended: threading.Event) -> None:
             os._exit(1)
 
 
-def _read(lines: Iterable[str], on_line: Callable[[str], None]) -> None:
+def _read(lines: Iterable[str], on_line: Callable[[str], None], read: threading.Event) -> None:
     try:
         for line in lines:
             on_line(line.rstrip("\r\n"))
     finally:
         for _ in lines:  # after an error of on_line, too: the command would wait for a reader
             pass
+        read.set()
