@@ -727,6 +727,13 @@ def test_dags_that_lie_elsewhere_find_the_repo_by_a_variable(repo: Repo, tmp_pat
     assert (repo.folder / "notes-second").exists()
 
 
+def test_a_repo_with_airflow_passes_its_own_lint_and_tests(set_up: SetUp) -> None:
+    made = set_up("linted-pipelines", python_version=HERE, with_airflow=True)
+    assert "Failed" not in made.nox("-s", "lint")
+    tests = ("tests/test_graphs.py", "tests/examples/test_forecast.py")
+    assert "5 passed" in made.nox("-s", "test", "--", *tests)
+
+
 @pytest.fixture(scope="module")
 def bare(set_up: SetUp) -> Repo:
     return set_up("bare-pipelines", python_version=HERE, with_airflow=True, with_examples=False)

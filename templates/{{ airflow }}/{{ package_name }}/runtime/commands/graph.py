@@ -266,8 +266,9 @@ def named_tasks(root: luigi.Task) -> dict[str, luigi.Task]:
     of_class: dict[str, list[luigi.Task]] = {}
     tasks = all_tasks(root)
     for task in tasks:
-        is_flow = type(task) is MetaflowTask  # named by its file alone
-        name = Path(str(task.flow_path)).stem if is_flow else type(task).__name__
+        name = type(task).__name__
+        if isinstance(task, MetaflowTask) and name == "MetaflowTask":  # of a file alone
+            name = Path(str(task.flow_path)).stem
         of_class.setdefault(name, []).append(task)
     names: dict[luigi.Task, str] = {}
     for name, same_class in of_class.items():
