@@ -243,12 +243,13 @@ def test(dag: str, date: str | None, conf: str | None, is_verbose: bool) -> int:
 
 def told(line: str) -> Iterator[str]:
     """What a line of Airflow's log, as JSON, tells of the tasks: what they print, and errors."""
-    try:
+    entry = None
+    with contextlib.suppress(ValueError):
         entry = json.loads(line)
-        event, level, logger = entry["event"], entry["level"], entry.get("logger", "")
-    except (ValueError, TypeError, KeyError):
+    if not (isinstance(entry, dict) and {"event", "level"} <= entry.keys()):
         yield line  # printed by a task, or by the file of a DAG
         return
+    event, level, logger = str(entry["event"]), entry["level"], entry.get("logger", "")
     if task := re.match(r"\[DAG TEST\] starting task_id=(\S+)", event):
         yield f"\n{task[1]}"
     elif level in ("error", "critical"):

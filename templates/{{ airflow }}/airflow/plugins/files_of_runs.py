@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from airflow.api_fastapi.core_api.security import GetUserDep  # of Airflow's own pages
@@ -26,12 +27,10 @@ files = FastAPI(openapi_url=None)
 @files.get("/{path:path}")
 def show(path: str, user: GetUserDep) -> FileResponse:
     """The card or the marker at the path below the folder."""
-    try:
+    with contextlib.suppress(OSError, RuntimeError, ValueError):  # of a name that can be none
         file = (FOLDER / path).resolve()
         if file.is_relative_to(FOLDER) and file.suffix in KINDS and file.is_file():
             return FileResponse(file, headers=HEADERS)
-    except (OSError, RuntimeError, ValueError):  # of a name that can be none
-        pass
     raise HTTPException(404, "there is no such card or marker")
 
 
