@@ -680,17 +680,17 @@ def test_what_is_wrong_with_a_file_is_among_the_import_errors(airflow: Airflow) 
     try:
         errors = "/importErrors"
         wait_until(lambda: airflow.api("GET", errors)["total_entries"] == 3, 90)
-        found = {
+        traces = {
             each["filename"]: each["stack_trace"]
             for each in airflow.api("GET", errors)["import_errors"]
         }
         hint = "nox -s graph -- {}_tasks.py writes it"
         assert (
-            "ValueError: notes has no flow's task 'Last'; it has First, Second" in found["typo.py"]
+            "ValueError: notes has no flow's task 'Last'; it has First, Second" in traces["typo.py"]
         )
-        assert "broken.json: Expecting value: line 1" in found["broken.py"]
-        assert hint.format("broken") in found["broken.py"]
-        assert "absent.json: No such file or directory" in found["absent.py"]
+        assert "broken.json: Expecting value: line 1" in traces["broken.py"]
+        assert hint.format("broken") in traces["broken.py"]
+        assert "absent.json: No such file or directory" in traces["absent.py"]
     finally:
         for name in ("broken.py", "absent.py", "typo.py", "graphs/broken.json"):
             (dags / name).unlink()

@@ -30,6 +30,13 @@ from sales_pipelines.runtime import MetaflowTask, paths
 """
 NUMBERS = iter(range(1000))
 
+DAY = """
+        class Day(MetaflowTask):
+            flow_path = "small.py"
+            day = luigi.DateParameter()
+
+"""
+
 AddTasks = Callable[[str], str]
 
 
@@ -386,18 +393,16 @@ def test_a_run_with_other_tasks_than_the_graph_is_refused(
     add_tasks: AddTasks, pipeline: Pipeline
 ) -> None:
     """Airflow would leave out, without a word, those that it does not know."""
-    module = add_tasks("""
-        class Day(MetaflowTask):
-            flow_path = "small.py"
-            day = luigi.DateParameter()
-
-
+    module = add_tasks(
+        DAY
+        + """
         class RootTask(luigi.WrapperTask):
             day = luigi.DateParameter()
 
             def requires(self):
                 return [Day(self.day.replace(day=each + 1)) for each in range(self.day.day)]
-    """)
+    """
+    )
     known = sum_of(named_tasks(root_task([module], is_sample=True)))
     with pytest.raises(PipelineError, match=r"this run has other tasks than the graph.*Day\.23"):
         run_node(module, "Day.1", "a", 1, pipeline.root, "--day=2026-11-23", known=known)
@@ -406,12 +411,9 @@ def test_a_run_with_other_tasks_than_the_graph_is_refused(
 def test_a_number_is_that_of_a_date_in_whatever_order_tasks_are_required(
     add_tasks: AddTasks,
 ) -> None:
-    module = add_tasks("""
-        class Day(MetaflowTask):
-            flow_path = "small.py"
-            day = luigi.DateParameter()
-
-
+    module = add_tasks(
+        DAY
+        + """
         class RootTask(luigi.WrapperTask):
             day = luigi.DateParameter()
             is_reversed = luigi.BoolParameter()
@@ -419,7 +421,8 @@ def test_a_number_is_that_of_a_date_in_whatever_order_tasks_are_required(
             def requires(self):
                 days = [Day(self.day - datetime.timedelta(days=each)) for each in range(4)]
                 return days[::-1] if self.is_reversed else days
-    """)
+    """
+    )
     for more in ([], ["--is-reversed"]):
         tasks: Any = named_tasks(root_task([module, "--day=2026-11-23", *more]))
         numbers = {name: task.day.day for name, task in tasks.items()}

@@ -63,9 +63,9 @@ def test_ports_are_on_loopback_and_can_be_changed(folder: Path) -> None:
     published = [port for each in services_of(folder).values() for port in each.get("ports", ())]
     variables = set()
     for port in published:
-        found = re.fullmatch(r"127\.0\.0\.1:\$\{(\w+):-\d+\}:\d+", port)
-        assert found, port
-        variables.add(found[1])
+        matched = re.fullmatch(r"127\.0\.0\.1:\$\{(\w+):-\d+\}:\d+", port)
+        assert matched, port
+        variables.add(matched[1])
     assert variables == PORTS
 
 

@@ -50,13 +50,14 @@ GRACE = 10.0
 
 def main(arguments: Sequence[str]) -> int:
     """Serve Airflow until Ctrl-C, run one DAG, or export a flow; the exit code."""
-    options = parser().parse_args(arguments if arguments[:1] != ["export"] else ["export"])
+    is_export = arguments[:1] == ["export"]  # whose options are the repo's to read
+    options = parser().parse_args(["export"] if is_export else arguments)
     if options.stack:
         return stack.main(options.stack, options.volumes)
     if not PYTHON.exists():
         print(f"airflow: there is no {PYTHON}\nhint: python3 noxfile.py -s setup", file=sys.stderr)
         return 2
-    if arguments[:1] == ["export"]:
+    if is_export:
         return export(arguments[1:])
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
